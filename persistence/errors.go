@@ -1,0 +1,86 @@
+package persistence
+
+import (
+	"io/fs"
+	"strings"
+)
+
+// The classes of error, to be tested with [errors.Is]. They are chosen by what
+// a caller does next.
+var (
+	// ErrNotFound: nothing is stored. It is also an fs.ErrNotExist. Load
+	// returns it where nobody has signed in yet.
+	ErrNotFound error = &class{"nothing is stored", fs.ErrNotExist}
+	// ErrUnavailable: this backend cannot work in this environment (no D-Bus,
+	// no keyring service, an unsupported platform). Another backend may.
+	ErrUnavailable error = &class{"not available in this environment", nil}
+	// ErrKeyringLocked: the keyring is there, but locked, and nobody can be
+	// asked to unlock it. What is stored is sound; try again later.
+	ErrKeyringLocked error = &class{"the keyring is locked", nil}
+	// ErrCorrupt: the stored bytes are certainly not what was saved. They are
+	// of no more use.
+	ErrCorrupt error = &class{"the stored data is damaged", nil}
+	// ErrWrongKey: the stored bytes are sound and the key is not theirs, as
+	// after a mistyped passphrase. Try again with another key.
+	ErrWrongKey error = &class{"wrong key or passphrase", nil}
+	// ErrKeyMissing: the place where the key should be is open and has no such
+	// key. What is stored can no longer be read, unless the key comes back.
+	ErrKeyMissing error = &class{"the key is gone", nil}
+	// ErrUnsupportedVersion: written by a newer version of tokenkeep. Update
+	// this program; what is stored is sound.
+	ErrUnsupportedVersion error = &class{"written by a newer version", nil}
+	// ErrTooLarge: more data than the backend takes. Nothing was changed.
+	ErrTooLarge error = &class{"too large", nil}
+	// ErrConflict: what is stored has changed since its revision was read.
+	// Nothing was changed; load, merge and try again.
+	ErrConflict error = &class{"changed by another writer", nil}
+	// ErrLockTimeout: the lock was not to be had before the context ended. The
+	// error names the process that holds it, as far as it is known, and is
+	// also the context's error.
+	ErrLockTimeout error = &class{"timed out waiting for the lock", nil}
+)
+
+// class is a sentinel that may also stand for one of the standard library's.
+type class struct {
+	text string
+	also error
+}
+
+func (c *class) Error() string        { return c.text }
+func (c *class) Is(target error) bool { return c.also != nil && target == c.also }
+
+// Error is the error of every backend, in the manner of [fs.PathError]: what
+// was tried, on what, where, why it failed and what a person can do about it.
+// No field ever holds a secret.
+type Error struct {
+	Op       string // "load", "save", "delete", "revision", "lock", "open", …
+	Backend  string // as in Description
+	Location string // as in Description
+	Err      error  // the cause; matches one of the classes where one fits
+	Remedy   string // a sentence for a person; may be ""
+}
+
+// Error returns one line: operation, backend, location, cause and remedy.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("tokenkeep: ")
+	b.WriteString(e.Op)
+	for _, s := range []string{e.Backend, e.Location} {
+		if s != "" {
+			b.WriteString(" ")
+			b.WriteString(s)
+		}
+	}
+	if e.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(e.Err.Error())
+	}
+	if e.Remedy != "" {
+		b.WriteString(". ")
+		b.WriteString(e.Remedy)
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,89 @@
+package persistence
+
+import "context"
+
+// Persistence keeps one serialized token cache: bytes that mean nothing to it.
+//
+// Empty data is data: what was saved empty is loaded empty, without an error.
+// Only where nothing is stored does Load fail, with [ErrNotFound]; it never
+// returns nil data with a nil error. What Load returns belongs to the caller,
+// and Save keeps no reference to its argument.
+//
+// Every method is safe for concurrent use, obeys its context while it waits
+// for anything but a disk, and fails with an [*Error]. A Save that fails or is
+// cancelled has left the old value or the new one, whole.
+//
+// To test an implementation, run the suite of package
+// [github.com/tokenkeep/tokenkeep/persistence/persistencetest] on it.
+type Persistence interface {
+	// Load returns what was saved last, or ErrNotFound when nothing is saved.
+	Load(ctx context.Context) ([]byte, error)
+	// Save stores data in the place of what was stored: all of it or nothing,
+	// and durably, before it returns nil.
+	Save(ctx context.Context, data []byte) error
+	// Delete removes what is stored. Deleting what is not there succeeds.
+	Delete(ctx context.Context) error
+}
+
+// Versioned is a [Persistence] that can tell whether what it holds has changed.
+//
+// A revision names one saved state. It is random or a digest, never a counter
+// and never a time: a counter starts again after a Delete, and then an old
+// memory passes for current. Equal revisions mean equal data; the same data
+// saved twice may have two revisions. "" means that nothing is stored.
+type Versioned interface {
+	Persistence
+	// Revision returns the revision of what is stored, "" when nothing is. It
+	// is called before every use of a token, so it should cost much less than
+	// Load.
+	Revision(ctx context.Context) (string, error)
+	// LoadRevision returns what is stored and its revision, both of one moment.
+	LoadRevision(ctx context.Context) (data []byte, rev string, err error)
+	// SaveIf saves data if the stored revision still is rev ("" for: nothing
+	// is stored) and returns the new revision. Otherwise it changes nothing and
+	// fails with ErrConflict.
+	SaveIf(ctx context.Context, data []byte, rev string) (string, error)
+	// DeleteIf deletes what is stored if its revision still is rev, else fails
+	// with ErrConflict.
+	DeleteIf(ctx context.Context, rev string) error
+}
+
+// Locker is a [Persistence] that brings the lock that its writers share, in
+// this process and in others.
+type Locker interface {
+	// Lock waits for the lock until ctx ends, and then fails with
+	// ErrLockTimeout. Whoever has it calls unlock exactly once. The lock of a
+	// process that ends, however it ends, is free at once.
+	Lock(ctx context.Context) (unlock func() error, err error)
+}
+
+// NamedLocker is a [Locker] that has further locks, one for each name, that
+// are independent of each other and of the one that Lock takes.
+// [Cache.Exclusive] needs it.
+type NamedLocker interface {
+	Locker
+	// LockName is Lock for the lock of that name.
+	LockName(ctx context.Context, name string) (unlock func() error, err error)
+}
+
+// Description says what a [Persistence] is, for a person: nothing in it is
+// secret. The zero value means that the Persistence does not say.
+type Description struct {
+	Backend   string `json:"backend"`             // one word: "encrypted", "keyring", "plaintext", "memory", …
+	Location  string `json:"location"`            // where it lies: a file's path, a keyring item's name; "" for memory
+	Encrypted bool   `json:"encrypted"`           // whether it is encrypted at rest, in a way that does not depend on the disk's own encryption
+	KeySource string `json:"keySource,omitempty"` // of an encrypted file: where its key comes from, "keyring", "passphrase", …
+}
+
+// Describer is what [Describe] asks.
+type Describer interface {
+	Describe() Description
+}
+
+// Describe returns what p says of itself. It does no I/O.
+func Describe(p Persistence) Description {
+	if d, ok := p.(Describer); ok {
+		return d.Describe()
+	}
+	return Description{}
+}
