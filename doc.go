@@ -1,0 +1,48 @@
+// Package tokenkeep keeps a program's sign-in between its runs. It stores the
+// token cache of an OAuth or OpenID Connect client as safely as the machine
+// allows, and lets many processes share it without losing each other's tokens.
+//
+// # What to use first
+//
+// [Open] returns a cache that goes straight into Microsoft's MSAL Go:
+//
+//	c, err := tokenkeep.Open(ctx, tokenkeep.Config{Name: "contoso-cli"})
+//	if err != nil {
+//		return err // says what does not work on this machine, and what would help
+//	}
+//	client, err := public.New(clientID, public.WithCache(c))
+//
+// The packages below it can be used alone: persistence has the Load/Save
+// interface and the shared Cache, encrypted and keyring have backends,
+// fallback the plaintext file that warns and the choice between backends.
+//
+// # What is kept, and where
+//
+// In order of preference, as far as it works here and the program permits it:
+// an AES-256-GCM file whose key lies in the operating system's keyring; the
+// same with a passphrase; a plaintext file. All lie in [DefaultDir] or
+// Config.Dir: NAME.enc or NAME.plaintext.json, and the lock files NAME.lock*.
+//
+// # What Open does with what is stored
+//
+// It never trades down: where an encrypted file is stored whose key cannot be
+// had now (in an SSH session, say), it fails and says so, and starts nothing
+// less safe beside it. It trades up by itself: where a plaintext file is found
+// and something safer works, the data is moved, read back, and only then
+// removed. A file that is certainly damaged, or whose key is certainly gone, is
+// renamed and kept, with a warning, and the user signs in again. A mistyped
+// passphrase, a locked keyring or a file of a newer version moves nothing.
+//
+// # Guarantees
+//
+// After a crash, a kill or a power cut, what is loaded is the last completed
+// save or the one that was under way. Processes that each add a token lose
+// none. Nothing secret is on disk in plain text unless AllowPlaintext was set.
+// Every wait ends with its context, but for a disk's.
+//
+// # Not guaranteed
+//
+// Protection from other programs of the same user, from root, from swap and
+// core dumps; erasure from flash memory; that an older copy put back is noticed;
+// locks on network file systems. SECURITY.md has the whole list.
+package tokenkeep

@@ -1,0 +1,23 @@
+// Package persistence has the interface that every backend of tokenkeep
+// implements, and the [Cache] that makes of a backend a token cache which many
+// processes share.
+//
+// Most programs call tokenkeep.Open and need nothing from here but the error
+// classes. A program with a storage of its own (a vault, an HSM, a session)
+// implements the three methods of [Persistence], runs the suite of package
+// persistencetest on it, and calls [New]:
+//
+//	c, err := persistence.New(vault, persistence.WithLockFile(path))
+//	...
+//	client, err := public.New(clientID, public.WithCache(c))
+//
+// What more a backend can do it says with optional interfaces, in the manner of
+// package io/fs: [Versioned] tells whether anything changed, [Locker] brings
+// the lock that writers share, [Describer] says what it is.
+//
+// # Errors
+//
+// Every error of a backend is an [*Error], which names the operation, the
+// backend, the place and the remedy, and matches one of the classes ([ErrNotFound],
+// [ErrKeyringLocked], …) by errors.Is where one fits. No error holds a secret.
+package persistence

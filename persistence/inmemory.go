@@ -1,0 +1,193 @@
+package persistence
+
+import (
+	"context"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"weak"
+
+	"github.com/tokenkeep/tokenkeep/internal/merge"
+)
+
+// inMemory is what a Cache remembers of one in-memory cache: an MSAL client's,
+// as it comes to Replace and Export. Its fields belong to whoever has turn.
+type inMemory struct {
+	turn chan struct{}
+
+	nameless bool // stands for all that cannot be told apart: base and revision are never known
+	foreign  bool // refused an empty cache: not of the shared format, left alone for good
+	met      bool // took an empty cache
+	given    bool // was given what is stored, at least once
+
+	base      []byte // what it was last given, or last gave
+	baseKnown bool
+	rev       string // the stored revision that base is of, where held
+	held      bool
+
+	pending []byte // what it gave and could not be stored; nil when there is none
+
+	// gone are the accounts it held that were signed out since: true until an
+	// Export hinted with the account was refused its entries, false until the
+	// account signs in anew.
+	gone map[merge.Account]bool
+}
+
+func newInMemory() *inMemory { return &inMemory{turn: make(chan struct{}, 1)} }
+
+func (m *inMemory) acquire(ctx context.Context) error {
+	select {
+	case m.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case m.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *inMemory) release() { <-m.turn }
+
+// remember notes that the in-memory cache was given what is stored at rev.
+func (m *inMemory) remember(data []byte, rev string) {
+	m.given = true
+	if m.nameless {
+		return
+	}
+	if m.baseKnown {
+		m.noteGone(merge.SignedOut(m.base, data))
+	}
+	m.noteBack(data, func(merge.Account) bool { return true })
+	m.base, m.baseKnown = data, true
+	m.rev, m.held = rev, true
+}
+
+// gave notes that the in-memory cache holds ours and that this much is stored.
+// rev is ours' own revision, or "" where others' entries were merged in.
+func (m *inMemory) gave(ours []byte, rev string) {
+	m.pending = nil
+	if m.nameless {
+		return
+	}
+	if m.baseKnown {
+		m.noteGone(merge.SignedOut(m.base, ours))
+	}
+	m.base, m.baseKnown = ours, true
+	m.rev, m.held = rev, rev != ""
+}
+
+func (m *inMemory) noteGone(accounts []merge.Account) {
+	for _, a := range accounts {
+		if m.gone == nil {
+			m.gone = map[merge.Account]bool{}
+		}
+		if _, known := m.gone[a]; !known {
+			m.gone[a] = true
+		}
+	}
+}
+
+// noteBack forgets the sign-outs of accounts that data has again and which of
+// selects.
+func (m *inMemory) noteBack(data []byte, of func(merge.Account) bool) {
+	if len(m.gone) == 0 {
+		return
+	}
+	back, err := merge.Accounts(data)
+	if err != nil {
+		return
+	}
+	for g := range m.gone {
+		if of(g) && slices.ContainsFunc(back, func(a merge.Account) bool { return sameAccount(a, g) }) {
+			delete(m.gone, g)
+		}
+	}
+}
+
+// goneFor returns the signed-out accounts that an Export with this hint must
+// not bring back: MSAL hints with the account's id when it refreshes silently,
+// and not at all when a user of a public client signs in anew.
+func (m *inMemory) goneFor(hint string) []merge.Account {
+	var accounts []merge.Account
+	for a, unanswered := range m.gone {
+		if unanswered && hinted(a, hint) {
+			accounts = append(accounts, a)
+		}
+	}
+	return accounts
+}
+
+// settle brings gone up to date after an Export of ours with this hint that
+// left out the entries of the accounts in refused.
+func (m *inMemory) settle(ours []byte, hint string, refused []merge.Account) {
+	m.noteBack(ours, func(a merge.Account) bool {
+		return (hint == "" || hinted(a, hint)) && !slices.Contains(refused, a)
+	})
+	for _, a := range refused {
+		m.gone[a] = false
+	}
+}
+
+func hinted(a merge.Account, hint string) bool {
+	return hint != "" && strings.EqualFold(a.HomeAccountID, hint)
+}
+
+func sameAccount(a, b merge.Account) bool {
+	return strings.EqualFold(a.HomeAccountID, b.HomeAccountID) && strings.EqualFold(a.Environment, b.Environment)
+}
+
+// identity tells in-memory caches apart. The type belongs to it because a
+// struct and its first field have one address.
+type identity struct {
+	at  weak.Pointer[byte]
+	typ reflect.Type
+}
+
+// inMemoryOf finds or makes what c remembers of v. It remembers pointers, and
+// only weakly: an in-memory cache that the program drops is forgotten. A
+// pointer to a type of size zero is no identity, since all those may be equal.
+func (c *Cache) inMemoryOf(v any) *inMemory {
+	typ := reflect.TypeOf(v)
+	if typ.Kind() != reflect.Pointer || typ.Elem().Size() == 0 {
+		return c.nameless
+	}
+	p := (*byte)(reflect.ValueOf(v).UnsafePointer())
+	id := identity{weak.Make(p), typ}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.inMemory[id]
+	if !ok {
+		m = newInMemory()
+		c.inMemory[id] = m
+		runtime.AddCleanup(p, forget, forgotten{weak.Make(c), id})
+	}
+	return m
+}
+
+type forgotten struct {
+	cache weak.Pointer[Cache]
+	id    identity
+}
+
+func forget(f forgotten) {
+	if c := f.cache.Value(); c != nil {
+		c.mu.Lock()
+		delete(c.inMemory, f.id)
+		c.mu.Unlock()
+	}
+}
+
+func isNil(v any) bool {
+	if v == nil {
+		return true
+	}
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Pointer, reflect.Map, reflect.Slice, reflect.Func, reflect.Chan, reflect.Interface, reflect.UnsafePointer:
+		return r.IsNil()
+	}
+	return false
+}

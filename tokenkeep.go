@@ -1,0 +1,142 @@
+package tokenkeep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// Config says what [Open] may do. The zero value of every field but Name is a
+// sensible default.
+type Config struct {
+	// Name names the cache, such as "contoso-cli": 1 to 64 characters of a-z,
+	// 0-9, '.', '_' and '-', the first of them a letter or a digit. Programs of
+	// one Name and Dir share one cache. It is all that is required.
+	Name string
+
+	// Dir is the folder for the cache's files. "" means the platform's own, see
+	// DefaultDir. It is made, with mode 0700, if it is missing.
+	Dir string
+
+	// Keyring holds the key. nil means the operating system's, keyring.System.
+	Keyring keyring.Keyring
+
+	// Passphrase returns the passphrase that protects the file where no keyring
+	// works: from a prompt, or a secret store. It is asked at most once for a
+	// key, in Open or, if another process changes the key, in a later call. nil
+	// means that there is none.
+	Passphrase func(ctx context.Context) ([]byte, error)
+
+	// AllowPlaintext permits, as the last resort, a file that whoever can read
+	// the user's files can use. Warn is told when it comes to that.
+	AllowPlaintext bool
+
+	// Store is the end user's wish, such as from an environment variable of the
+	// program: "" for none, or "keyring", "passphrase", "plaintext" or "memory".
+	// It only narrows what the other fields permit. "memory" keeps nothing and
+	// touches nothing that is stored.
+	Store string
+
+	// Strict lets storage errors fail the sign-in; see persistence.WithStrict.
+	Strict bool
+
+	// Warn is told, once for each kind, what the user of the program ought to
+	// know. It must be safe for concurrent use. nil means that it is logged.
+	Warn func(fallback.Warning)
+
+	// Logger gets the warnings that Warn does not, and storage trouble that
+	// fails no call. nil means slog.Default().
+	Logger *slog.Logger
+}
+
+// The values of Config.Store.
+const (
+	storeKeyring    = "keyring"
+	storePassphrase = "passphrase"
+	storePlaintext  = "plaintext"
+	storeMemory     = "memory"
+)
+
+// Open returns the cache of that Name, kept in the safest way that works here:
+// in order, an encrypted file whose key is in the operating system's keyring,
+// an encrypted file with a passphrase if there is one, and a plaintext file if
+// that is allowed. Give it to public.WithCache. See the package comment for
+// what Open does with what is already stored.
+//
+// Open proves what it chooses before it returns: it fetches the key of the file
+// that is there or, if nothing is stored, makes the key. So nobody signs in
+// through a browser to learn then that the token cannot be kept.
+//
+// It fails with a [*fallback.NoneError], which lists every candidate with its
+// reason and remedy, if nothing works; with ErrKeyringLocked, ErrUnavailable,
+// ErrWrongKey or another class of package persistence if tokens are stored
+// whose key cannot be had now; and with a [*persistence.Error] that names the
+// field if cfg is wrong. What is stored is untouched then.
+func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Dir == "" {
+		dir, err := DefaultDir()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Dir = dir
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, openError(cfg.Dir, err, "Set Config.Dir to an absolute path.")
+	}
+	cfg.Dir = dir
+	if cfg.Store != storeMemory {
+		if err := securefile.MkdirAll(dir); err != nil {
+			remedy := "Set Config.Dir to a folder that this user can make and write."
+			if e, ok := errors.AsType[*securefile.Error](err); ok && e.Remedy != "" {
+				remedy = e.Remedy
+			}
+			return nil, openError(dir, err, remedy)
+		}
+	}
+	s := newStore(cfg)
+	if err := s.choose(ctx); err != nil {
+		return nil, err
+	}
+	opts := []persistence.Option{persistence.WithLogger(cfg.Logger)}
+	if cfg.Strict {
+		opts = append(opts, persistence.WithStrict())
+	}
+	return persistence.New(s, opts...)
+}
+
+var (
+	validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+	// Windows takes these for devices, whatever the extension.
+	deviceName = regexp.MustCompile(`^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
+)
+
+func (cfg *Config) check() error {
+	if !validName.MatchString(cfg.Name) || deviceName.MatchString(cfg.Name) {
+		return openError("", fmt.Errorf("Config.Name %q is not the name of a cache", cfg.Name),
+			"Use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or a digit, and no name of a Windows device.")
+	}
+	stores := []string{"", storeKeyring, storePassphrase, storePlaintext, storeMemory}
+	if !slices.Contains(stores, cfg.Store) {
+		return openError("", fmt.Errorf("Config.Store %q is unknown", cfg.Store),
+			"Use one of "+strings.Join(stores[1:], ", ")+", or leave it empty.")
+	}
+	return nil
+}
+
+func openError(location string, err error, remedy string) error {
+	return &persistence.Error{Op: "open", Backend: "cache", Location: location, Err: err, Remedy: remedy}
+}
