@@ -17,14 +17,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	msalerrors "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
-
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
+	msalerrors "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 	"github.com/stretchr/testify/require"
 
@@ -430,12 +430,13 @@ func TestTokenSignature(t *testing.T) {
 	var set struct{ Keys []struct{ X, Y, Kid string } }
 	require.NoError(t, json.NewDecoder(res.Body).Decode(&set))
 	require.Len(t, set.Keys, 1)
-	num := func(s string) *big.Int {
+	coordinate := func(s string) []byte {
 		b, err := base64.RawURLEncoding.DecodeString(s)
 		require.NoError(t, err)
-		return new(big.Int).SetBytes(b)
+		return b
 	}
-	key := &ecdsa.PublicKey{Curve: elliptic.P256(), X: num(set.Keys[0].X), Y: num(set.Keys[0].Y)}
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, coordinate(set.Keys[0].X), coordinate(set.Keys[0].Y)))
+	require.NoError(t, err)
 	valid := func(token string) bool {
 		i := strings.LastIndexByte(token, '.')
 		h := sha256.Sum256([]byte(token[:i]))
