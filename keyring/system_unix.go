@@ -1,0 +1,5 @@
+//go:build linux || freebsd || netbsd || openbsd
+
+package keyring
+
+func newSystem(o systemOptions) Limited { return &secretService{o} }
