@@ -407,13 +407,6 @@ func (c *Cache) untilNoConflict(ctx context.Context, try func() error) error {
 	}
 }
 
-func (c *Cache) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, c.timeout)
-}
-
 func (c *Cache) fail(op string, err error, remedy string) error {
 	d := c.Describe()
 	return &Error{Op: op, Backend: d.Backend, Location: d.Location, Err: err, Remedy: remedy}
