@@ -1,0 +1,22 @@
+package securefile
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func renameNew(from, to string) error {
+	for {
+		err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+		switch err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		case unix.EINVAL, unix.ENOSYS: // a file system or a kernel that does not know it
+			return renameIfAbsent(from, to)
+		default:
+			return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+		}
+	}
+}

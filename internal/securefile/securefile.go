@@ -1,0 +1,367 @@
+// Package securefile reads and replaces small files that hold secrets.
+//
+// A file is replaced atomically: a reader sees the old content or the new one,
+// whole, and so does whoever comes after a crash. It is opened so that nothing
+// at its path can hang the program or lead it elsewhere, and then checked:
+//
+//   - a regular file, not a link, a FIFO, a device or a folder;
+//   - with one name only: a hard link would be a second way to it;
+//   - on Unix, owned by the effective user and closed to everybody else;
+//   - in a folder, on Unix, that belongs to that user or to root and in which
+//     nobody else can rename or delete files: not writable by others, unless it
+//     is sticky; writable by its group only if that is the user's private group
+//     (its id is the user's id) or root's.
+//
+// Of the folders above only the one that holds the file is looked at. Windows
+// has access lists in place of modes; they are inherited from the folder and
+// not looked at.
+package securefile
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// ErrTooLarge: the file is larger than the limit that [Read] was given.
+var ErrTooLarge = errors.New("larger than the limit")
+
+// Error says what is wrong with a file or a folder, so that it was not used.
+type Error struct {
+	Path   string // "" where the context names it
+	Reason string // what is wrong, to be read after the path
+	Remedy string // a sentence for a person, or ""
+	Err    error  // fs.ErrPermission for what is not secure, else what Reason says
+}
+
+func (e *Error) Error() string {
+	if e.Path == "" {
+		return e.Reason
+	}
+	return e.Path + ": " + e.Reason
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// The states of a file after a write that failed, in [ReplaceError].
+const (
+	Old     = "old"     // what was there before is untouched
+	New     = "new"     // what was written is there
+	Unknown = "unknown" // one of the two, whole; which one is not known, or may change with a power cut
+)
+
+// ReplaceError is the failure of one step of a [Replace], a [Remove] or a [Rename].
+type ReplaceError struct {
+	Step   string // "open folder", "create", "write", "fsync", "close", "rename", "remove", "fsync folder"
+	Path   string // the file to be replaced
+	Stored string // Old, New or Unknown
+	Err    error
+}
+
+func (e *ReplaceError) Error() string {
+	stored := map[string]string{
+		Old:     "what was stored before is untouched",
+		New:     "the new content is stored",
+		Unknown: "whether the old or the new content is stored is not known",
+	}[e.Stored]
+	return fmt.Sprintf("%s: %v (%s)", e.Step, e.Err, stored)
+}
+
+func (e *ReplaceError) Unwrap() error { return e.Err }
+
+// MkdirAll makes dir and the missing folders above it, mode 0700, durably. What
+// is there already is left as it is.
+func MkdirAll(dir string) error {
+	if fi, err := os.Stat(dir); err == nil {
+		if fi.IsDir() {
+			return nil
+		}
+		return &Error{Path: dir, Reason: "is not a folder", Err: fs.ErrExist}
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := MkdirAll(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if fi, statErr := os.Stat(dir); statErr == nil && fi.IsDir() {
+			return nil // another process was faster
+		}
+		return err
+	}
+	d, err := openDir(parent)
+	if err != nil {
+		return nil // not readable: the folder is there, its durability is the system's business
+	}
+	defer d.Close()
+	return syncDir(d)
+}
+
+// Resolve returns path made absolute. If it ends in a symbolic link, that is
+// followed, as dotfile managers need it, but only where nobody else could have
+// made it or can change it: its folder and its target's are the user's or
+// root's, and not writable by others, sticky or not. Otherwise, and on Windows
+// for every link, Resolve fails. Nothing need exist at the end.
+func Resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	for range 16 {
+		target, err := readLink(path)
+		if err != nil {
+			return "", err
+		}
+		if target == "" {
+			return path, nil
+		}
+		path = target
+	}
+	return "", &Error{Path: path, Reason: "is the end of too many symbolic links", Remedy: "Remove the links that lead in a circle.", Err: fs.ErrInvalid}
+}
+
+// Read returns the content of the file, and its stamp at that moment. A file
+// of more than limit bytes is an [ErrTooLarge] and not read.
+func Read(path string, limit int64) ([]byte, Stamp, error) {
+	f, st, err := openChecked(path)
+	if err != nil {
+		return nil, Stamp{}, err
+	}
+	defer f.Close()
+	if st.Size > limit {
+		return nil, Stamp{}, &Error{Path: path, Reason: fmt.Sprintf("has %d bytes, more than the limit of %d", st.Size, limit), Err: ErrTooLarge}
+	}
+	buf := make([]byte, st.Size+1) // one more, to meet the end of the file
+	n, err := io.ReadFull(f, buf)
+	if err == nil {
+		return nil, Stamp{}, &Error{Path: path, Reason: "grew while it was read", Err: fs.ErrInvalid}
+	}
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, Stamp{}, err
+	}
+	return buf[:n:n], st, nil
+}
+
+// ReadHead returns the first n bytes of the file, or all of it if it has fewer,
+// and its stamp at that moment.
+func ReadHead(path string, n int) ([]byte, Stamp, error) {
+	f, st, err := openChecked(path)
+	if err != nil {
+		return nil, Stamp{}, err
+	}
+	defer f.Close()
+	buf := make([]byte, n)
+	n, err = io.ReadFull(f, buf)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, Stamp{}, err
+	}
+	return buf[:n], st, nil
+}
+
+func openChecked(path string) (*os.File, Stamp, error) {
+	if err := checkDir(filepath.Dir(path)); err != nil {
+		return nil, Stamp{}, err
+	}
+	return open(path, os.O_RDONLY, 0o077)
+}
+
+// Open opens a file that is there already and holds no secret, such as a lock
+// file: flag is os.O_RDONLY or os.O_RDWR. It is checked as Read does it, except
+// that others may read it, and that its folder is left to [CheckDir].
+func Open(path string, flag int) (*os.File, error) {
+	f, _, err := open(path, flag, 0o022)
+	return f, err
+}
+
+// CheckDir checks the folder that a file is to be used in.
+func CheckDir(dir string) error { return checkDir(dir) }
+
+// Replace puts a file with the content of parts, one after the other, in the
+// place of path, mode 0600, and returns its stamp. It is a new file under a
+// temporary name in the same folder, which is made if it is missing, written
+// and flushed to the disk, then renamed; then the folder is flushed. Where a
+// file system cannot flush folders, and on Windows, the last step is left out.
+//
+// A failed Replace returns a [ReplaceError], or an [Error] for a path that is
+// not to be written; what is stored is then the old content or the new one,
+// whole.
+//
+// Replace first removes the temporary files that killed processes left for the
+// same path. Concurrent calls, also of other processes, do not disturb each
+// other, and the last one wins.
+func Replace(path string, parts ...[]byte) (Stamp, error) {
+	fail := func(step, stored string, err error) (Stamp, error) {
+		return Stamp{}, &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
+	}
+	dir, base := filepath.Split(path)
+	d, err := prepareDir(dir)
+	if err != nil {
+		return fail("open folder", Old, err)
+	}
+	defer d.Close()
+	if err := checkTarget(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Stamp{}, err
+	}
+	removeLeftovers(d, dir, base)
+
+	t, err := createTemp(dir, base)
+	if err != nil {
+		return fail("create", Old, err)
+	}
+	defer t.release()
+	if step, err := t.fill(parts); err != nil {
+		os.Remove(t.path)
+		return fail(step, Old, err)
+	}
+	if err := rename(t.path, path); err != nil {
+		// Over a network a rename may report an error and have happened.
+		stored := Unknown
+		if t.inPlace() {
+			stored = Old
+			os.Remove(t.path)
+		}
+		return fail("rename", stored, err)
+	}
+	if err := syncDir(d); err != nil {
+		return fail("fsync folder", Unknown, err)
+	}
+	st, err := t.stamp(path)
+	if err != nil {
+		return Stamp{}, nil // stored; no file has the zero Stamp
+	}
+	return st, nil
+}
+
+// fill writes parts and flushes them to the disk. It returns the step that
+// failed. After a failure nothing is tried again: a second fsync may succeed
+// though the data are lost.
+func (t *temp) fill(parts [][]byte) (step string, err error) {
+	for _, p := range parts {
+		if _, err := t.f.Write(p); err != nil {
+			t.f.Close()
+			return "write", err
+		}
+	}
+	if err := t.f.Sync(); err != nil {
+		t.f.Close()
+		return "fsync", err
+	}
+	if err := t.f.Close(); err != nil {
+		return "close", err
+	}
+	return "", nil
+}
+
+// Remove deletes the file, durably, and the temporary files that killed
+// processes left for it. What is not there is fine. What would not be read is
+// not deleted either, but for a mode that is too wide.
+func Remove(path string) error {
+	fail := func(step, stored string, err error) error {
+		return &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
+	}
+	dir, base := filepath.Split(path)
+	if err := checkDir(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fail("open folder", Old, err)
+	}
+	d, err := openDir(dir)
+	if err != nil {
+		return fail("open folder", Old, err)
+	}
+	defer d.Close()
+	removeLeftovers(d, dir, base)
+	if err := checkTarget(path); err == nil {
+		if err := remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fail("remove", Old, err)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// Also where nothing was there: a process may have died before this step.
+	if err := syncDir(d); err != nil {
+		return fail("fsync folder", Unknown, err)
+	}
+	return nil
+}
+
+// Rename gives the file a new name in the same folder, durably. A file that is
+// there already is not overwritten: that fails with fs.ErrExist. (On systems
+// other than Linux, macOS and Windows one that appears in this very moment is.)
+func Rename(oldPath, newPath string) error {
+	fail := func(step, stored string, err error) error {
+		return &ReplaceError{Step: step, Path: oldPath, Stored: stored, Err: err}
+	}
+	dir := filepath.Dir(oldPath)
+	if filepath.Dir(newPath) != dir {
+		return fail("rename", Old, errors.New("the new name is in another folder"))
+	}
+	if err := checkDir(dir); err != nil {
+		return fail("open folder", Old, err)
+	}
+	d, err := openDir(dir)
+	if err != nil {
+		return fail("open folder", Old, err)
+	}
+	defer d.Close()
+	if err := renameNew(oldPath, newPath); err != nil {
+		return fail("rename", Old, err)
+	}
+	if err := syncDir(d); err != nil {
+		return fail("fsync folder", Unknown, err)
+	}
+	return nil
+}
+
+// prepareDir opens the folder, made if it is missing, and checks it.
+func prepareDir(dir string) (*os.File, error) {
+	err := checkDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = MkdirAll(filepath.Clean(dir)); err == nil {
+			err = checkDir(dir)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return openDir(dir)
+}
+
+// Temporary files are named .<base>.<random text>.tmp.
+const (
+	tempSuffix = ".tmp"
+	randomLen  = 26 // of rand.Text
+)
+
+func tempName(base string) string { return "." + base + "." + rand.Text() + tempSuffix }
+
+func isTempName(name, base string) bool {
+	name, ok := strings.CutPrefix(name, "."+base+".")
+	if !ok {
+		return false
+	}
+	name, ok = strings.CutSuffix(name, tempSuffix)
+	return ok && len(name) == randomLen && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
+
+// removeLeftovers removes the temporary files for base whose writer is dead.
+// Trouble with them is no reason to fail: they are tried again next time.
+func removeLeftovers(d *os.File, dir, base string) {
+	for {
+		names, err := d.Readdirnames(256)
+		for _, name := range names {
+			if isTempName(name, base) {
+				removeIfDead(filepath.Join(dir, name))
+			}
+		}
+		if err != nil || len(names) == 0 {
+			return
+		}
+	}
+}

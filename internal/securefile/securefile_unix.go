@@ -1,0 +1,344 @@
+//go:build unix
+
+package securefile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stamp tells one state of a file from another, as far as the file system
+// tells: coarse time stamps and reused inodes can make two states look alike.
+// Stamps are compared with ==. No file has the zero Stamp.
+type Stamp struct {
+	Dev, Ino     uint64
+	Size         int64
+	Mtime, Ctime int64 // nanoseconds since 1970
+}
+
+func stampOf(st *unix.Stat_t) Stamp {
+	return Stamp{
+		Dev: uint64(st.Dev), Ino: uint64(st.Ino), Size: st.Size,
+		Mtime: unix.TimespecToNsec(st.Mtim), Ctime: unix.TimespecToNsec(st.Ctim),
+	}
+}
+
+// Stat returns the stamp of what is at path, without any check: one system
+// call. Where nothing is, the error is an fs.ErrNotExist.
+func Stat(path string) (Stamp, error) {
+	var st unix.Stat_t
+	if err := lstat(path, &st); err != nil {
+		return Stamp{}, err
+	}
+	return stampOf(&st), nil
+}
+
+func lstat(path string, st *unix.Stat_t) error {
+	for {
+		err := unix.Lstat(path, st)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return &fs.PathError{Op: "lstat", Path: path, Err: err}
+		}
+	}
+}
+
+func fstat(f *os.File, st *unix.Stat_t) error {
+	for {
+		err := unix.Fstat(int(f.Fd()), st)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return &fs.PathError{Op: "fstat", Path: f.Name(), Err: err}
+		}
+	}
+}
+
+// open opens the file, whatever it is, without following a link or waiting for
+// the other end of a FIFO, and checks it.
+func open(path string, flag int, forbidden uint32) (*os.File, Stamp, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		// The reason is better told by what is there than by the number that
+		// this system has for it.
+		var st unix.Stat_t
+		if lstat(path, &st) == nil {
+			if why := check(path, &st, forbidden); why != nil {
+				return nil, Stamp{}, why
+			}
+		}
+		return nil, Stamp{}, err
+	}
+	var st unix.Stat_t
+	if err = fstat(f, &st); err == nil {
+		err = check(path, &st, forbidden)
+	}
+	if err != nil {
+		f.Close()
+		return nil, Stamp{}, err
+	}
+	return f, stampOf(&st), nil
+}
+
+// checkTarget checks what is at path and is to be replaced or removed. Its mode
+// does not matter: the new file gets its own.
+func checkTarget(path string) error {
+	var st unix.Stat_t
+	if err := lstat(path, &st); err != nil {
+		return err
+	}
+	return check(path, &st, 0)
+}
+
+func check(path string, st *unix.Stat_t, forbidden uint32) error {
+	insecure := func(remedy, reason string, args ...any) error {
+		return &Error{Path: path, Reason: fmt.Sprintf(reason, args...), Remedy: remedy, Err: fs.ErrPermission}
+	}
+	mode := uint32(st.Mode)
+	if mode&unix.S_IFMT != unix.S_IFREG {
+		return insecure("Move it away.", "is %s, not a regular file", kind(mode))
+	}
+	if euid := os.Geteuid(); int(st.Uid) != euid {
+		return insecure(fmt.Sprintf("If a run as another user (sudo) made it, give it back with: sudo chown %d '%s'", euid, path),
+			"belongs to user %d, and this program runs as user %d", st.Uid, euid)
+	}
+	if st.Nlink > 1 {
+		return insecure("Remove its other names, or put a copy in its place.", "has %d names (hard links)", st.Nlink)
+	}
+	if mode&forbidden != 0 {
+		return insecure(fmt.Sprintf("Close it to others with: chmod 600 '%s'", path), "is open to other users (mode %04o)", mode&0o7777)
+	}
+	return nil
+}
+
+func kind(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		return "a symbolic link"
+	case unix.S_IFDIR:
+		return "a folder"
+	case unix.S_IFIFO:
+		return "a FIFO"
+	case unix.S_IFSOCK:
+		return "a socket"
+	}
+	return "a device"
+}
+
+// checkDir fails if somebody else can rename or delete files in dir.
+func checkDir(dir string) error { return checkFolder(dir, true) }
+
+func checkFolder(dir string, stickyIsFine bool) error {
+	if dir == "" {
+		dir = "."
+	}
+	var st unix.Stat_t
+	for {
+		err := unix.Stat(dir, &st)
+		if err == nil {
+			break
+		}
+		if err != unix.EINTR {
+			return &fs.PathError{Op: "stat", Path: dir, Err: err}
+		}
+	}
+	insecure := func(reason string, args ...any) error {
+		return &Error{
+			Path: dir, Reason: fmt.Sprintf(reason, args...), Err: fs.ErrPermission,
+			Remedy: "Use a folder that only you can write, such as one made with: mkdir -m 700",
+		}
+	}
+	mode, euid := uint32(st.Mode), os.Geteuid()
+	switch {
+	case mode&unix.S_IFMT != unix.S_IFDIR:
+		return &Error{Path: dir, Reason: "is not a folder", Err: unix.ENOTDIR}
+	case int(st.Uid) != euid && st.Uid != 0:
+		return insecure("is a folder of user %d, and this program runs as user %d", st.Uid, euid)
+	case mode&unix.S_ISVTX != 0 && stickyIsFine:
+		return nil
+	case mode&0o002 != 0:
+		return insecure("is a folder that every user can write (mode %04o)", mode&0o7777)
+	case mode&0o020 != 0 && int(st.Gid) != euid && st.Gid != 0:
+		return insecure("is a folder that group %d can write (mode %04o)", st.Gid, mode&0o7777)
+	}
+	return nil
+}
+
+// readLink returns where the symbolic link at path leads, or "" if there is none.
+func readLink(path string) (string, error) {
+	var st unix.Stat_t
+	if err := lstat(path, &st); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFLNK {
+		return "", nil
+	}
+	refuse := func(reason string, err error) error {
+		return &Error{
+			Path: path, Reason: "is a symbolic link that is not followed: " + reason, Err: err,
+			Remedy: "Name the file itself, or put the link where only you can write.",
+		}
+	}
+	if int(st.Uid) != os.Geteuid() && st.Uid != 0 {
+		return "", refuse(fmt.Sprintf("it belongs to user %d", st.Uid), fs.ErrPermission)
+	}
+	// The folder's real path, so that ".." in the link means what it means to
+	// the system.
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	if err := checkFolder(dir, false); err != nil {
+		return "", refuse(err.Error(), err)
+	}
+	target, err := os.Readlink(path)
+	if err != nil {
+		return "", err
+	}
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(dir, target)
+	}
+	if err := checkFolder(filepath.Dir(target), false); err != nil {
+		return "", refuse(err.Error(), err)
+	}
+	return target, nil
+}
+
+func openDir(dir string) (*os.File, error) {
+	if dir == "" {
+		dir = "."
+	}
+	return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+}
+
+// syncDir flushes the folder. Some file systems (FUSE, network) cannot and say
+// so; then a rename is as durable as they make it.
+func syncDir(d *os.File) error {
+	err := d.Sync()
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
+// temp is a temporary file. As long as its writer lives, it is locked with
+// flock, which tells everybody else, in whatever container, to leave it alone.
+type temp struct {
+	path string
+	f    *os.File
+	lock *os.File // a duplicate of f: it keeps the lock when f is closed
+}
+
+func createTemp(dir, base string) (*temp, error) {
+	for {
+		path := filepath.Join(dir, tempName(base))
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		t, err := newTemp(path, f)
+		if err != nil {
+			f.Close()
+			if errors.Is(err, errSwept) {
+				continue
+			}
+			os.Remove(path)
+			return nil, err
+		}
+		return t, nil
+	}
+}
+
+// errSwept: another process took the file for a left-over one, in the moment
+// between its creation and its lock.
+var errSwept = errors.New("swept away")
+
+func newTemp(path string, f *os.File) (*temp, error) {
+	// Without flock (some network file systems) nobody can lock the file to
+	// remove it either.
+	if err := flock(f); err == unix.EWOULDBLOCK {
+		return nil, errSwept
+	}
+	var st unix.Stat_t
+	if err := fstat(f, &st); err != nil {
+		return nil, err
+	}
+	if st.Nlink == 0 {
+		return nil, errSwept
+	}
+	if uint32(st.Mode)&0o600 != 0o600 { // a umask that hides it from its owner
+		if err := f.Chmod(0o600); err != nil {
+			return nil, err
+		}
+	}
+	// A file system without owners and modes shows its files to everybody.
+	if err := check(path, &st, 0o077); err != nil {
+		var e *Error
+		if errors.As(err, &e) {
+			e.Remedy = "The file system does not keep files private; use a folder on another one."
+		}
+		return nil, err
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return &temp{path, f, os.NewFile(uintptr(fd), path)}, nil
+}
+
+func (t *temp) release() { t.lock.Close() }
+
+// inPlace reports whether the temporary file still has its temporary name.
+func (t *temp) inPlace() bool {
+	var mine, there unix.Stat_t
+	return fstat(t.lock, &mine) == nil && lstat(t.path, &there) == nil && mine.Dev == there.Dev && mine.Ino == there.Ino
+}
+
+// stamp returns the file's stamp under its new name.
+func (t *temp) stamp(string) (Stamp, error) {
+	var st unix.Stat_t
+	if err := fstat(t.lock, &st); err != nil {
+		return Stamp{}, err
+	}
+	return stampOf(&st), nil
+}
+
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// removeIfDead removes the temporary file if nobody has it locked.
+func removeIfDead(path string) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if fstat(f, &st) != nil || check(path, &st, 0) != nil || flock(f) != nil {
+		return
+	}
+	os.Remove(path)
+}
+
+func rename(from, to string) error { return os.Rename(from, to) }
+
+func remove(path string) error { return os.Remove(path) }

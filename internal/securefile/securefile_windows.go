@@ -1,0 +1,246 @@
+package securefile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/windows"
+)
+
+// Stamp tells one state of a file from another, as far as the file system
+// tells. Stamps are compared with ==. No file has the zero Stamp.
+type Stamp struct {
+	Dev, Ino     uint64 // the volume's serial number, the file's index
+	Size         int64
+	Mtime, Ctime int64 // last write, creation: nanoseconds since 1970
+}
+
+func stampOf(i *windows.ByHandleFileInformation) Stamp {
+	return Stamp{
+		Dev: uint64(i.VolumeSerialNumber), Ino: uint64(i.FileIndexHigh)<<32 | uint64(i.FileIndexLow),
+		Size:  int64(i.FileSizeHigh)<<32 | int64(i.FileSizeLow),
+		Mtime: i.LastWriteTime.Nanoseconds(), Ctime: i.CreationTime.Nanoseconds(),
+	}
+}
+
+// Stat returns the stamp of what is at path, without any check. Where nothing
+// is, the error is an fs.ErrNotExist.
+func Stat(path string) (Stamp, error) {
+	h, info, err := openHandle(path, windows.FILE_READ_ATTRIBUTES)
+	if err != nil {
+		return Stamp{}, err
+	}
+	windows.CloseHandle(h)
+	return stampOf(&info), nil
+}
+
+// openHandle opens what is at path, not what a link there leads to, and lets
+// others read, write, rename and delete it meanwhile.
+func openHandle(path string, access uint32) (windows.Handle, windows.ByHandleFileInformation, error) {
+	var info windows.ByHandleFileInformation
+	fail := func(op string, err error) (windows.Handle, windows.ByHandleFileInformation, error) {
+		return 0, info, &fs.PathError{Op: op, Path: path, Err: err}
+	}
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return fail("open", err)
+	}
+	var h windows.Handle
+	err = retry(func() error {
+		h, err = windows.CreateFile(name, access,
+			windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, nil, windows.OPEN_EXISTING,
+			windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT|windows.FILE_FLAG_BACKUP_SEMANTICS, 0)
+		return err
+	})
+	if err != nil {
+		return fail("open", err)
+	}
+	if err := windows.GetFileInformationByHandle(h, &info); err != nil {
+		windows.CloseHandle(h)
+		return fail("stat", err)
+	}
+	return h, info, nil
+}
+
+// retry repeats what fails because another program (a virus scanner, an
+// indexer, a reader) has the file open just now: for about half a second.
+func retry(do func() error) error {
+	wait := time.Millisecond
+	for {
+		err := do()
+		if !errors.Is(err, windows.ERROR_SHARING_VIOLATION) && !errors.Is(err, windows.ERROR_ACCESS_DENIED) &&
+			!errors.Is(err, windows.ERROR_LOCK_VIOLATION) || wait > 256*time.Millisecond {
+			return err
+		}
+		time.Sleep(wait)
+		wait *= 2
+	}
+}
+
+func open(path string, flag int, _ uint32) (*os.File, Stamp, error) {
+	access := uint32(windows.GENERIC_READ)
+	if flag&os.O_RDWR != 0 {
+		access |= windows.GENERIC_WRITE
+	}
+	h, info, err := openHandle(path, access)
+	if err != nil {
+		return nil, Stamp{}, err
+	}
+	if err := check(path, h, &info); err != nil {
+		windows.CloseHandle(h)
+		return nil, Stamp{}, err
+	}
+	return os.NewFile(uintptr(h), path), stampOf(&info), nil
+}
+
+func check(path string, h windows.Handle, info *windows.ByHandleFileInformation) error {
+	insecure := func(remedy, reason string) error {
+		return &Error{Path: path, Reason: reason, Remedy: remedy, Err: fs.ErrPermission}
+	}
+	if kind, err := windows.GetFileType(h); err != nil || kind != windows.FILE_TYPE_DISK {
+		return insecure("Move it away.", "is a device or a pipe, not a regular file")
+	}
+	switch attr := info.FileAttributes; {
+	case attr&windows.FILE_ATTRIBUTE_REPARSE_POINT != 0:
+		return insecure("Put the file itself there.", "is a link or another reparse point, not a regular file")
+	case attr&windows.FILE_ATTRIBUTE_DIRECTORY != 0:
+		return insecure("Move it away.", "is a folder, not a regular file")
+	case info.NumberOfLinks > 1:
+		return insecure("Remove its other names, or put a copy in its place.", fmt.Sprintf("has %d names (hard links)", info.NumberOfLinks))
+	}
+	return nil
+}
+
+// checkTarget checks what is at path and is to be replaced or removed.
+func checkTarget(path string) error {
+	h, info, err := openHandle(path, windows.FILE_READ_ATTRIBUTES)
+	if err != nil {
+		return err
+	}
+	defer windows.CloseHandle(h)
+	return check(path, h, &info)
+}
+
+// checkDir checks that dir is a folder; who may write it is for access lists to say.
+func checkDir(dir string) error {
+	if dir == "" {
+		dir = "."
+	}
+	fi, err := os.Stat(dir)
+	if err == nil && !fi.IsDir() {
+		err = &Error{Path: dir, Reason: "is not a folder", Err: fs.ErrInvalid}
+	}
+	return err
+}
+
+func readLink(path string) (string, error) {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if fi.Mode()&(fs.ModeSymlink|fs.ModeIrregular) != 0 {
+		return "", &Error{Path: path, Reason: "is a link or another reparse point, which is not followed", Remedy: "Name the file itself.", Err: fs.ErrPermission}
+	}
+	return "", nil
+}
+
+func openDir(dir string) (*os.File, error) {
+	if dir == "" {
+		dir = "."
+	}
+	return os.Open(dir)
+}
+
+// syncDir does nothing: a folder cannot be flushed. The rename itself is
+// written through to the disk.
+func syncDir(*os.File) error { return nil }
+
+type temp struct {
+	path string
+	f    *os.File
+	at   Stamp
+}
+
+func createTemp(dir, base string) (*temp, error) {
+	for {
+		path := filepath.Join(dir, tempName(base))
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var info windows.ByHandleFileInformation
+		if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &info); err != nil {
+			f.Close()
+			os.Remove(path)
+			return nil, err
+		}
+		return &temp{path, f, stampOf(&info)}, nil
+	}
+}
+
+func (t *temp) release() {}
+
+// inPlace reports whether the temporary file still has its temporary name.
+func (t *temp) inPlace() bool {
+	st, err := Stat(t.path)
+	return err == nil && st.Dev == t.at.Dev && st.Ino == t.at.Ino
+}
+
+// stamp returns the file's stamp under its new name.
+func (t *temp) stamp(path string) (Stamp, error) {
+	st, err := Stat(path)
+	if err == nil && (st.Dev != t.at.Dev || st.Ino != t.at.Ino) {
+		err = errors.New("replaced meanwhile")
+	}
+	return st, err
+}
+
+// leftoverAge: a file that its writer has open cannot be removed, but between
+// its close and its rename it can.
+const leftoverAge = time.Minute
+
+// removeIfDead removes the temporary file if it is closed and old.
+func removeIfDead(path string) {
+	h, info, err := openHandle(path, windows.FILE_READ_ATTRIBUTES)
+	if err != nil {
+		return
+	}
+	err = check(path, h, &info)
+	windows.CloseHandle(h)
+	if err == nil && time.Since(time.Unix(0, info.LastWriteTime.Nanoseconds())) > leftoverAge {
+		os.Remove(path)
+	}
+}
+
+func rename(from, to string) error {
+	return move(from, to, windows.MOVEFILE_REPLACE_EXISTING|windows.MOVEFILE_WRITE_THROUGH)
+}
+
+func renameNew(from, to string) error { return move(from, to, windows.MOVEFILE_WRITE_THROUGH) }
+
+func move(from, to string, flags uint32) error {
+	f, err := windows.UTF16PtrFromString(from)
+	if err != nil {
+		return err
+	}
+	t, err := windows.UTF16PtrFromString(to)
+	if err != nil {
+		return err
+	}
+	if err := retry(func() error { return windows.MoveFileEx(f, t, flags) }); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+func remove(path string) error { return retry(func() error { return os.Remove(path) }) }
