@@ -1,0 +1,15 @@
+package filelock
+
+import (
+	"errors"
+
+	"golang.org/x/sys/windows"
+)
+
+const openFlags = 0
+
+func interrupted(error) bool { return false }
+
+func noLocks(err error) bool {
+	return errors.Is(err, windows.ERROR_NOT_SUPPORTED) || errors.Is(err, windows.ERROR_INVALID_FUNCTION)
+}
