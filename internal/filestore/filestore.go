@@ -1,0 +1,434 @@
+// Package filestore keeps one file as a [persistence.Versioned] and
+// [persistence.NamedLocker]. What the file looks like is for a [Codec] to say.
+package filestore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// Codec is the format of a file. Its methods are called concurrently. An error
+// may be a *persistence.Error with only Err and Remedy; the Store fills in the
+// rest.
+type Codec interface {
+	// Revision returns the revision of a file whose first HeadSize bytes are
+	// head, or all of whose bytes are, where HeadSize is 0.
+	Revision(head []byte) (string, error)
+	// Decode returns the data in the file. It may return a part of file.
+	Decode(ctx context.Context, file []byte) ([]byte, error)
+	// Encode returns the parts of a file that holds data, and its revision.
+	// head is that of the current file, nil if there is none. It is called
+	// under the lock.
+	Encode(ctx context.Context, data, head []byte) (file [][]byte, rev string, err error)
+}
+
+// Options are the options of a [Store].
+type Options struct {
+	Backend  string                // as in persistence.Error
+	MaxSize  int64                 // of the file in bytes; 0 means 256 MiB
+	HeadSize int                   // of the head in bytes; 0 means the whole file
+	Lock     *persistence.FileLock // nil means that of the resolved path + ".lock"
+	Clock    func() time.Duration  // a monotonic clock; nil means the system's
+}
+
+const defaultMaxSize = 256 << 20
+
+// A stamp stands for the revision only after the head was read with that stamp
+// unchanged for grace after it was first seen: before that, a further save can
+// leave the same stamp, as its times are coarse and inodes are used again. After
+// trustFor the head is read once more, whatever the stamp says.
+const (
+	grace    = 2 * time.Second
+	trustFor = time.Minute
+)
+
+// Store is one file. Reading needs no lock; every write happens under it.
+type Store struct {
+	path  string
+	codec Codec
+	o     Options
+	last  atomic.Pointer[sight] // nil: nothing was seen, or nothing is there
+}
+
+// sight is what was seen of the file when its head was read last.
+type sight struct {
+	stamp securefile.Stamp
+	rev   string
+	first time.Duration // when the stamp was first seen, on the monotonic clock
+	read  time.Duration // when the head was read
+}
+
+func (s *sight) trusted(now time.Duration) bool {
+	return s.read-s.first >= grace && now-s.read < trustFor
+}
+
+var started = time.Now()
+
+// New returns the store of the file at path, made absolute and, if it is a
+// symbolic link that can be trusted, followed. It does no further I/O.
+func New(path string, codec Codec, o Options) (*Store, error) {
+	if o.MaxSize <= 0 {
+		o.MaxSize = defaultMaxSize
+	}
+	if o.Clock == nil {
+		o.Clock = func() time.Duration { return time.Since(started) }
+	}
+	s := &Store{path: path, codec: codec, o: o}
+	resolved, err := securefile.Resolve(path)
+	if err != nil {
+		return nil, s.wrap("open", err)
+	}
+	s.path = resolved
+	if o.Lock == nil {
+		s.o.Lock = persistence.NewFileLock(resolved + ".lock")
+	}
+	return s, nil
+}
+
+// Path returns the file's path: absolute, links followed.
+func (s *Store) Path() string { return s.path }
+
+// FileLock returns the lock that the writers share.
+func (s *Store) FileLock() *persistence.FileLock { return s.o.Lock }
+
+// Lock implements [persistence.Locker].
+func (s *Store) Lock(ctx context.Context) (unlock func() error, err error) {
+	return s.o.Lock.Lock(ctx)
+}
+
+// LockName implements [persistence.NamedLocker].
+func (s *Store) LockName(ctx context.Context, name string) (unlock func() error, err error) {
+	return s.o.Lock.LockName(ctx, name)
+}
+
+// Revision implements [persistence.Versioned]. While nothing changes it costs
+// one stat. The revision of a file whose head cannot be parsed is a hash of the
+// file behind the word "bad:".
+func (s *Store) Revision(ctx context.Context) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", s.wrap("revision", err)
+	}
+	stamp, err := securefile.Stat(s.path)
+	if err == nil {
+		last := s.last.Load()
+		if last != nil && last.stamp == stamp && last.trusted(s.o.Clock()) {
+			return last.rev, nil
+		}
+	}
+	_, rev, err := s.head()
+	if err != nil {
+		return "", s.wrap("revision", err)
+	}
+	return rev, nil
+}
+
+// head returns the head of the file and its revision; nil and "" if there is no
+// file.
+func (s *Store) head() (head []byte, rev string, err error) {
+	now := s.o.Clock()
+	var stamp securefile.Stamp
+	if s.o.HeadSize > 0 {
+		head, stamp, err = securefile.ReadHead(s.path, s.o.HeadSize)
+	} else {
+		head, stamp, err = securefile.Read(s.path, s.o.MaxSize)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		s.last.Store(nil)
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	rev, err = s.codec.Revision(head)
+	if err != nil {
+		file := head
+		if s.o.HeadSize > 0 {
+			if file, stamp, err = securefile.Read(s.path, s.o.MaxSize); err != nil {
+				return nil, "", err
+			}
+			head = file[:min(len(file), s.o.HeadSize)]
+		}
+		rev = badRevision(file)
+	}
+	s.saw(stamp, rev, now)
+	return head, rev, nil
+}
+
+func badRevision(file []byte) string {
+	sum := sha256.Sum256(file)
+	return "bad:" + hex.EncodeToString(sum[:])
+}
+
+// saw remembers a revision that was read from the file with that stamp, at a
+// time not before now.
+func (s *Store) saw(stamp securefile.Stamp, rev string, now time.Duration) {
+	next := &sight{stamp: stamp, rev: rev, read: now}
+	if last := s.last.Load(); last != nil && last.stamp == stamp {
+		next.first = last.first
+	} else {
+		next.first = s.o.Clock()
+	}
+	s.last.Store(next)
+}
+
+// Load implements [persistence.Persistence].
+func (s *Store) Load(ctx context.Context) ([]byte, error) {
+	data, _, err := s.load(ctx)
+	if err != nil {
+		return nil, s.wrap("load", err)
+	}
+	return data, nil
+}
+
+// LoadRevision implements [persistence.Versioned]: data and revision come from
+// one read of one file. Where the file cannot be decoded it returns the revision
+// with the error.
+func (s *Store) LoadRevision(ctx context.Context) (data []byte, rev string, err error) {
+	data, rev, err = s.load(ctx)
+	if err != nil {
+		return nil, rev, s.wrap("load", err)
+	}
+	return data, rev, nil
+}
+
+func (s *Store) load(ctx context.Context) (data []byte, rev string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	file, rev, err := s.read()
+	if err != nil {
+		return nil, "", err
+	}
+	data, err = s.codec.Decode(ctx, file)
+	if err != nil {
+		return nil, rev, err
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	return data, rev, nil
+}
+
+// read returns the file and its revision.
+func (s *Store) read() (file []byte, rev string, err error) {
+	now := s.o.Clock()
+	file, stamp, err := securefile.Read(s.path, s.o.MaxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.last.Store(nil)
+		return nil, "", persistence.ErrNotFound
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	rev, err = s.codec.Revision(s.headOf(file))
+	if err != nil {
+		rev = badRevision(file)
+	}
+	s.saw(stamp, rev, now)
+	return file, rev, nil
+}
+
+func (s *Store) headOf(file []byte) []byte {
+	if s.o.HeadSize > 0 && len(file) > s.o.HeadSize {
+		return file[:s.o.HeadSize]
+	}
+	return file
+}
+
+// Save implements [persistence.Persistence].
+func (s *Store) Save(ctx context.Context, data []byte) error {
+	return s.underLock(ctx, "save", func() error {
+		head, _, err := s.head()
+		if err != nil {
+			return err
+		}
+		_, err = s.write(ctx, data, head, s.codec.Encode)
+		return err
+	})
+}
+
+// SaveIf implements [persistence.Versioned].
+func (s *Store) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
+	var newRev string
+	err := s.underLock(ctx, "save", func() error {
+		head, current, err := s.head()
+		if err != nil {
+			return err
+		}
+		if current != rev {
+			return persistence.ErrConflict
+		}
+		newRev, err = s.write(ctx, data, head, s.codec.Encode)
+		return err
+	})
+	return newRev, err
+}
+
+// write replaces the file. The lock is held.
+func (s *Store) write(ctx context.Context, data, head []byte, encode encoder) (rev string, err error) {
+	if int64(len(data)) > s.o.MaxSize {
+		return "", s.tooLarge(int64(len(data)))
+	}
+	file, rev, err := encode(ctx, data, head)
+	if err != nil {
+		return "", err
+	}
+	var size int64
+	for _, part := range file {
+		size += int64(len(part))
+	}
+	if size > s.o.MaxSize {
+		return "", s.tooLarge(size)
+	}
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	stamp, err := securefile.Replace(s.path, file...)
+	if err != nil {
+		return "", err
+	}
+	now := s.o.Clock()
+	s.last.Store(&sight{stamp: stamp, rev: rev, first: now, read: now})
+	return rev, nil
+}
+
+type encoder = func(ctx context.Context, data, head []byte) (file [][]byte, rev string, err error)
+
+func (s *Store) tooLarge(size int64) error {
+	return fmt.Errorf("%w: %d bytes, and the limit is %d", persistence.ErrTooLarge, size, s.o.MaxSize)
+}
+
+// Delete implements [persistence.Persistence].
+func (s *Store) Delete(ctx context.Context) error {
+	return s.underLock(ctx, "delete", func() error { return s.remove(ctx) })
+}
+
+// DeleteIf implements [persistence.Versioned].
+func (s *Store) DeleteIf(ctx context.Context, rev string) error {
+	return s.underLock(ctx, "delete", func() error {
+		if _, current, err := s.head(); err != nil {
+			return err
+		} else if current != rev {
+			return persistence.ErrConflict
+		}
+		return s.remove(ctx)
+	})
+}
+
+func (s *Store) remove(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.last.Store(nil)
+	return securefile.Remove(s.path)
+}
+
+// Rewrite loads what is stored and saves it again as encode makes it, in one go
+// under the lock.
+func (s *Store) Rewrite(ctx context.Context, encode func(ctx context.Context, data, head []byte) (file [][]byte, rev string, err error)) error {
+	return s.underLock(ctx, "save", func() error {
+		file, _, err := s.read()
+		if err != nil {
+			return err
+		}
+		data, err := s.codec.Decode(ctx, file)
+		if err != nil {
+			return err
+		}
+		_, err = s.write(ctx, data, s.headOf(file), encode)
+		return err
+	})
+}
+
+// SetAside gives the file another name, so that it is out of the way and not
+// lost, if its revision still is rev; else it fails with ErrConflict. It returns
+// the new path: the old one, ".damaged-", the time in UTC and, if need be, a
+// number.
+func (s *Store) SetAside(ctx context.Context, rev string) (newPath string, err error) {
+	err = s.underLock(ctx, "set aside", func() error {
+		_, current, err := s.head()
+		if err != nil {
+			return err
+		}
+		if current == "" || current != rev {
+			return persistence.ErrConflict
+		}
+		base := s.path + ".damaged-" + time.Now().UTC().Format("20060102T150405Z")
+		newPath = base
+		for n := 2; ; n++ {
+			err = securefile.Rename(s.path, newPath)
+			if !errors.Is(err, fs.ErrExist) || n > 1000 {
+				break
+			}
+			newPath = fmt.Sprintf("%s-%d", base, n)
+		}
+		s.last.Store(nil)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return newPath, nil
+}
+
+// underLock runs fn with the lock held and wraps its error. The lock's errors
+// are complete.
+func (s *Store) underLock(ctx context.Context, op string, fn func() error) error {
+	var fnErr error
+	err := s.o.Lock.Hold(ctx, func() error {
+		fnErr = fn()
+		return nil
+	})
+	if fnErr != nil {
+		return s.wrap(op, fnErr)
+	}
+	return err
+}
+
+// wrap makes err a complete *persistence.Error.
+func (s *Store) wrap(op string, err error) error {
+	e := &persistence.Error{Op: op, Backend: s.o.Backend, Location: s.path, Err: err}
+	var (
+		insecure *securefile.Error
+		write    *securefile.ReplaceError
+		path     *fs.PathError
+	)
+	if given, ok := err.(*persistence.Error); ok { // the codec's
+		if e.Err, e.Remedy = given.Err, given.Remedy; given.Op != "" {
+			e.Op = given.Op
+		}
+		return e
+	}
+	if errors.As(err, &insecure) {
+		e.Remedy = insecure.Remedy
+		if errors.Is(err, securefile.ErrTooLarge) {
+			e.Err = fmt.Errorf("%w: %w", persistence.ErrTooLarge, err)
+		} else if err == error(insecure) && insecure.Path == s.path { // named already
+			e.Err = &securefile.Error{Reason: insecure.Reason, Remedy: insecure.Remedy, Err: insecure.Err}
+		}
+		return e
+	}
+	dir := filepath.Dir(s.path)
+	switch isWrite := errors.As(err, &write); {
+	case isWrite && errors.Is(err, syscall.ENOSPC):
+		e.Remedy = fmt.Sprintf("Free some space on the disk that holds '%s'.", dir)
+	case isWrite && errors.Is(err, syscall.EROFS):
+		e.Remedy = fmt.Sprintf("Use a folder that can be written, in the place of '%s'.", dir)
+	case isWrite && errors.Is(err, fs.ErrPermission):
+		e.Remedy = fmt.Sprintf("Make sure that you can write the folder '%s'.", dir)
+	case errors.As(err, &path) && path.Path == s.path && errors.Is(err, fs.ErrPermission):
+		e.Remedy = fmt.Sprintf("Make sure that you can read '%s', and that it belongs to you.", s.path)
+	}
+	return e
+}
