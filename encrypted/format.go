@@ -9,7 +9,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -39,13 +38,25 @@ type header struct {
 	commit   [32]byte
 }
 
-var (
-	sourceWord   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
-	keyID        = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
-	paramName    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
-	paramValue   = regexp.MustCompile(`^[A-Za-z0-9._~/:+@-]{1,2048}$`)
-	otherVersion = regexp.MustCompile(`^[1-9][0-9]{0,8}$`)
+const (
+	lower  = "abcdefghijklmnopqrstuvwxyz"
+	digits = "0123456789"
 )
+
+// consists tells whether s has 1 to limit characters, all of them from set and
+// the first one from first.
+func consists(s string, limit int, first, set string) bool {
+	return s != "" && len(s) <= limit && strings.IndexByte(first, s[0]) >= 0 && strings.TrimLeft(s, set) == ""
+}
+
+func isSource(s string) bool { return consists(s, 32, lower, lower+digits+"-") }
+func isKeyID(s string) bool  { return consists(s, 64, lower+digits, lower+digits+"._-") }
+func isParam(s string) bool  { return consists(s, 32, lower, lower+digits+"-") }
+
+const valueChars = lower + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + digits + "-._~/:+@"
+
+func isValue(s string) bool   { return consists(s, 2048, valueChars, valueChars) }
+func isVersion(s string) bool { return consists(s, 9, digits[1:], digits) }
 
 // previousParam is the one parameter that belongs to the file, not to the source.
 const previousParam = "previous"
@@ -64,7 +75,7 @@ func parse(head []byte) (h header, size int, err error) {
 		return parse1(head)
 	}
 	v, isOurs := bytes.CutPrefix(first, []byte(versionPrefix))
-	if !ok || !isOurs || !otherVersion.Match(v) {
+	if !ok || !isOurs || !isVersion(string(v)) {
 		return header{}, 0, corrupt("it does not begin as an encrypted file does")
 	}
 	// The sum covers the version line, so if the rest has the sum of version 1,
@@ -103,7 +114,7 @@ func parse1(head []byte) (header, int, error) {
 
 	var ok bool
 	var ref string
-	if h.source, ref, ok = strings.Cut(key, " "); !ok || !sourceWord.MatchString(h.source) {
+	if h.source, ref, ok = strings.Cut(key, " "); !ok || !isSource(h.source) {
 		return header{}, 0, corrupt("its header names no source of the key")
 	}
 	if h.ref, h.previous, ok = splitPrevious(ref); !ok {
@@ -150,13 +161,13 @@ func decode32(dst *[32]byte, s string) bool {
 // ascending order, each once.
 func validRef(ref string) bool {
 	fields := strings.Split(ref, " ")
-	if !keyID.MatchString(fields[0]) {
+	if !isKeyID(fields[0]) {
 		return false
 	}
 	last := ""
 	for _, f := range fields[1:] {
 		name, value, ok := strings.Cut(f, "=")
-		if !ok || name <= last || !paramName.MatchString(name) || !paramValue.MatchString(value) {
+		if !ok || name <= last || !isParam(name) || !isValue(value) {
 			return false
 		}
 		last = name
@@ -202,7 +213,7 @@ func joinPrevious(ref, previous string) string {
 // validKeyName tells whether s is source/id.
 func validKeyName(s string) bool {
 	source, id, ok := strings.Cut(s, "/")
-	return ok && sourceWord.MatchString(source) && keyID.MatchString(id)
+	return ok && isSource(source) && isKeyID(id)
 }
 
 // derived is what one save needs of its master key, and no other save.

@@ -205,6 +205,10 @@ func Generate() map[string][]byte {
 		d.key += " a=" + strings.Repeat("a", 2048) + " b="
 		d.key += strings.Repeat("b", 4096-len(d.file())+len(d.data)+16)
 	})
+	add("corrupt", "raw-parameter", "a key that is given takes no parameters", func(d *draft, r *reader) {
+		r.source = "raw"
+		d.key = "key raw " + hex.EncodeToString(fingerprint(master)) + " a=1"
+	})
 	pass := func(params string, key []byte) func(*draft, *reader) {
 		return func(d *draft, r *reader) {
 			d.key = strings.TrimSpace("key passphrase " + id + " " + params)

@@ -1,0 +1,3 @@
+package encrypted
+
+func runChild(string) int { return 1 }

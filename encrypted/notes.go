@@ -1,0 +1,149 @@
+package encrypted
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// A key that a source stores outlives the process that made it. So that no kill
+// leaves one behind for good, the lock file notes every key that may be stored
+// while no header names it: one that is being made, or is about to be deleted.
+// Whoever next makes a key under the lock uses a noted one; whoever has changed
+// which keys the header names sweeps the rest.
+//
+// The note is one line of words source/id@file. file is a hash of the path:
+// files that share a lock must not sweep each other's keys.
+
+// notes returns the words of the note. One that cannot be read is as good as
+// none: a key may stay behind.
+func (f *File) notes() []string {
+	line, _ := filelock.ReadNote(f.lockPath())
+	return strings.Fields(line)
+}
+
+func (f *File) lockPath() string { return f.store.FileLock().Path() }
+
+// mark is what the words of this file end with.
+func (f *File) mark() string {
+	sum := sha256.Sum256([]byte(f.store.Path()))
+	return "@" + hex.EncodeToString(sum[:8])
+}
+
+// own returns the key that word notes for this file.
+func (f *File) own(word string) (name string, ok bool) {
+	name, ok = strings.CutSuffix(word, f.mark())
+	return name, ok && validKeyName(name)
+}
+
+// note adds a key to the note.
+func (f *File) note(name string) error {
+	words, word := f.notes(), name+f.mark()
+	if slices.Contains(words, word) {
+		return nil
+	}
+	words = append(words, word)
+	for len(words) > 6 { // a note takes 512 bytes; the oldest keys stay behind
+		words = words[1:]
+	}
+	return filelock.WriteNote(f.lockPath(), strings.Join(words, " "))
+}
+
+// stray returns the id of a noted key of that source that h, which may be nil,
+// does not name.
+func (f *File) stray(source string, h *header) (id string) {
+	for _, word := range f.notes() {
+		if name, ok := f.own(word); ok && !h.names(name) {
+			if id, ok := strings.CutPrefix(name, source+"/"); ok {
+				return id
+			}
+		}
+	}
+	return ""
+}
+
+// names tells whether h needs the key of that name.
+func (h *header) names(name string) bool {
+	return h != nil && (name == h.keyName() || name == h.previous)
+}
+
+// sweep deletes the noted keys that no header names, from this File's source
+// and from the others given, and clears the note of what it has dealt with. It
+// runs under the lock. What cannot be deleted now stays noted.
+func (f *File) sweep(ctx context.Context, others ...KeySource) {
+	words := f.notes()
+	if len(words) == 0 {
+		return
+	}
+	h, err := f.header()
+	if err != nil && !errors.Is(err, persistence.ErrNotFound) {
+		return
+	}
+	left := slices.DeleteFunc(slices.Clone(words), func(word string) bool {
+		name, ok := f.own(word)
+		return ok && (h.names(name) || deleteKey(ctx, name, append(others, f.keySource())))
+	})
+	if len(left) != len(words) {
+		filelock.WriteNote(f.lockPath(), strings.Join(left, " "))
+	}
+}
+
+// deleteKey tells whether the key is gone.
+func deleteKey(ctx context.Context, name string, sources []KeySource) bool {
+	word, id, _ := strings.Cut(name, "/")
+	for _, s := range sources {
+		if d, ok := s.(KeyDeleter); ok && s.Source() == word && d.DeleteKey(ctx, id) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// noteKeys notes the keys that the header names, as they are about to lose it,
+// and returns its revision. That is "" if there is no header that can be read.
+func (f *File) noteKeys(ctx context.Context) (rev string, err error) {
+	err = f.hold(ctx, func() error {
+		h, err := f.header()
+		if err != nil {
+			return nil
+		}
+		rev = h.revision()
+		if _, stores := f.keySource().(KeyDeleter); !stores {
+			return nil
+		}
+		f.setUntidy(true)
+		for _, name := range []string{h.keyName(), h.previous} {
+			if name == "" {
+				continue
+			}
+			if err := f.note(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return rev, err
+}
+
+// tidy sweeps, after a save or a delete that went well, if a key was noted since
+// the last time. Its own failure does no harm: the note says more than it needs
+// to.
+func (f *File) tidy(ctx context.Context) {
+	if f.setUntidy(false) {
+		f.hold(ctx, func() error { f.sweep(ctx); return nil })
+	}
+}
+
+// setUntidy returns what was set before.
+func (f *File) setUntidy(now bool) (before bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before, f.untidy = f.untidy, now
+	return before
+}
