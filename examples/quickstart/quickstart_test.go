@@ -1,0 +1,305 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep"
+)
+
+const name = "tokenkeep-quickstart-demo"
+
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "quickstart")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		binary = filepath.Join(dir, "quickstart.exe")
+		if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+			panic(string(out))
+		}
+		return m.Run()
+	}())
+}
+
+// machine is a user's home folder, and the environment of the programs there.
+type machine struct {
+	home string
+	env  []string
+}
+
+// bare is a machine without a keyring, if only because its bus is not there.
+// macOS and Windows cannot be without; tests there say where to keep the
+// tokens, so that they leave the real keyring alone.
+func bare(t *testing.T) *machine {
+	t.Helper()
+	home := t.TempDir()
+	return &machine{home, []string{"HOME=" + home, "LocalAppData=" + home, "SystemRoot=" + os.Getenv("SystemRoot"), "TMPDIR=" + home,
+		"DBUS_SESSION_BUS_ADDRESS=unix:path=" + filepath.Join(home, "no-bus")}}
+}
+
+// run runs the quickstart and returns what it prints.
+func (m *machine) run(t *testing.T, wantCode int, args ...string) string {
+	t.Helper()
+	if keyringOfTheSystem() && !strings.Contains(strings.Join(args, " "), "-store") {
+		args = append(args, "-store=plaintext")
+	}
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd.Env, cmd.Dir = m.env, m.home
+	out, err := cmd.CombinedOutput()
+	if wantCode == 0 {
+		require.NoError(t, err, "%s", out)
+	}
+	require.Equal(t, wantCode, cmd.ProcessState.ExitCode(), "%s", out)
+	return string(out)
+}
+
+func keyringOfTheSystem() bool { return runtime.GOOS == "darwin" || runtime.GOOS == "windows" }
+
+// dir is where the tokens lie.
+func (m *machine) dir() string {
+	switch runtime.GOOS {
+	case "windows":
+		return filepath.Join(m.home, "tokenkeep")
+	case "darwin":
+		return filepath.Join(m.home, "Library", "Application Support", "tokenkeep")
+	}
+	return filepath.Join(m.home, ".local", "share", "tokenkeep")
+}
+
+func (m *machine) plaintext() string { return filepath.Join(m.dir(), name+".plaintext.json") }
+
+// secrets returns the secrets in the plaintext cache.
+func (m *machine) secrets(t *testing.T) (secrets []string) {
+	t.Helper()
+	b, err := os.ReadFile(m.plaintext())
+	require.NoError(t, err)
+	var sections map[string]map[string]map[string]any
+	require.NoError(t, json.Unmarshal(b, &sections))
+	for _, entries := range sections {
+		for _, e := range entries {
+			if s, ok := e["secret"].(string); ok {
+				secrets = append(secrets, s)
+			}
+		}
+	}
+	require.GreaterOrEqual(t, len(secrets), 3, "an access token, a refresh token and an id token")
+	return secrets
+}
+
+func TestTwice(t *testing.T) {
+	m := bare(t)
+	first := m.run(t, 0)
+	require.Contains(t, first, "This is a demo")
+	require.Contains(t, first, "enter the code")
+	require.Contains(t, first, "Signed in as alice@contoso.example: by device code")
+	require.Contains(t, first, m.plaintext())
+	require.Contains(t, first, "NOT encrypted")
+	require.Contains(t, first, "WARNING")
+	if !keyringOfTheSystem() {
+		require.Contains(t, first, "keyring: ")
+		require.Contains(t, first, "passphrase: ")
+	}
+	secrets := m.secrets(t)
+
+	second := m.run(t, 0)
+	require.Contains(t, second, "Signed in as alice@contoso.example: the tokens of an earlier run were still there")
+	require.NotContains(t, second, "enter the code")
+	require.Contains(t, second, m.plaintext())
+	require.Equal(t, secrets, m.secrets(t))
+
+	for _, s := range secrets {
+		require.NotContains(t, first+second, s)
+	}
+	m.checkFiles(t, secrets)
+}
+
+// checkFiles checks that the tokens are in the cache and nowhere else, and that
+// nobody else can read any file.
+func (m *machine) checkFiles(t *testing.T, secrets []string) {
+	t.Helper()
+	found := false
+	require.NoError(t, filepath.WalkDir(m.home, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for _, s := range secrets {
+			if bytes.Contains(b, []byte(s)) {
+				require.Equal(t, m.plaintext(), path)
+				found = true
+			}
+		}
+		fi, err := d.Info()
+		require.NoError(t, err)
+		if runtime.GOOS != "windows" {
+			require.Equal(t, os.FileMode(0o600), fi.Mode().Perm(), path)
+		}
+		return nil
+	}))
+	require.True(t, found)
+}
+
+// TestRefresh takes the access token away between the runs. The second run has
+// an authority that was started anew, and that must know the refresh token.
+func TestRefresh(t *testing.T) {
+	m := bare(t)
+	m.run(t, 0)
+	secrets := m.secrets(t)
+	c, err := tokenkeep.Open(t.Context(), tokenkeep.Config{Name: name, Dir: m.dir(), AllowPlaintext: true, Store: "plaintext"})
+	require.NoError(t, err)
+	require.NoError(t, c.Update(t.Context(), func(b []byte) ([]byte, error) {
+		var sections map[string]any
+		require.NoError(t, json.Unmarshal(b, &sections))
+		delete(sections, "AccessToken")
+		return json.Marshal(sections)
+	}))
+	out := m.run(t, 0)
+	require.Contains(t, out, "renewed with the refresh token of an earlier run")
+	require.NotContains(t, out, "enter the code")
+	for _, s := range append(secrets, m.secrets(t)...) {
+		require.NotContains(t, out, s)
+	}
+	require.NotEqual(t, secrets, m.secrets(t), "the refresh token has rotated")
+}
+
+func TestSignOut(t *testing.T) {
+	m := bare(t)
+	m.run(t, 0)
+	secrets := m.secrets(t)
+	require.Contains(t, m.run(t, 0, "-sign-out"), "Signed out alice@contoso.example")
+	b, err := os.ReadFile(m.plaintext())
+	require.NoError(t, err)
+	for _, s := range secrets {
+		require.NotContains(t, string(b), s)
+	}
+	require.Contains(t, m.run(t, 0, "-sign-out"), "Nobody is signed in")
+	require.Contains(t, m.run(t, 0), "enter the code")
+}
+
+func TestPassphrase(t *testing.T) {
+	m := bare(t)
+	const passphrase = "a planted passphrase"
+	m.env = append(m.env, "TOKENKEEP_PASSPHRASE="+passphrase)
+	first := m.run(t, 0, "-store=passphrase")
+	require.Contains(t, first, "by device code")
+	require.Contains(t, first, filepath.Join(m.dir(), name+".enc")+"\nencrypted; the key comes from: passphrase")
+	require.NotContains(t, first, "WARNING")
+	second := m.run(t, 0, "-store=passphrase")
+	require.Contains(t, second, "still there")
+	require.NoFileExists(t, m.plaintext())
+
+	m.env = append(m.env, "TOKENKEEP_PASSPHRASE=mistyped")
+	wrong := m.run(t, 1, "-store=passphrase")
+	require.Contains(t, wrong, "wrong key or passphrase")
+	require.Contains(t, wrong, "What you can do")
+	m.env = append(m.env, "TOKENKEEP_PASSPHRASE=")
+	none := m.run(t, 1, "-store=passphrase")
+	require.Contains(t, none, "TOKENKEEP_PASSPHRASE is not set")
+	require.NoFileExists(t, m.plaintext(), "nothing less safe is begun beside it")
+	for _, out := range []string{first, second, wrong, none} {
+		require.NotContains(t, out, passphrase)
+		require.NotContains(t, out, "mistyped")
+	}
+	m.env = append(m.env, "TOKENKEEP_PASSPHRASE="+passphrase)
+	require.Contains(t, m.run(t, 0, "-store=passphrase"), "still there")
+}
+
+// TestNowhereToKeepTokens is the run against the real authority on a machine
+// without a keyring: it must end before it asks anybody to sign in.
+func TestNowhereToKeepTokens(t *testing.T) {
+	if keyringOfTheSystem() {
+		t.Skip(runtime.GOOS + " has a keyring, which a test must leave alone")
+	}
+	m := bare(t)
+	out := m.run(t, 1, "-client-id=11111111-0000-4000-8000-000000000000", "-tenant=contoso.example")
+	require.Contains(t, out, "Nobody was signed in")
+	for _, candidate := range []string{"keyring: ", "passphrase: TOKENKEEP_PASSPHRASE is not set", "plaintext: ", "-allow-plaintext", "TOKENKEEP_PASSPHRASE"} {
+		require.Contains(t, out, candidate)
+	}
+	require.NotContains(t, out, "demo")
+	out = m.run(t, 1, "-store=keyring")
+	require.Contains(t, out, "Leave out -store keyring")
+	require.Contains(t, m.run(t, 1, "-store=shoebox"), "What you can do")
+}
+
+func TestMemory(t *testing.T) {
+	m := bare(t)
+	require.Contains(t, m.run(t, 0, "-store=memory"), "in memory only")
+	require.NoDirExists(t, m.dir())
+}
+
+// TestByHand does with the page what the user is told to do.
+func TestByHand(t *testing.T) {
+	m := bare(t)
+	cmd := exec.CommandContext(t.Context(), binary, "-by-hand", "-store=memory")
+	cmd.Env, cmd.Dir = m.env, m.home
+	var out screen
+	out.shown = make(chan []string, 1)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	told := <-out.shown
+	res, err := http.PostForm(told[1], url.Values{"user_code": {told[2]}, "username": {"bob@contoso.example"}, "answer": {"yes"}})
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, http.StatusOK, res.StatusCode)
+	require.NoError(t, cmd.Wait())
+	require.Contains(t, out.b.String(), "Signed in as bob@contoso.example")
+	require.NotContains(t, out.b.String(), "does that for you")
+}
+
+var told = regexp.MustCompile(`open the page (\S+) and enter the code (\S+) to`)
+
+// screen watches for the instruction to the user.
+type screen struct {
+	mu    sync.Mutex
+	b     bytes.Buffer
+	shown chan []string
+	done  bool
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.b.Write(p)
+	if m := told.FindStringSubmatch(s.b.String()); m != nil && !s.done {
+		s.done = true
+		s.shown <- m
+	}
+	return len(p), nil
+}
+
+// TestTogether runs it several times at once, from nothing.
+func TestTogether(t *testing.T) {
+	m := bare(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			cmd := exec.CommandContext(t.Context(), binary, "-store=plaintext")
+			cmd.Env, cmd.Dir = m.env, m.home
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+	wg.Wait()
+	require.Contains(t, m.run(t, 0), "still there")
+	require.Contains(t, m.run(t, 0, "-scope=Mail.Read"), "renewed with the refresh token", "the refresh token that was kept is a live one")
+}
