@@ -21,13 +21,13 @@ func (r rule) mirror() rule {
 	return r
 }
 
-func check(t *testing.T, rules []rule) {
+func checkRules(t *testing.T, rules []rule) {
 	t.Helper()
 	for _, r := range rules {
 		t.Run(r.says, func(t *testing.T) {
 			in := r.in
 			in.Base, in.Ours, in.Theirs, in.Now = []byte(r.base), []byte(r.ours), []byte(r.theirs), now
-			require.Equal(t, contents(t, r.want), contents(t, string(mustMerge(t, in))))
+			require.Equal(t, contents(t, r.want), contents(t, string(mustMergeOnce(t, in))))
 		})
 	}
 }
@@ -36,7 +36,7 @@ func check(t *testing.T, rules []rule) {
 func both(t *testing.T, rules []rule) {
 	t.Helper()
 	for _, r := range rules {
-		check(t, []rule{r, r.mirror()})
+		checkRules(t, []rule{r, r.mirror()})
 	}
 }
 
@@ -99,7 +99,7 @@ func TestRule0NothingChanged(t *testing.T) {
 	stored := `{"AccessToken":{"K1":{"secret":"s","cached_at":1700,"realm":null},"k2":{"secret":"t"}},"X":{"a":1},"Account":{}}`
 	rewritten := `{"X":{"a":1},"RefreshToken":{},"AccessToken":{"k2":{"secret":"t"},"k1":{"cached_at":"1700","secret":"s"}}}`
 	changed := `{"AccessToken":{"K1":{"secret":"new","cached_at":1701},"k3":{"secret":"u"}},"X":{"a":1}}`
-	check(t, []rule{
+	checkRules(t, []rule{
 		{says: "rewritten by us", base: stored, ours: rewritten, theirs: stored, want: stored},
 		{says: "rewritten by them", base: stored, ours: stored, theirs: rewritten, want: rewritten},
 	})
@@ -117,7 +117,7 @@ func TestRule0NothingChanged(t *testing.T) {
 // Rule 0: of keys that differ in case the merge has one.
 func TestRule0OneKey(t *testing.T) {
 	old := at("u", "s", "1", -100).as("U-" + env + "-AccessToken-app-realm-s")
-	check(t, []rule{
+	checkRules(t, []rule{
 		{says: "renamed by us and changed: the new key", base: cacheOf(old), ours: cacheOf(at("u", "s", "2", -50)), theirs: cacheOf(old, rt("u", "r")),
 			want: cacheOf(at("u", "s", "2", -50), rt("u", "r"))},
 		{says: "renamed by us, changed by them: their entry", base: cacheOf(old), ours: cacheOf(at("u", "s", "1", -100), rt("u", "r")), theirs: cacheOf(old.with("secret", "2")),
@@ -190,7 +190,7 @@ func TestRule3Newer(t *testing.T) {
 			timeless(theirs).with("last_modification_time", secs(-4)), timeless(theirs).with("last_modification_time", secs(-4))),
 		conflict("this very second is not the future", ours.with("cached_at", secs(0)), theirs.with("cached_at", secs(-20)), ours.with("cached_at", secs(0))),
 	})
-	check(t, []rule{
+	checkRules(t, []rule{
 		conflict("no times: ours", timeless(ours), timeless(theirs), timeless(ours)),
 		conflict("a time against none: ours", timeless(ours), theirs.with("cached_at", secs(-1)).without("expires_on"), timeless(ours)),
 		conflict("none against a time: ours", ours.with("cached_at", secs(-900)).without("expires_on"), timeless(theirs), ours.with("cached_at", secs(-900)).without("expires_on")),
@@ -296,7 +296,7 @@ func TestRule3TokenResponse(t *testing.T) {
 			base: with(), ours: with(rt("u", "r1"), at("u", "a", "a1", -30)), theirs: with(at("u", "b", "b2", -20)),
 			want: with(rt("u", "r1"), at("u", "a", "a1", -30), at("u", "b", "b2", -20))},
 	})
-	check(t, []rule{
+	checkRules(t, []rule{
 		{says: "no access token changed there: ours",
 			base: with(), ours: with(rt("u", "r1"), at("u", "a", "a1", -30)), theirs: with(rt("u", "r2")),
 			want: with(rt("u", "r1"), at("u", "a", "a1", -30))},
@@ -412,7 +412,7 @@ func TestRule6Gone(t *testing.T) {
 	gone := Input{Gone: []Account{{"U", "LOGIN.MICROSOFTONLINE.COM"}}}
 	refreshed := []ent{rt("u", "r1"), idt("u", "i1"), acc("u"), at("u", "a", "a1", -1)}
 	v := []ent{acc("v"), rt("v", "s1")}
-	check(t, []rule{
+	checkRules(t, []rule{
 		{says: "what a refresh in flight brings is not added", in: gone,
 			base: `{}`, ours: cacheOf(refreshed...), theirs: `{}`, want: `{}`},
 		{says: "though base is theirs", in: gone,
@@ -459,7 +459,7 @@ func TestRule8Unknown(t *testing.T) {
 		{says: "a value replaced by an object", base: `{"V":1}`, ours: `{"V":{"k":1}}`, theirs: `{"V":1,"W":1}`, want: `{"V":{"k":1},"W":1}`},
 		{says: "null sections", base: `{"V":null}`, ours: `{"V":{"k":1}}`, theirs: `{"V":null}`, want: `{"V":{"k":1}}`},
 	})
-	check(t, []rule{
+	checkRules(t, []rule{
 		{says: "a value that both changed: ours", base: `{"V":1}`, ours: `{"V":2}`, theirs: `{"V":{"k":3}}`, want: `{"V":2}`},
 	})
 	t.Run("byte for byte", func(t *testing.T) {
