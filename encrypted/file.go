@@ -58,9 +58,17 @@ type File struct {
 	asking chan struct{} // room for one: who is asking a source for a key
 }
 
+// masterKey has its key behind a function, so that a File that is printed by
+// mistake shows an address, whatever the verb.
 type masterKey struct {
 	ref string
-	key []byte
+	key func() []byte // nil if there is none
+}
+
+// remember copies the key.
+func remember(ref string, key []byte) masterKey {
+	key = bytes.Clone(key)
+	return masterKey{ref, func() []byte { return key }}
 }
 
 var (
@@ -78,6 +86,9 @@ func New(path string, source KeySource, opts *Options) (*File, error) {
 	}
 	f := &File{name: opts.Name, source: source, asking: make(chan struct{}, 1)}
 	fail := func(err error) (*File, error) { return nil, wrap("open", path, err) }
+	if path == "" {
+		return fail(errors.New("the path is empty"))
+	}
 	if err := checkSource(source); err != nil {
 		return fail(err)
 	}
@@ -121,11 +132,23 @@ func (f *File) Describe() persistence.Description {
 }
 
 // Load implements [persistence.Persistence].
-func (f *File) Load(ctx context.Context) ([]byte, error) { return f.store.Load(ctx) }
+func (f *File) Load(ctx context.Context) ([]byte, error) {
+	data, _, err := f.LoadRevision(ctx)
+	return data, err
+}
 
 // LoadRevision implements [persistence.Versioned].
 func (f *File) LoadRevision(ctx context.Context) ([]byte, string, error) {
-	return f.store.LoadRevision(ctx)
+	for {
+		data, rev, err := f.store.LoadRevision(ctx)
+		if !errors.Is(err, persistence.ErrKeyMissing) {
+			return data, rev, err
+		}
+		// Was the file replaced, and its key deleted, after the file was read?
+		if now, revErr := f.store.Revision(ctx); revErr != nil || now == rev {
+			return nil, rev, err
+		}
+	}
 }
 
 // Revision implements [persistence.Versioned]. It needs no key, and mostly
@@ -270,7 +293,7 @@ func (f *File) rotate(ctx context.Context, to KeySource) error {
 		if h.keyName() == old.keyName() {
 			return nil, "", fault("Give a source that has another key.", "the key is the one that the file has already")
 		}
-		return f.encode(h, made.key, data)
+		return f.encode(h, made.key(), data)
 	})
 	if err != nil {
 		return err
@@ -352,7 +375,7 @@ func (c *codec) Encode(ctx context.Context, data, head []byte) ([][]byte, string
 		f.mu.Lock()
 		f.known = made
 		f.mu.Unlock()
-		return f.encode(&header{source: f.keySource().Source(), ref: made.ref}, made.key, data)
+		return f.encode(&header{source: f.keySource().Source(), ref: made.ref}, made.key(), data)
 	}
 	old, _, err := parseHead(head)
 	if err != nil {
@@ -413,11 +436,11 @@ func (f *File) unlock(ctx context.Context, h *header) ([]byte, *derived, error) 
 		return nil, nil, fault("Try again with the key or the passphrase, and the cache's name, that the file was written with.",
 			"%w: the header was written with another key or for a cache of another name", persistence.ErrWrongKey)
 	}
-	k := masterKey{h.ref, bytes.Clone(key)}
+	k := remember(h.ref, key)
 	f.mu.Lock()
 	f.known = k
 	f.mu.Unlock()
-	return k.key, d, nil
+	return k.key(), d, nil
 }
 
 // knownKey is unlock with the key in memory; without result if that is another.
@@ -428,11 +451,11 @@ func (f *File) knownKey(h *header) ([]byte, *derived) {
 	if k.key == nil || k.ref != h.ref {
 		return nil, nil
 	}
-	d, err := derive(k.key, &h.salt, f.name)
+	d, err := derive(k.key(), &h.salt, f.name)
 	if err != nil || !d.commits(h) {
 		return nil, nil
 	}
-	return k.key, d
+	return k.key(), d
 }
 
 // firstKey makes the key for a path where no file is, under the lock.
@@ -477,18 +500,18 @@ func (f *File) makeKey(ctx context.Context, source KeySource, h *header) (master
 	if !ok || previous != "" || len(key) != keySize {
 		return masterKey{}, fmt.Errorf("the key source %q made a key or a reference of the wrong form", source.Source())
 	}
-	key = bytes.Clone(key)
+	made := remember(own, key)
 	if stores {
 		stored, err := source.Key(ctx, own)
 		if err != nil {
 			return masterKey{}, err
 		}
-		if subtle.ConstantTimeCompare(stored, key) != 1 {
+		if subtle.ConstantTimeCompare(stored, made.key()) != 1 {
 			return masterKey{}, fault("Look for another program that uses the same place for its keys.",
 				"%w: the key read back from %q is not the one that was stored", persistence.ErrUnavailable, source.Source())
 		}
 	}
-	return masterKey{own, key}, nil
+	return made, nil
 }
 
 func newID() string {

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -262,14 +263,19 @@ func (d *derived) aead() (cipher.AEAD, error) {
 // seal returns the file of data: h, which gets its commitment here, then the
 // ciphertext and the tag. h.salt must never have been used before.
 func (d *derived) seal(h *header, data []byte) ([]byte, error) {
-	aead, err := d.aead()
-	if err != nil {
-		return nil, err
-	}
 	h.commit = d.commit
 	head := h.format()
 	if len(head) > maxHeader {
-		return nil, fmt.Errorf("the key's reference is too long for the file's header")
+		return nil, errors.New("the key's reference is too long for the file's header")
+	}
+	return d.sealAfter(head, data)
+}
+
+// sealAfter returns head, then data sealed, with head as the additional data.
+func (d *derived) sealAfter(head, data []byte) ([]byte, error) {
+	aead, err := d.aead()
+	if err != nil {
+		return nil, err
 	}
 	file := make([]byte, len(head), len(head)+len(data)+tagSize)
 	copy(file, head)

@@ -167,11 +167,11 @@ func readFile(t testing.TB, path string) []byte {
 	return b
 }
 
-func headerOf(t testing.TB, path string) header {
+func headerOf(t testing.TB, path string) *header {
 	t.Helper()
 	h, _, err := parse(readFile(t, path))
 	require.NoError(t, err)
-	return h
+	return &h
 }
 
 // cheap is a passphrase source that does little work.

@@ -73,12 +73,12 @@ type passphrase struct {
 	pending *answer // of an ask that is still running
 }
 
-// answer is what ask returned, once done is closed.
+// answer is what ask returned, once done is closed. It is behind a function, so
+// that a source that is printed by mistake does not show it.
 type answer struct {
-	ctx        context.Context // that ask was called with
-	done       chan struct{}
-	passphrase []byte
-	err        error
+	ctx  context.Context // that ask was called with
+	done chan struct{}
+	get  func() ([]byte, error)
 }
 
 const argonSaltSize = 16
@@ -187,11 +187,13 @@ func (p *passphrase) answer(ctx context.Context) ([]byte, error) {
 	for ctx.Err() == nil {
 		p.mu.Lock()
 		a := p.pending
-		if a == nil {
+		ours := a == nil
+		if ours {
 			a = &answer{done: make(chan struct{}), ctx: ctx}
 			p.pending = a
 			go func() {
-				a.passphrase, a.err = p.ask(ctx)
+				passphrase, err := p.ask(ctx)
+				a.get = func() ([]byte, error) { return passphrase, err }
 				close(a.done)
 			}()
 		}
@@ -206,8 +208,9 @@ func (p *passphrase) answer(ctx context.Context) ([]byte, error) {
 			p.pending = nil
 		}
 		p.mu.Unlock()
-		if a.err == nil || a.ctx.Err() == nil || a.ctx == ctx {
-			return a.passphrase, a.err
+		passphrase, err := a.get()
+		if err == nil || a.ctx.Err() == nil || ours {
+			return passphrase, err
 		} // else it was given up because of the context of the call that asked, not of this one
 	}
 	return nil, context.Cause(ctx)

@@ -1,0 +1,567 @@
+package encrypted
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+func note(t testing.TB, f *File) string {
+	t.Helper()
+	line, err := filelock.ReadNote(f.lockPath())
+	require.NoError(t, err)
+	return line
+}
+
+func mustLoad(t testing.TB, f *File, want string) {
+	t.Helper()
+	data, err := f.Load(ctx)
+	require.NoError(t, err)
+	require.Equal(t, want, string(data))
+}
+
+func TestOneKeyringCallServesAProcess(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	require.NoError(t, newFile(t, path, r).Save(ctx, []byte("one")))
+	r.takeCalls()
+
+	f := newFile(t, path, r) // as a new process
+	require.NoError(t, f.Prove(ctx))
+	require.NoError(t, f.Prove(ctx))
+	mustLoad(t, f, "one")
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			_, err := f.Load(ctx)
+			require.NoError(t, err)
+			require.NoError(t, f.Save(ctx, []byte("two")))
+		})
+	}
+	group.Wait()
+	require.Equal(t, []string{"key " + refID(headerOf(t, path).ref)}, r.takeCalls())
+}
+
+func TestTheKeyIsAskedForOnceByConcurrentCalls(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	require.NoError(t, newFile(t, path, r).Save(ctx, []byte("one")))
+	r.takeCalls()
+	f := newFile(t, path, r)
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			_, err := f.Load(ctx)
+			require.NoError(t, err)
+		})
+	}
+	group.Wait()
+	require.Len(t, r.takeCalls(), 1)
+}
+
+func TestProveMakesTheKeyThatTheFirstSaveUses(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	require.NoError(t, newFile(t, path, r).Prove(ctx))
+	require.NoFileExists(t, path)
+	ids := r.ids()
+	require.Len(t, ids, 1)
+	require.Contains(t, note(t, newFile(t, path, r)), "keyring/"+ids[0])
+
+	f := newFile(t, path, r)
+	require.NoError(t, f.Prove(ctx))
+	require.NoError(t, f.Save(ctx, []byte("one")))
+	require.Equal(t, ids, r.ids(), "no scratch items, no second key")
+	require.Equal(t, ids[0], headerOf(t, path).ref)
+	require.Empty(t, note(t, f), "a key that a header names is no stray")
+	mustLoad(t, newFile(t, path, r), "one")
+}
+
+func TestProveFailsWhereAKeyCannotBeKept(t *testing.T) {
+	path := tempPath(t)
+	requireError(t, "unavailable", newFile(t, path, Env("TOKENKEEP_TEST_UNSET")).Prove(ctx))
+	requireError(t, "unavailable", newFile(t, path, forgetful{newRing()}).Prove(ctx))
+	r := newRing()
+	r.before = func(string) error { return fault("Unlock it.", "%w", persistence.ErrKeyringLocked) }
+	requireError(t, "locked", newFile(t, path, r).Prove(ctx))
+	requireError(t, "locked", newFile(t, path, r).Save(ctx, []byte("x")))
+	require.NoFileExists(t, path)
+}
+
+// forgetful stores something else than it was given.
+type forgetful struct{ *ring }
+
+func (forgetful) Key(context.Context, string) ([]byte, error) { return randomKey(), nil }
+
+func TestAPassphraseIsAskedForOnce(t *testing.T) {
+	path, asked := tempPath(t), 0
+	ask := func(context.Context) ([]byte, error) { asked++; return []byte("open sesame"), nil }
+	source := PassphraseCost(ask, Cost{Memory: 32, Passes: 1, Lanes: 1})
+	f := newFile(t, path, source)
+	require.NoError(t, f.Prove(ctx))
+	require.NoError(t, f.Save(ctx, []byte("one")))
+	require.NoError(t, f.Save(ctx, []byte("two")))
+	mustLoad(t, f, "two")
+	require.NoError(t, f.Delete(ctx))
+	require.NoError(t, f.Save(ctx, []byte("three")))
+	require.Equal(t, 1, asked)
+	mustLoad(t, newFile(t, path, source), "three")
+	require.Equal(t, 2, asked)
+}
+
+// A mistyped passphrase is not remembered: the next answer counts.
+func TestAMistypedPassphraseIsAskedForAgain(t *testing.T) {
+	path := tempPath(t)
+	require.NoError(t, newFile(t, path, cheap("right")).Save(ctx, []byte("one")))
+	before := readFile(t, path)
+	answers := []string{"wrong", "wrong too", "", "right"}
+	f := newFile(t, path, PassphraseCost(func(context.Context) ([]byte, error) {
+		a := answers[0]
+		answers = answers[1:]
+		return []byte(a), nil
+	}, DefaultCost)) // the file has its own cost
+	_, err := f.Load(ctx)
+	requireError(t, "wrong-key", err)
+	requireError(t, "wrong-key", f.Save(ctx, []byte("two")))
+	requireError(t, "wrong-key", f.Prove(ctx))
+	require.Equal(t, before, readFile(t, path))
+	mustLoad(t, f, "one")
+}
+
+func TestAFileThatCannotBeOpenedIsNotOverwritten(t *testing.T) {
+	r := newRing()
+	write := func(path string, s KeySource) { require.NoError(t, newFile(t, path, s).Save(ctx, []byte("one"))) }
+	for name, c := range map[string]struct {
+		class  string
+		make   func(path string)
+		source KeySource
+	}{
+		"another source":     {"wrong-key", func(p string) { write(p, r) }, cheap("x")},
+		"an unknown source":  {"wrong-key", func(p string) { write(p, fixed{"x-vault", randomKey()}) }, r},
+		"another passphrase": {"wrong-key", func(p string) { write(p, cheap("y")) }, cheap("x")},
+		"another raw key":    {"wrong-key", func(p string) { write(p, Raw(randomKey())) }, Raw(randomKey())},
+		"another keyring":    {"key-missing", func(p string) { write(p, newRing()) }, r},
+		"another name": {"wrong-key", func(p string) {
+			f, err := New(p, r, &Options{Name: "fabrikam-cli"})
+			require.NoError(t, err)
+			require.NoError(t, f.Save(ctx, []byte("one")))
+		}, r},
+		"a plaintext cache": {"corrupt", func(p string) { require.NoError(t, os.WriteFile(p, []byte(`{"Account":{}}`), 0o600)) }, r},
+		"an empty file":     {"corrupt", func(p string) { require.NoError(t, os.WriteFile(p, nil, 0o600)) }, r},
+		"a later version":   {"unsupported-version", func(p string) { require.NoError(t, os.WriteFile(p, []byte(versionPrefix+"2\n"), 0o600)) }, r},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := tempPath(t)
+			c.make(path)
+			before := readFile(t, path)
+			f := newFile(t, path, c.source)
+			_, rev, err := f.LoadRevision(ctx)
+			requireError(t, c.class, err)
+			require.NotEmpty(t, rev)
+			again, err := f.Revision(ctx)
+			require.NoError(t, err)
+			require.Equal(t, rev, again)
+			requireError(t, c.class, f.Save(ctx, []byte("two")))
+			_, err = f.SaveIf(ctx, []byte("two"), rev)
+			requireError(t, c.class, err)
+			requireError(t, c.class, f.Prove(ctx))
+			requireError(t, c.class, f.Rotate(ctx, Raw(randomKey())))
+			require.Equal(t, before, readFile(t, path))
+
+			aside, err := f.SetAside(ctx, rev)
+			require.NoError(t, err)
+			require.Equal(t, before, readFile(t, aside))
+			require.NoError(t, f.Save(ctx, []byte("two")))
+			mustLoad(t, f, "two")
+		})
+	}
+}
+
+// The key of a file that was set aside is not made anew under its id: if the
+// old key comes back, so does the file.
+func TestASetAsideFileKeepsItsKeyID(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	f := newFile(t, path, r)
+	require.NoError(t, f.Prove(ctx)) // notes the id
+	parts, _, err := (*codec)(f).Encode(ctx, []byte("one"), nil)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, parts[0], 0o600)) // killed before it could clear the note
+	id := headerOf(t, path).ref
+	require.Contains(t, note(t, f), id)
+	key := r.keys[id]
+	r.keys = map[string][]byte{}
+
+	f = newFile(t, path, r)
+	_, rev, err := f.LoadRevision(ctx)
+	requireError(t, "key-missing", err)
+	aside, err := f.SetAside(ctx, rev)
+	require.NoError(t, err)
+	require.NoError(t, f.Save(ctx, []byte("two")))
+	require.NotEqual(t, id, headerOf(t, path).ref)
+
+	r.keys[id] = key
+	mustLoad(t, newFile(t, aside, r), "one")
+}
+
+func TestRotateKeepsThePreviousKeyOnce(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	f := newFile(t, path, r)
+	require.NoError(t, f.Save(ctx, []byte("one")))
+	backup := filepath.Join(t.TempDir(), "cache")
+	require.NoError(t, os.WriteFile(backup, readFile(t, path), 0o600))
+	first := headerOf(t, path)
+	other := newFile(t, path, r) // a process that has the first key in memory
+	mustLoad(t, other, "one")
+
+	require.NoError(t, f.Rotate(ctx, r))
+	second := headerOf(t, path)
+	require.NotEqual(t, first.ref, second.ref)
+	require.Equal(t, "keyring/"+first.ref, second.previous)
+	require.ElementsMatch(t, []string{first.ref, second.ref}, r.ids())
+	require.Empty(t, note(t, f))
+	mustLoad(t, f, "one")
+	mustLoad(t, newFile(t, backup, r), "one")
+	mustLoad(t, other, "one")
+	require.NoError(t, other.Save(ctx, []byte("two")))
+	require.Equal(t, second.previous, headerOf(t, path).previous, "a save keeps the line as it is")
+
+	require.NoError(t, f.Rotate(ctx, r))
+	third := headerOf(t, path)
+	require.ElementsMatch(t, []string{second.ref, third.ref}, r.ids())
+	mustLoad(t, other, "two")
+	_, err := newFile(t, backup, r).Load(ctx)
+	requireError(t, "key-missing", err)
+
+	require.NoError(t, f.Delete(ctx))
+	require.Empty(t, r.ids(), "deleting the file deletes its keys")
+	require.Empty(t, note(t, f))
+}
+
+func TestRotateToAnotherSource(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	old := newFile(t, path, r)
+	require.NoError(t, old.Save(ctx, []byte("one")))
+	first := headerOf(t, path).keyName()
+	f := newFile(t, path, r)
+	require.NoError(t, f.Rotate(ctx, cheap("one")))
+	require.Equal(t, "passphrase", persistence.Describe(f).KeySource)
+	require.Equal(t, first, headerOf(t, path).previous)
+	mustLoad(t, f, "one")
+	_, err := old.Load(ctx)
+	requireError(t, "wrong-key", err)
+	requireError(t, "wrong-key", old.Save(ctx, []byte("old")))
+
+	require.NoError(t, f.Rotate(ctx, cheap("two")), "a change of the passphrase")
+	_, err = newFile(t, path, cheap("one")).Load(ctx)
+	requireError(t, "wrong-key", err)
+	mustLoad(t, newFile(t, path, cheap("two")), "one")
+	require.Contains(t, note(t, f), first, "no source at hand can delete it")
+
+	require.NoError(t, f.Rotate(ctx, r))
+	require.Equal(t, first, headerOf(t, path).keyName(), "a key that was left over is used")
+	require.Len(t, r.ids(), 1)
+	mustLoad(t, f, "one")
+}
+
+func TestRotateRefuses(t *testing.T) {
+	key, path := randomKey(), tempPath(t)
+	f := newFile(t, path, Raw(key))
+	err := f.Rotate(ctx, Raw(randomKey()))
+	require.ErrorIs(t, err, persistence.ErrNotFound)
+	require.NoError(t, f.Save(ctx, []byte("one")))
+	before := readFile(t, path)
+	require.ErrorContains(t, f.Rotate(ctx, Raw(key)), "already")
+	require.Error(t, f.Rotate(ctx, nil))
+	require.Error(t, f.Rotate(ctx, Raw(nil)))
+	require.Equal(t, before, readFile(t, path))
+	mustLoad(t, f, "one")
+}
+
+// A rotation that fails at any call of its source leaves a file that opens, and
+// nothing in the source once the next one is through.
+func TestRotateFailingAtAnyCall(t *testing.T) {
+	boom := errors.New("boom")
+	for n := 1; ; n++ {
+		r, path := newRing(), tempPath(t)
+		f := newFile(t, path, r)
+		require.NoError(t, f.Save(ctx, []byte("one")))
+		require.NoError(t, f.Rotate(ctx, r)) // so that there is a previous key
+		calls := 0
+		r.before = func(string) error {
+			if calls++; calls == n {
+				return boom
+			}
+			return nil
+		}
+		err := f.Rotate(ctx, r)
+		if calls < n {
+			require.Greater(t, n, 3)
+			return
+		}
+		if err != nil {
+			require.ErrorIs(t, err, boom)
+		}
+		r.before = nil
+		mustLoad(t, newFile(t, path, r), "one")
+		f = newFile(t, path, r)
+		require.NoError(t, f.Rotate(ctx, r))
+		require.Len(t, r.ids(), 2, "failed at call %d", n)
+		require.NoError(t, f.Delete(ctx))
+		require.Empty(t, r.ids(), "failed at call %d", n)
+	}
+}
+
+// A file that is replaced, and whose key is deleted, while a reader is between
+// the file and the key is read anew.
+func TestAReaderInFlightIsNotToldThatItsKeyIsGone(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	writer := newFile(t, path, r)
+	require.NoError(t, writer.Save(ctx, []byte("one")))
+	slow := &hooked{ring: r}
+	slow.once = func() {
+		require.NoError(t, writer.Delete(ctx))
+		require.NoError(t, writer.Save(ctx, []byte("two")))
+	}
+	mustLoad(t, newFile(t, path, slow), "two")
+}
+
+// hooked calls once before its first Key.
+type hooked struct {
+	*ring
+	once func()
+}
+
+func (h *hooked) Key(ctx context.Context, ref string) ([]byte, error) {
+	if once := h.once; once != nil {
+		h.once = nil
+		once()
+	}
+	return h.ring.Key(ctx, ref)
+}
+
+func TestDelete(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	f := newFile(t, path, r)
+	require.NoError(t, f.Delete(ctx))
+	require.NoError(t, f.Save(ctx, []byte("one")))
+	rev, err := f.Revision(ctx)
+	require.NoError(t, err)
+	err = f.DeleteIf(ctx, "other")
+	require.Equal(t, "conflict", classOf(err))
+	mustLoad(t, newFile(t, path, r), "one")
+	require.NoError(t, f.DeleteIf(ctx, rev))
+	require.NoFileExists(t, path)
+	require.Empty(t, r.ids())
+
+	// A keyring that is locked now: the file goes, the key is used or deleted later.
+	require.NoError(t, f.Save(ctx, []byte("one")))
+	r.before = func(call string) error {
+		if call == "delete" {
+			return persistence.ErrKeyringLocked
+		}
+		return nil
+	}
+	require.NoError(t, f.Delete(ctx))
+	require.NoFileExists(t, path)
+	ids := r.ids()
+	require.Len(t, ids, 1)
+	r.before = nil
+	require.NoError(t, f.Save(ctx, []byte("two")))
+	require.Equal(t, ids, r.ids())
+	require.NoError(t, f.Delete(ctx))
+	require.Empty(t, r.ids())
+
+	// What is damaged can be deleted too.
+	require.NoError(t, os.WriteFile(path, []byte("damaged"), 0o600))
+	require.NoError(t, f.Delete(ctx))
+	require.NoFileExists(t, path)
+}
+
+// Files that share a lock file do not sweep each other's keys.
+func TestFilesThatShareALock(t *testing.T) {
+	r, dir := newRing(), t.TempDir()
+	lock := persistence.NewFileLock(filepath.Join(dir, "lock"))
+	open := func(name string) *File {
+		f, err := New(filepath.Join(dir, name), r, &Options{Lock: lock})
+		require.NoError(t, err)
+		return f
+	}
+	a, b := open("a"), open("b")
+	require.NoError(t, a.Prove(ctx))
+	parts, _, err := (*codec)(a).Encode(ctx, []byte("a"), nil)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a"), parts[0], 0o600)) // its key is still noted
+	require.NoError(t, b.Save(ctx, []byte("b")))
+	require.NotEqual(t, headerOf(t, filepath.Join(dir, "a")).ref, headerOf(t, filepath.Join(dir, "b")).ref)
+	require.NoError(t, b.Rotate(ctx, r))
+	require.NoError(t, b.Delete(ctx))
+	mustLoad(t, open("a"), "a")
+	require.Len(t, r.ids(), 1)
+}
+
+func TestBadInputs(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, os.Mkdir(at("folder"), 0o700))
+	require.NoError(t, os.WriteFile(at("a file"), nil, 0o600))
+
+	for name, open := range map[string]func() (*File, error){
+		"no source":         func() (*File, error) { return New(at("x"), nil, nil) },
+		"a bad source word": func() (*File, error) { return New(at("x"), fixed{"Key Ring", nil}, nil) },
+		"a short raw key":   func() (*File, error) { return New(at("x"), Raw(make([]byte, 31)), nil) },
+		"no variable":       func() (*File, error) { return New(at("x"), Env(""), nil) },
+		"no key file":       func() (*File, error) { return New(at("x"), KeyFile(""), nil) },
+		"no command":        func() (*File, error) { return New(at("x"), Command(""), nil) },
+		"nothing to ask":    func() (*File, error) { return New(at("x"), Passphrase(nil), nil) },
+		"too little work": func() (*File, error) {
+			return New(at("x"), PassphraseCost(func(context.Context) ([]byte, error) { return nil, nil }, Cost{}), nil)
+		},
+		"a name that is no text": func() (*File, error) { return New(at("x"), newRing(), &Options{Name: "\xff"}) },
+		"a long name":            func() (*File, error) { return New(at("x"), newRing(), &Options{Name: strings.Repeat("n", 256)}) },
+		"a negative size":        func() (*File, error) { return New(at("x"), newRing(), &Options{MaxSize: -1}) },
+		"no path":                func() (*File, error) { return New("", newRing(), nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := open()
+			require.Error(t, err)
+			require.Nil(t, f)
+			var e *persistence.Error
+			require.ErrorAs(t, err, &e)
+			require.Equal(t, "open", e.Op)
+		})
+	}
+
+	// A reader of what is no file of ours, and a folder that cannot be made.
+	for _, path := range []string{at("folder"), at("a file/cache")} {
+		f, err := New(path, newRing(), nil)
+		if err != nil {
+			require.Equal(t, at("a file/cache"), path, "%v", err)
+			continue
+		}
+		_, err = f.Load(ctx)
+		require.Error(t, err)
+		require.Error(t, f.Save(ctx, []byte("x")), path)
+		require.Error(t, f.Prove(ctx), path)
+	}
+	require.DirExists(t, at("folder"))
+
+	// What others can read is not trusted.
+	f := newFile(t, at("open"), newRing())
+	require.NoError(t, f.Save(ctx, []byte("x")))
+	require.NoError(t, os.Chmod(at("open"), 0o640))
+	if fi, err := os.Stat(at("open")); err == nil && fi.Mode().Perm() == 0o640 {
+		_, err := f.Load(ctx)
+		require.ErrorIs(t, err, os.ErrPermission)
+		require.ErrorIs(t, newFile(t, at("open"), newRing()).Prove(ctx), os.ErrPermission)
+	}
+
+	// Sizes.
+	f, err := New(at("small"), newRing(), &Options{MaxSize: 1000})
+	require.NoError(t, err)
+	require.NoError(t, f.Save(ctx, []byte("x")))
+	require.Equal(t, "too-large", classOf(f.Save(ctx, make([]byte, 1000))))
+	mustLoad(t, f, "x")
+	require.NoError(t, os.Truncate(at("small"), 1001))
+	_, err = f.Load(ctx)
+	require.Equal(t, "too-large", classOf(err))
+}
+
+func TestDescribe(t *testing.T) {
+	path := tempPath(t)
+	require.Equal(t, persistence.Description{Backend: "encrypted", Location: path, Encrypted: true, KeySource: "keyring"},
+		persistence.Describe(newFile(t, path, newRing())))
+}
+
+// While one call asks for the key, another one waits no longer than its context.
+func TestWaitingForAnotherCallsQuestion(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	require.NoError(t, newFile(t, path, r).Save(ctx, []byte("one")))
+	asking, answer := make(chan struct{}), make(chan struct{})
+	r.before = func(string) error { close(asking); <-answer; return nil }
+	f := newFile(t, path, r)
+	done := make(chan error)
+	go func() { _, err := f.Load(ctx); done <- err }()
+	<-asking
+	ended, cancel := context.WithCancel(ctx)
+	go cancel()
+	_, err := f.Load(ended)
+	require.ErrorIs(t, err, context.Canceled)
+	close(answer)
+	require.NoError(t, <-done)
+}
+
+// What others hold in their hands is not changed, and they do not change ours.
+func TestBytesAreNotShared(t *testing.T) {
+	key := randomKey()
+	f := newFile(t, tempPath(t), fixed{"keyring", key})
+	data := []byte("one")
+	require.NoError(t, f.Save(ctx, data))
+	require.Equal(t, "one", string(data))
+	copy(key, make([]byte, 32)) // the caller's
+	a, err := f.Load(ctx)
+	require.NoError(t, err)
+	a = append(a, "more"...)
+	copy(a, "xxx")
+	mustLoad(t, f, "one")
+}
+
+// No error, and no value that is printed by mistake, shows a secret.
+func TestNoSecretIsPrinted(t *testing.T) {
+	const secret = "PLANTED-SECRET"
+	key := bytes.Repeat([]byte{0xA7}, 32)
+	secrets := []string{secret, string(key), encode(key), strings.Repeat("a7", 8), "167 167", "0xa7, 0xa7"}
+	var printed []string
+	show := func(v any) { printed = append(printed, fmt.Sprintf("%v %+v %#v %s", v, v, v, v)) }
+	do := func(f *File) {
+		if _, isFixed := f.source.(fixed); !isFixed { // which shows its key
+			defer func() { show(f) }()
+		}
+		_, err := f.Load(ctx)
+		show(err)
+		show(f.Prove(ctx))
+		show(f.Save(ctx, []byte(secret)))
+		_, err = f.Load(ctx)
+		show(err)
+		show(f.Rotate(ctx, Raw(key)))
+		show(f.Delete(ctx))
+	}
+	t.Setenv("TOKENKEEP_TEST_KEY", secret)
+	keyFile := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(keyFile, []byte(secret), 0o600))
+	plain := tempPath(t)
+	sources := []KeySource{
+		Raw(key), Env("TOKENKEEP_TEST_KEY"), KeyFile(keyFile), fixed{"keyring", []byte(secret)},
+		Command("/bin/sh", "-c", "echo "+secret+"; echo "+secret+" >&2; exit 3"), Command("/bin/sh", "-c", "echo "+secret),
+		PassphraseCost(func(context.Context) ([]byte, error) { return []byte(secret), nil }, Cost{Memory: 32, Passes: 1, Lanes: 1}),
+		newRing(),
+	}
+	for _, s := range sources {
+		if _, isFixed := s.(fixed); !isFixed {
+			show(s)
+		}
+		path := tempPath(t)
+		do(newFile(t, path, s))
+		require.NoError(t, os.WriteFile(plain, []byte(`{"secret":"`+secret+`"}`), 0o600))
+		do(newFile(t, plain, s))
+		require.NoError(t, newFile(t, path, newRing()).Save(ctx, []byte(secret)))
+		do(newFile(t, path, s))
+	}
+	all := strings.Join(printed, "\n")
+	for _, s := range []string{"environment variable TOKENKEEP_TEST_KEY", "exit status 3", "does not begin as"} {
+		require.True(t, strings.Contains(all, s), "control: the errors are there: %q", s)
+	}
+	for _, s := range secrets {
+		i := strings.Index(all, s)
+		if i >= 0 {
+			t.Errorf("%q is in: %s", s, all[max(0, i-500):min(len(all), i+100)])
+		}
+	}
+}
