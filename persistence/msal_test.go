@@ -218,17 +218,33 @@ func TestMSALRotation(t *testing.T) {
 	require.Equal(t, 6, s.Requests(entra.GrantRefreshToken))
 	require.Zero(t, s.Reuses())
 
-	// The control: two clients with memories of their own.
-	clients = []public.Client{msalPublic(t, s, nil, msalApp), msalPublic(t, s, msalCache(t, p), msalApp)}
-	r = msalSignIn(t, s, clients[1], entra.Alice)
-	b := msalStored(t, p)
-	_, err := msalSilent(clients[1], r.Account, userRead)
-	require.NoError(t, err)
+	// The control: a client that did not see the last refresh.
 	old := persistence.NewMemory()
-	require.NoError(t, old.Save(t.Context(), []byte(b)))
+	require.NoError(t, old.Save(t.Context(), []byte(msalStored(t, p))))
+	_, err := msalSilent(clients[0], r.Account, userRead)
+	require.NoError(t, err)
 	_, err = msalSilent(msalPublic(t, s, msalCache(t, old), msalApp), r.Account, userRead)
 	require.Error(t, err)
 	require.Equal(t, 1, s.Reuses())
+}
+
+// TestMSALProactiveRefresh: where the authority says refresh_in, MSAL refreshes
+// a token that is still valid.
+func TestMSALProactiveRefresh(t *testing.T) {
+	s := msalAuthority(t, entra.Options{})
+	p := persistence.NewMemory()
+	one, two := msalPublic(t, s, msalCache(t, p), msalApp), msalPublic(t, s, msalCache(t, p), msalApp)
+	s.SetLifetime(time.Hour, time.Nanosecond)
+	r := msalSignIn(t, s, one, entra.Alice)
+	require.Len(t, msalAccounts(t, two), 1)
+	s.SetLifetime(time.Hour, 0)
+	refreshed, err := msalSilent(one, r.Account, userRead)
+	require.NoError(t, err)
+	require.NotEqual(t, r.AccessToken, refreshed.AccessToken)
+	again, err := msalSilent(two, r.Account, userRead)
+	require.NoError(t, err)
+	require.Equal(t, refreshed.AccessToken, again.AccessToken)
+	require.Equal(t, 1, s.Requests(entra.GrantRefreshToken))
 }
 
 func TestMSALTwoClientsOnOneCache(t *testing.T) {

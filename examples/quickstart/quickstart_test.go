@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/fallback"
 )
 
 const name = "tokenkeep-quickstart-demo"
@@ -163,7 +164,7 @@ func TestRefresh(t *testing.T) {
 	m := bare(t)
 	m.run(t, 0)
 	secrets := m.secrets(t)
-	c, err := tokenkeep.Open(t.Context(), tokenkeep.Config{Name: name, Dir: m.dir(), AllowPlaintext: true, Store: "plaintext"})
+	c, err := tokenkeep.Open(t.Context(), tokenkeep.Config{Name: name, Dir: m.dir(), AllowPlaintext: true, Store: "plaintext", Warn: func(fallback.Warning) {}})
 	require.NoError(t, err)
 	require.NoError(t, c.Update(t.Context(), func(b []byte) ([]byte, error) {
 		var sections map[string]any
@@ -255,12 +256,19 @@ func TestByHand(t *testing.T) {
 	out.shown = make(chan []string, 1)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
-	told := <-out.shown
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	var told []string
+	select {
+	case told = <-out.shown:
+	case err := <-exited:
+		t.Fatalf("it ended without asking: %v", err)
+	}
 	res, err := http.PostForm(told[1], url.Values{"user_code": {told[2]}, "username": {"bob@contoso.example"}, "answer": {"yes"}})
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
 	require.Equal(t, http.StatusOK, res.StatusCode)
-	require.NoError(t, cmd.Wait())
+	require.NoError(t, <-exited)
 	require.Contains(t, out.b.String(), "Signed in as bob@contoso.example")
 	require.NotContains(t, out.b.String(), "does that for you")
 }

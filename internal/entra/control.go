@@ -11,7 +11,8 @@ import (
 // SetLifetime sets the lifetime of the access tokens issued from now on (an
 // hour at first; MSAL takes one that ends in less than five minutes for
 // expired, so one minute makes every silent sign-in refresh) and their
-// refresh_in, after which MSAL refreshes though they are valid; 0 for none.
+// refresh_in, after which MSAL refreshes though they are valid: 0 for none, and
+// less than a second for at once.
 func (s *Server) SetLifetime(access, refreshIn time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

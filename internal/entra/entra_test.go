@@ -37,7 +37,10 @@ const (
 	webSecret = "planted-client-secret"
 )
 
-var scopes = []string{"User.Read"}
+var (
+	scopes   = []string{"User.Read"}
+	mailRead = []string{"Mail.Read"}
+)
 
 func TestMain(m *testing.M) {
 	if endpoint := os.Getenv("ENTRA_TEST_ENDPOINT"); endpoint != "" {
@@ -131,7 +134,7 @@ func TestDeviceCode(t *testing.T) {
 	require.Equal(t, 1, s.Requests("instance"))
 	require.Zero(t, s.Requests(entra.GrantRefreshToken))
 
-	r3, err := c.AcquireTokenSilent(t.Context(), []string{"Mail.Read"}, public.WithSilentAccount(r.Account))
+	r3, err := c.AcquireTokenSilent(t.Context(), mailRead, public.WithSilentAccount(r.Account))
 	require.NoError(t, err)
 	require.NotEqual(t, r.AccessToken, r3.AccessToken)
 	require.Equal(t, 1, s.Requests(entra.GrantRefreshToken))
@@ -186,13 +189,16 @@ func TestDeviceCodeWithMSAL(t *testing.T) {
 		s := start(t, entra.Options{Interval: time.Hour})
 		dc, err := newPublic(t, s).AcquireTokenByDeviceCode(t.Context(), scopes)
 		require.NoError(t, err)
+		pending, slowDown := s.Hold(entra.GrantDeviceCode), s.Hold(entra.GrantDeviceCode)
 		done := make(chan error, 1)
 		go func() { _, err := dc.AuthenticationResult(t.Context()); done <- err }()
-		for s.Requests(entra.GrantDeviceCode) < 3 { // pending, then at least one slow_down
-			runtime.Gosched()
-		}
+		<-pending.Arrived()
+		pending.Release()
+		<-slowDown.Arrived() // its answer stands
 		require.NoError(t, entra.Approve(t.Context(), s.Client(), dc.Result.VerificationURL, dc.Result.UserCode, entra.Alice.Username))
+		slowDown.Release()
 		require.NoError(t, <-done)
+		require.Equal(t, 3, s.Requests(entra.GrantDeviceCode))
 	})
 	t.Run("declined", func(t *testing.T) {
 		s := start(t, entra.Options{})
@@ -323,7 +329,7 @@ func TestAuthorizationCode(t *testing.T) {
 	r, err := c.AcquireTokenByAuthCode(t.Context(), code, redirect, scopes)
 	require.NoError(t, err)
 	require.Equal(t, entra.Bob.HomeAccountID(), r.Account.HomeAccountID)
-	_, err = c.AcquireTokenSilent(t.Context(), []string{"Mail.Read"}, confidential.WithSilentAccount(r.Account))
+	_, err = c.AcquireTokenSilent(t.Context(), mailRead, confidential.WithSilentAccount(r.Account))
 	require.NoError(t, err)
 
 	_, err = c.AcquireTokenByAuthCode(t.Context(), code, redirect, scopes)
@@ -486,6 +492,12 @@ func TestLifetimes(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 3, s.Requests(entra.GrantRefreshToken))
 	}
+	s.SetLifetime(time.Hour, time.Nanosecond) // valid, and to be refreshed
+	for i := range 3 {
+		_, err := c.AcquireTokenSilent(t.Context(), mailRead, public.WithSilentAccount(r.Account))
+		require.NoError(t, err)
+		require.Equal(t, 4+i, s.Requests(entra.GrantRefreshToken))
+	}
 }
 
 func TestFail(t *testing.T) {
@@ -493,7 +505,7 @@ func TestFail(t *testing.T) {
 	c := newPublic(t, s)
 	r := signIn(t, s, c, entra.Alice)
 	silent := func() error {
-		_, err := c.AcquireTokenSilent(t.Context(), []string{"Mail.Read"}, public.WithSilentAccount(r.Account))
+		_, err := c.AcquireTokenSilent(t.Context(), mailRead, public.WithSilentAccount(r.Account))
 		return err
 	}
 	s.Fail(entra.GrantRefreshToken, 1, entra.Failure{Status: 429, RetryAfter: 7 * time.Second})
@@ -520,7 +532,7 @@ func TestHold(t *testing.T) {
 	h := s.Hold(entra.GrantRefreshToken)
 	done := make(chan error, 1)
 	go func() {
-		_, err := c.AcquireTokenSilent(t.Context(), []string{"Mail.Read"}, public.WithSilentAccount(r.Account))
+		_, err := c.AcquireTokenSilent(t.Context(), mailRead, public.WithSilentAccount(r.Account))
 		done <- err
 	}()
 	<-h.Arrived()
@@ -554,7 +566,7 @@ func TestCloseEndsHeldRequests(t *testing.T) {
 	h := s.Hold(entra.GrantRefreshToken)
 	done := make(chan error, 1)
 	go func() {
-		_, err := c.AcquireTokenSilent(t.Context(), []string{"Mail.Read"}, public.WithSilentAccount(r.Account))
+		_, err := c.AcquireTokenSilent(t.Context(), mailRead, public.WithSilentAccount(r.Account))
 		done <- err
 	}()
 	<-h.Arrived()
@@ -606,6 +618,17 @@ func TestClientLeavesLoopbackNever(t *testing.T) {
 func TestPages(t *testing.T) {
 	s := start(t, entra.Options{})
 	_, d := post(t, s, "devicecode", url.Values{"client_id": {appID}, "scope": {"User.Read"}})
+
+	form := url.Values{"user_code": {d["user_code"].(string)}, "username": {entra.Alice.Username}, "answer": {"yes"}}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d["verification_uri"].(string), strings.NewReader(form.Encode()))
+	require.NoError(t, err)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Origin", "https://attacker.example")
+	forged, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	require.NoError(t, forged.Body.Close())
+	require.Equal(t, http.StatusForbidden, forged.StatusCode, "another site may not approve for the user")
+
 	res, err := http.Get(d["verification_uri"].(string) + "?user_code=" + url.QueryEscape(`"><script>`))
 	require.NoError(t, err)
 	defer res.Body.Close()

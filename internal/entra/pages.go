@@ -89,7 +89,7 @@ func (s *Server) devicePages() http.Handler {
 		}
 		show(w, http.StatusOK, content{Message: message})
 	})
-	return http.MaxBytesHandler(mux, 1<<16)
+	return http.NewCrossOriginProtection().Handler(http.MaxBytesHandler(mux, 1<<16))
 }
 
 // decide answers the device code that a user typed in, in any case and with or
