@@ -7,16 +7,12 @@ import (
 )
 
 func renameNew(from, to string) error {
-	for {
-		err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-		switch err {
-		case nil:
-			return nil
-		case unix.EINTR:
-		case unix.EINVAL, unix.ENOSYS: // a file system or a kernel that does not know it
-			return renameIfAbsent(from, to)
-		default:
-			return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-		}
+	err := again(func() error { return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE) })
+	switch err {
+	case nil:
+		return nil
+	case unix.EINVAL, unix.ENOSYS: // a file system or a kernel that does not know it
+		return renameIfAbsent(from, to)
 	}
+	return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 }

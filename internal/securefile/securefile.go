@@ -26,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // ErrTooLarge: the file is larger than the limit that [Read] was given.
@@ -252,7 +253,7 @@ func (t *temp) fill(parts [][]byte) (step string, err error) {
 		t.f.Close()
 		return "fsync", err
 	}
-	if err := t.f.Close(); err != nil {
+	if err := t.f.Close(); err != nil && !errors.Is(err, syscall.EINTR) { // EINTR: closed, and the data are on the disk
 		return "close", err
 	}
 	return "", nil

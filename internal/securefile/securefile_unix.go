@@ -39,25 +39,24 @@ func Stat(path string) (Stamp, error) {
 }
 
 func lstat(path string, st *unix.Stat_t) error {
-	for {
-		err := unix.Lstat(path, st)
-		if err == nil {
-			return nil
-		}
-		if err != unix.EINTR {
-			return &fs.PathError{Op: "lstat", Path: path, Err: err}
-		}
+	if err := again(func() error { return unix.Lstat(path, st) }); err != nil {
+		return &fs.PathError{Op: "lstat", Path: path, Err: err}
 	}
+	return nil
 }
 
 func fstat(f *os.File, st *unix.Stat_t) error {
+	if err := again(func() error { return unix.Fstat(int(f.Fd()), st) }); err != nil {
+		return &fs.PathError{Op: "fstat", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// again repeats what a signal interrupts.
+func again(do func() error) error {
 	for {
-		err := unix.Fstat(int(f.Fd()), st)
-		if err == nil {
-			return nil
-		}
-		if err != unix.EINTR {
-			return &fs.PathError{Op: "fstat", Path: f.Name(), Err: err}
+		if err := do(); err != unix.EINTR {
+			return err
 		}
 	}
 }
@@ -141,14 +140,8 @@ func checkFolder(dir string, stickyIsFine bool) error {
 		dir = "."
 	}
 	var st unix.Stat_t
-	for {
-		err := unix.Stat(dir, &st)
-		if err == nil {
-			break
-		}
-		if err != unix.EINTR {
-			return &fs.PathError{Op: "stat", Path: dir, Err: err}
-		}
+	if err := again(func() error { return unix.Stat(dir, &st) }); err != nil {
+		return &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
 	insecure := func(reason string, args ...any) error {
 		return &Error{
@@ -292,8 +285,11 @@ func newTemp(path string, f *os.File) (*temp, error) {
 		}
 		return nil, err
 	}
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
+	var fd int
+	if err := again(func() (err error) {
+		fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	}); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return &temp{path, f, os.NewFile(uintptr(fd), path)}, nil
@@ -317,12 +313,7 @@ func (t *temp) stamp(string) (Stamp, error) {
 }
 
 func flock(f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EINTR {
-			return err
-		}
-	}
+	return again(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 }
 
 // removeIfDead removes the temporary file if nobody has it locked.

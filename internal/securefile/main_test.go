@@ -1,0 +1,101 @@
+package securefile_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/internal/testenv/sweep"
+)
+
+// With this variable set, the test program is a child that does one thing.
+const childMode = "TOKENKEEP_TEST_CHILD"
+
+func init() {
+	if os.Getenv(childMode) != "" {
+		runtime.LockOSThread() // for sweep.Begin
+	}
+}
+
+func TestMain(m *testing.M) {
+	if mode := os.Getenv(childMode); mode != "" {
+		os.Exit(child(mode, os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+func child(mode string, args []string) int {
+	becomeUser()
+	path := args[0]
+	sweep.Begin()
+	var err error
+	switch mode {
+	case "replace":
+		_, err = securefile.Replace(path, []byte(args[1]))
+	case "in place": // what Replace must not be
+		err = os.WriteFile(path, []byte(args[1]), 0o600)
+	case "remove":
+		err = securefile.Remove(path)
+	case "rename":
+		err = securefile.Rename(path, args[1])
+	case "read":
+		var data []byte
+		data, _, err = securefile.Read(path, limit)
+		fmt.Printf("%s", data)
+	case "loop", "loop in place":
+		err = loop(path, mode)
+	}
+	if err != nil {
+		fmt.Println(err)
+		var re *securefile.ReplaceError
+		if errors.As(err, &re) {
+			fmt.Printf("\nstored=%s\n", re.Stored)
+		}
+		return 1
+	}
+	return 0
+}
+
+// loop saves 1, 2, 3… and reports each before and after, as 8 bytes on standard
+// output, until it is killed.
+func loop(path, mode string) error {
+	for n := uint64(1); ; n++ {
+		report(n)
+		data := numbered(n)
+		if mode == "loop in place" {
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				return err
+			}
+		} else if _, err := securefile.Replace(path, data[:100], data[100:]); err != nil {
+			return err
+		}
+		report(n)
+	}
+}
+
+func report(n uint64) {
+	if _, err := os.Stdout.Write(binary.BigEndian.AppendUint64(nil, n)); err != nil {
+		os.Exit(1)
+	}
+}
+
+func numbered(n uint64) []byte {
+	return bytes.Repeat(binary.BigEndian.AppendUint64(nil, n), 50_000)
+}
+
+// number returns the n of numbered(n), or an error if data is not that.
+func number(data []byte) (uint64, error) {
+	if len(data) < 8 {
+		return 0, fmt.Errorf("%d bytes", len(data))
+	}
+	n := binary.BigEndian.Uint64(data)
+	if !bytes.Equal(data, numbered(n)) {
+		return n, fmt.Errorf("torn, %d bytes", len(data))
+	}
+	return n, nil
+}

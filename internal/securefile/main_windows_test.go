@@ -1,0 +1,3 @@
+package securefile_test
+
+func becomeUser() {}
