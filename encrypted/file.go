@@ -161,7 +161,7 @@ func (f *File) Save(ctx context.Context, data []byte) error {
 	if err == nil {
 		f.tidy(ctx)
 	}
-	return err
+	return wrap("save", f.store.Path(), err)
 }
 
 // SaveIf implements [persistence.Versioned].
@@ -170,7 +170,7 @@ func (f *File) SaveIf(ctx context.Context, data []byte, rev string) (string, err
 	if err == nil {
 		f.tidy(ctx)
 	}
-	return rev, err
+	return rev, wrap("save", f.store.Path(), err)
 }
 
 // Delete removes the file, then its key and the previous one if the source
@@ -210,11 +210,15 @@ func (f *File) DeleteIf(ctx context.Context, rev string) error {
 }
 
 // Lock implements [persistence.Locker].
-func (f *File) Lock(ctx context.Context) (unlock func() error, err error) { return f.store.Lock(ctx) }
+func (f *File) Lock(ctx context.Context) (unlock func() error, err error) {
+	unlock, err = f.store.Lock(ctx)
+	return unlock, wrap("lock", f.store.Path(), err)
+}
 
 // LockName implements [persistence.NamedLocker].
 func (f *File) LockName(ctx context.Context, name string) (unlock func() error, err error) {
-	return f.store.LockName(ctx, name)
+	unlock, err = f.store.LockName(ctx, name)
+	return unlock, wrap("lock", f.store.Path(), err)
 }
 
 // SetAside renames the file, if its revision still is rev, to a name beside it
@@ -530,18 +534,18 @@ func (f *File) hold(ctx context.Context, fn func() error) error {
 	return f.store.FileLock().Hold(ctx, fn)
 }
 
-// wrap makes err the error of an operation on the file. Those of the lock are
-// complete.
+// wrap makes err the error of an operation on the file: that of a source, the
+// store or the lock, of which it keeps the cause and the remedy.
 func wrap(op, path string, err error) error {
 	if err == nil {
 		return nil
 	}
 	e := &persistence.Error{Op: op, Backend: backend, Location: path, Err: err}
 	if inner, ok := err.(*persistence.Error); ok {
-		if inner.Backend == "lock file" {
-			return err
-		}
 		e.Err, e.Remedy = inner.Err, inner.Remedy
+		if inner.Location != "" && inner.Location != path {
+			e.Err = fmt.Errorf("%s %s: %w", inner.Backend, inner.Location, inner.Err)
+		}
 	} else if insecure, ok := errors.AsType[*securefile.Error](err); ok {
 		e.Remedy = insecure.Remedy
 	}

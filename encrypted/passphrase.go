@@ -127,15 +127,15 @@ func parsePassphraseRef(ref string) (salt []byte, c Cost, err error) {
 	var value [4]string
 	for i, name := range []string{"m=", "p=", "salt=", "t="} {
 		var ok bool
-		if value[i], ok = strings.CutPrefix(fields[i+1], name); !ok {
+		if value[i], ok = strings.CutPrefix(fields[i+1], name); !ok || value[i] == "" {
 			return nil, c, malformed
 		}
 	}
 	number := func(s string) uint64 { // 0 for what is not written in the one way
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil || strconv.FormatUint(n, 10) != s {
+		if len(s) > 10 || s[0] == '0' || strings.TrimLeft(s, digits) != "" {
 			return 0
 		}
+		n, _ := strconv.ParseUint(s, 10, 64)
 		return n
 	}
 	salt, err = base64.RawURLEncoding.Strict().DecodeString(value[2])

@@ -111,7 +111,7 @@ def parse(file):
 def check_argon2id(parameters):
     need([name for name, _ in parameters] == [b"m", b"p", b"salt", b"t"])
     m, p, salt, t = (value for _, value in parameters)
-    need(all(re.fullmatch(rb"[1-9][0-9]*", n) for n in (m, p, t)))
+    need(all(re.fullmatch(rb"[1-9][0-9]{0,9}", n) for n in (m, p, t)))
     decode(salt, 16)
     m, p, t = int(m), int(p), int(t)
     need(m >= 8 * p)

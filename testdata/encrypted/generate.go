@@ -369,6 +369,7 @@ func Generate() map[string][]byte {
 		{"passphrase-m-31", "each lane has 8 KiB at least", strings.Replace(small, "m=64", "m=31", 1)},
 		{"passphrase-salt", "the salt has 16 bytes", strings.Replace(small, "salt=", "salt=AAAA", 1)},
 		{"passphrase-salt-bits", "the salt's last character has bits that do not count, which are zero", strings.Replace(small, " t=1", "", 1)[:len(small)-5] + "B t=1"},
+		{"passphrase-digits", "a number has ten digits at most", strings.Replace(small, "m=64", "m=10000000000", 1)},
 		{"passphrase-number", "a number is decimal", strings.Replace(small, "m=64", "m=0x40", 1)},
 	} {
 		add("corrupt", v.title, v.comment, pass(v.params, smallKey))

@@ -1,0 +1,28 @@
+package encrypted_test
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
+)
+
+func TestConformance(t *testing.T) {
+	passphrase := encrypted.PassphraseCost(func(context.Context) ([]byte, error) { return []byte("open sesame"), nil },
+		encrypted.Cost{Memory: 32, Passes: 1, Lanes: 1})
+	for name, source := range map[string]encrypted.KeySource{
+		"raw":        encrypted.Raw(bytes.Repeat([]byte{1}, 32)),
+		"passphrase": passphrase,
+	} {
+		t.Run(name, func(t *testing.T) {
+			persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
+				path := filepath.Join(t.TempDir(), "cache")
+				return func() (persistence.Persistence, error) { return encrypted.New(path, source, nil) }
+			}, nil)
+		})
+	}
+}
