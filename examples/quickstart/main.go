@@ -116,6 +116,9 @@ func signIn(ctx context.Context, client public.Client, tokens *persistence.Cache
 			result, err = client.AcquireTokenSilent(ctx, scopes, public.WithSilentAccount(account))
 			return err
 		})
+		if _, storage := errors.AsType[*persistence.Error](err); storage || ctx.Err() != nil {
+			return result, "", err // no reason to bother the user
+		}
 		if err != nil {
 			fmt.Printf("%s has to sign in again.\n", account.PreferredUsername) // expired, revoked, or never consented to this scope
 			continue

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
 )
 
 // session is the sign-in that a refresh token stands for.
@@ -44,7 +45,7 @@ func (t *tokenStore) update(edit func(m map[string]session) error) (err error) {
 	if t.path == "" {
 		return edit(t.m)
 	}
-	if err := os.MkdirAll(filepath.Dir(t.path), 0o700); err != nil {
+	if err := securefile.MkdirAll(filepath.Dir(t.path)); err != nil {
 		return fmt.Errorf("entra: %w", err)
 	}
 	lock := flock.New(t.path+".lock", flock.SetPermissions(0o600))
@@ -53,36 +54,18 @@ func (t *tokenStore) update(edit func(m map[string]session) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	m := map[string]session{}
-	b, err := os.ReadFile(t.path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return fmt.Errorf("entra: %w", err)
-	default:
-		if err := json.Unmarshal(b, &m); err != nil {
-			return fmt.Errorf("entra: %s: %w", t.path, err)
-		}
+	b, _, err := securefile.Read(t.path, 64<<20)
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("entra: the state in %s: %w", t.path, err)
 	}
 	edited := edit(m)
-	if b, err = json.MarshalIndent(m, "", "\t"); err != nil {
-		return errors.Join(edited, err)
+	if b, err = json.MarshalIndent(m, "", "\t"); err == nil {
+		_, err = securefile.Replace(t.path, b)
 	}
-	return errors.Join(edited, replaceFile(t.path, b))
-}
-
-func replaceFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // made with mode 0600
-	if err != nil {
-		return fmt.Errorf("entra: %w", err)
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("entra: %w", err), os.Remove(f.Name()))
-	}
-	return nil
+	return errors.Join(edited, err)
 }
 
 func hash(token string) string { return base64.RawURLEncoding.EncodeToString(digest(token)) }
