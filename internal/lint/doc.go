@@ -1,0 +1,2 @@
+// Package lint holds laws that the source of this repository obeys, as tests.
+package lint
