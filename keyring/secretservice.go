@@ -461,19 +461,27 @@ func (c *client) ask(prompt dbus.ObjectPath) error {
 		dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, busName)); err != nil {
 		return err
 	}
+	c.keepWrites() // for withdraw; nothing large is written meanwhile
+	defer c.endWrites()
+	unanswered := func() error {
+		c.withdraw(prompt)
+		return &advice{fmt.Errorf("%w: its user did not answer in time: %w", persistence.ErrKeyringLocked,
+			cmp.Or(c.caller.Err(), context.DeadlineExceeded)), needUnlock}
+	}
 	if err := c.call(prompt, promptIface+".Prompt", "").Err; err != nil {
+		if c.caller.Err() != nil {
+			return unanswered()
+		}
 		return err
 	}
 	c.timer.Stop()
-	wait := promptTimeout
-	if deadline, ok := c.caller.Deadline(); ok {
-		wait = time.Until(deadline)
-	}
-	patience := time.NewTimer(wait)
-	defer patience.Stop()
-	c.keepWrites() // for withdraw; nothing else is written meanwhile
-	defer c.endWrites()
 	defer c.timer.Reset(c.timeout)
+	var patience <-chan time.Time
+	if _, ok := c.caller.Deadline(); !ok {
+		timer := time.NewTimer(promptTimeout)
+		defer timer.Stop()
+		patience = timer.C
+	}
 	for {
 		select {
 		case signal, ok := <-signals:
@@ -487,11 +495,9 @@ func (c *client) ask(prompt dbus.ObjectPath) error {
 				return nil
 			}
 		case <-c.caller.Done():
-			c.withdraw(prompt)
-			return &advice{fmt.Errorf("%w: its user did not answer in time: %w", persistence.ErrKeyringLocked, c.caller.Err()), needUnlock}
-		case <-patience.C:
-			c.withdraw(prompt)
-			return locked("its user did not answer in time", needUnlock)
+			return unanswered()
+		case <-patience:
+			return unanswered()
 		}
 	}
 }

@@ -1,0 +1,502 @@
+//go:build linux
+
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	gokeyring "github.com/zalando/go-keyring"
+
+	"github.com/tokenkeep/tokenkeep/internal/testenv/secretservice"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// TestMain lets the test program also play a program that uses go-keyring,
+// which keeps its first connection for ever and so needs a process for each bus.
+func TestMain(m *testing.M) {
+	if op := os.Getenv("TOKENKEEP_TEST_GOKEYRING"); op != "" {
+		os.Exit(goKeyringProgram(op, os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+func goKeyringProgram(op string, args []string) int {
+	var err error
+	switch op {
+	case "set":
+		err = gokeyring.Set(args[0], args[1], args[2])
+	case "get":
+		var secret string
+		secret, err = gokeyring.Get(args[0], args[1])
+		fmt.Print(secret)
+	case "delete":
+		err = gokeyring.Delete(args[0], args[1])
+	}
+	if err != nil {
+		fmt.Print(err)
+		return 1
+	}
+	return 0
+}
+
+func runGoKeyring(t *testing.T, bus *secretservice.Bus, op string, args ...string) (output string, ok bool) {
+	t.Helper()
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, exe, args...)
+	cmd.Env = append(bus.Env(), "TOKENKEEP_TEST_GOKEYRING="+op)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out), err == nil
+}
+
+// useBus makes the bus the session bus of this process. There is never a
+// moment without an address in which something might start a bus.
+func useBus(t *testing.T, address string) {
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", address)
+	t.Setenv("DISPLAY", "")
+	t.Setenv("WAYLAND_DISPLAY", "")
+}
+
+func unlockedKeyring(t *testing.T) (*secretservice.Bus, *secretservice.Keyring) {
+	bus := secretservice.StartBus(t)
+	k := bus.StartKeyring(t, true)
+	useBus(t, bus.Address)
+	return bus, k
+}
+
+// noLeaks fails the test if it leaves goroutines or open files behind.
+func noLeaks(t *testing.T) {
+	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	t.Cleanup(func() {
+		// Goroutines that were told to end need a moment to do so.
+		for giveUp := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			g, f := runtime.NumGoroutine(), openFiles(t)
+			if g <= goroutines && f <= files {
+				return
+			}
+			if time.Now().After(giveUp) {
+				stacks := make([]byte, 1<<20)
+				t.Fatalf("%d goroutines and %d open files are left behind:\n%s", g-goroutines, f-files, stacks[:runtime.Stack(stacks, true)])
+			}
+		}
+	})
+}
+
+func openFiles(t *testing.T) int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(entries)
+}
+
+func TestSecretServiceKeepsItems(t *testing.T) {
+	bus, _ := unlockedKeyring(t)
+	ctx := t.Context()
+	k := System()
+	clients := bus.Clients(t)
+	noLeaks(t)
+
+	_, err := k.Get(ctx, "app", "alice")
+	require.ErrorIs(t, err, persistence.ErrNotFound)
+	require.ErrorIs(t, k.Delete(ctx, "app", "alice"), persistence.ErrNotFound)
+
+	large := strings.Repeat("0123456789abcdef", 1<<14) // 256 KiB
+	for _, secret := range []string{"first", "", "two\nlines and ünïcode", "\x00\xff not UTF-8", large} {
+		require.NoError(t, k.Set(ctx, "app", "alice", secret))
+		got, err := k.Get(ctx, "app", "alice")
+		require.NoError(t, err)
+		require.True(t, secret == got, "what was set must be got")
+	}
+	require.Len(t, bus.Items(t), 1, "a Set replaces what was there")
+	require.NoError(t, k.Set(ctx, "app", "bob", "his"))
+	require.NoError(t, k.Set(ctx, "other", "alice", "other's"))
+	require.NoError(t, k.Delete(ctx, "app", "alice"))
+	_, err = k.Get(ctx, "app", "alice")
+	require.ErrorIs(t, err, persistence.ErrNotFound)
+	got, err := k.Get(ctx, "app", "bob")
+	require.NoError(t, err)
+	require.Equal(t, "his", got)
+
+	require.Eventually(t, func() bool { return bus.Clients(t) == clients }, time.Minute, 5*time.Millisecond,
+		"no connection is left on the bus")
+}
+
+func TestSecretServiceSharesItemsWithGoKeyring(t *testing.T) {
+	bus, _ := unlockedKeyring(t)
+	ctx := t.Context()
+	k := System()
+
+	out, ok := runGoKeyring(t, bus, "set", "app", "alice", "by go-keyring")
+	require.True(t, ok, out)
+	theirs := bus.Items(t)
+	got, err := k.Get(ctx, "app", "alice")
+	require.NoError(t, err)
+	require.Equal(t, "by go-keyring", got)
+
+	require.NoError(t, k.Set(ctx, "app", "alice", "by us"))
+	require.Equal(t, theirs, bus.Items(t), "label and attributes are the same, and no second item is made")
+	out, ok = runGoKeyring(t, bus, "get", "app", "alice")
+	require.True(t, ok, out)
+	require.Equal(t, "by us", out)
+
+	out, ok = runGoKeyring(t, bus, "delete", "app", "alice")
+	require.True(t, ok, out)
+	_, err = k.Get(ctx, "app", "alice")
+	require.ErrorIs(t, err, persistence.ErrNotFound)
+
+	out, ok = runGoKeyring(t, bus, "set", "app", "alice", "again")
+	require.True(t, ok, out)
+	require.NoError(t, k.Delete(ctx, "app", "alice"))
+	out, ok = runGoKeyring(t, bus, "get", "app", "alice")
+	require.False(t, ok, "what we delete is gone for go-keyring")
+	require.Contains(t, out, "not found")
+}
+
+func TestSecretServiceSharesItemsWithSecretTool(t *testing.T) {
+	secretservice.Need(t, "secret-tool")
+	bus, _ := unlockedKeyring(t)
+	require.NoError(t, System().Set(t.Context(), "app", "alice", "by us"))
+	tool := func(args ...string) string {
+		cmd := exec.Command("secret-tool", args...)
+		cmd.Env = bus.Env()
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		return string(out)
+	}
+	require.Equal(t, "by us", tool("lookup", "service", "app", "username", "alice"))
+	tool("clear", "service", "app", "username", "alice")
+	_, err := System().Get(t.Context(), "app", "alice")
+	require.ErrorIs(t, err, persistence.ErrNotFound)
+}
+
+// Other programs can make items that have our attributes and more, or items
+// that are twins of ours.
+func TestSecretServiceWithSeveralMatches(t *testing.T) {
+	bus, _ := unlockedKeyring(t)
+	ctx := t.Context()
+	k := System()
+	ours := map[string]string{"service": "app", "username": "alice"}
+	more := map[string]string{"service": "app", "username": "alice", "application": "Python keyring library"}
+	for range 2 { // so that neither order of making decides
+		bus.AddItem(t, "twin", ours, "twin")
+		bus.AddItem(t, "python", more, "theirs")
+	}
+	require.Len(t, bus.Items(t), 4)
+	require.NoError(t, k.Set(ctx, "app", "alice", "new"))
+	got, err := k.Get(ctx, "app", "alice")
+	require.NoError(t, err)
+	require.Equal(t, "new", got, "Get after Set returns what was set")
+	twins := 0
+	for _, item := range bus.Items(t) {
+		if maps.Equal(item.Attributes, ours) {
+			twins++
+		}
+	}
+	require.Equal(t, 1, twins, "Set leaves no twin of an older value")
+	require.NoError(t, k.Delete(ctx, "app", "alice"))
+	require.Empty(t, bus.Items(t), "Delete removes all that a Get might return")
+}
+
+// refusals are the states in which the keyring cannot work, each made for real.
+var refusals = []struct {
+	name  string
+	make  func(t *testing.T) // sets the session bus
+	class error              // nil: only the context's
+	says  string
+	hangs bool // the call ends only with its time
+}{
+	{
+		name: "no bus address",
+		make: func(t *testing.T) {
+			// The empty folder stands in for both: root's /run/user/0 has no bus.
+			useBus(t, "")
+			t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+			if _, err := os.Stat(fmt.Sprintf("/run/user/%d/bus", os.Getuid())); err == nil {
+				t.Skip("this user has a session bus at its fixed path")
+			}
+		},
+		class: persistence.ErrUnavailable, says: "there is no D-Bus session bus",
+	},
+	{
+		name:  "autolaunch address",
+		make:  func(t *testing.T) { useBus(t, "autolaunch:scope=*") },
+		class: persistence.ErrUnavailable, says: "names no unix socket",
+	},
+	{
+		name:  "bus address names nothing",
+		make:  func(t *testing.T) { useBus(t, "unix:path="+filepath.Join(t.TempDir(), "nothing")) },
+		class: persistence.ErrUnavailable, says: "cannot be reached",
+	},
+	{
+		name:  "bus without a service",
+		make:  func(t *testing.T) { useBus(t, secretservice.StartBus(t).Address) },
+		class: persistence.ErrUnavailable, says: "has no Secret Service",
+	},
+	{
+		name: "no default collection",
+		make: func(t *testing.T) {
+			bus := secretservice.StartBus(t)
+			bus.StartKeyring(t, false)
+			useBus(t, bus.Address)
+		},
+		class: persistence.ErrUnavailable, says: "no default collection",
+	},
+	{
+		name: "locked, no prompter",
+		make: func(t *testing.T) {
+			_, k := unlockedKeyring(t)
+			k.Lock(t)
+		},
+		class: persistence.ErrKeyringLocked, says: "would have to be asked",
+	},
+	{
+		name: "locked, deaf prompter",
+		make: func(t *testing.T) {
+			bus, k := unlockedKeyring(t)
+			k.Lock(t)
+			asked := bus.DeafPrompter(t)
+			t.Cleanup(func() { require.Empty(t, asked, "nobody may be asked by default") })
+		},
+		class: persistence.ErrKeyringLocked, says: "would have to be asked",
+	},
+	{
+		name:  "deaf bus",
+		make:  func(t *testing.T) { useBus(t, secretservice.DeafBus(t)) },
+		hangs: true, class: persistence.ErrUnavailable, says: "did not answer",
+	},
+	{
+		name: "stopped bus",
+		make: func(t *testing.T) {
+			bus, _ := unlockedKeyring(t)
+			bus.Pause(t)
+		},
+		hangs: true, class: persistence.ErrUnavailable, says: "did not answer",
+	},
+	{
+		name: "stopped daemon",
+		make: func(t *testing.T) {
+			_, k := unlockedKeyring(t)
+			k.Pause(t)
+		},
+		hangs: true, class: persistence.ErrUnavailable, says: "did not answer",
+	},
+}
+
+func TestSecretServiceRefuses(t *testing.T) {
+	for _, r := range refusals {
+		t.Run(r.name, func(t *testing.T) {
+			r.make(t)
+			noLeaks(t)
+			const secret = "planted-secret"
+			timeout := defaultTimeout
+			if r.hangs {
+				timeout = 300 * time.Millisecond
+			}
+			k := System(WithTimeout(timeout))
+			calls := map[string]func(context.Context) error{
+				"get":    func(ctx context.Context) error { _, err := k.Get(ctx, "app", "alice"); return err },
+				"set":    func(ctx context.Context) error { return k.Set(ctx, "app", "alice", secret) },
+				"set 1M": func(ctx context.Context) error { return k.Set(ctx, "app", "alice", strings.Repeat(secret, 1<<16)) },
+				"delete": func(ctx context.Context) error { return k.Delete(ctx, "app", "alice") },
+			}
+			for name, call := range calls {
+				start := time.Now()
+				err := call(t.Context())
+				t.Logf("%s refused after %v: %v", name, time.Since(start).Round(10*time.Microsecond), err)
+				require.ErrorIs(t, err, r.class)
+				require.ErrorContains(t, err, r.says)
+				require.NotContains(t, err.Error(), secret)
+				var e *persistence.Error
+				require.ErrorAs(t, err, &e)
+				require.Equal(t, "app/alice", e.Location)
+				require.NotEmpty(t, e.Remedy)
+
+				if r.hangs {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					// The caller's own context counts, too, and is no
+					// verdict on the keyring.
+					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+					err = call(ctx)
+					cancel()
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.NotErrorIs(t, err, persistence.ErrUnavailable)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				require.ErrorIs(t, call(ctx), context.Canceled)
+			}
+		})
+	}
+}
+
+// In the middle of a call whose service is killed, the call ends at once.
+func TestSecretServiceKilledDuringACall(t *testing.T) {
+	_, daemon := unlockedKeyring(t)
+	noLeaks(t)
+	daemon.Pause(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := System(WithTimeout(time.Hour)).Get(t.Context(), "app", "alice")
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatal("a stopped daemon answered: ", err)
+	case <-time.After(100 * time.Millisecond): // so that the call waits for its answer; if not, the test is only easier
+	}
+	daemon.Kill(t)
+	err := <-done
+	t.Log(err)
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+}
+
+// What a killed daemon kept is there again in the next one.
+func TestSecretServiceRestarted(t *testing.T) {
+	bus, daemon := unlockedKeyring(t)
+	k := System()
+	require.NoError(t, k.Set(t.Context(), "app", "alice", "kept"))
+	daemon.Kill(t)
+	require.Eventually(t, func() bool {
+		_, err := k.Get(t.Context(), "app", "alice")
+		return errors.Is(err, persistence.ErrUnavailable)
+	}, time.Minute, time.Millisecond)
+	bus.StartKeyring(t, true)
+	got, err := k.Get(t.Context(), "app", "alice")
+	require.NoError(t, err)
+	require.Equal(t, "kept", got)
+}
+
+func TestSecretServicePrompts(t *testing.T) {
+	fake := func(t *testing.T, onPrompt func(*secretservice.Fake)) *secretservice.Fake {
+		bus := secretservice.StartBus(t)
+		f := bus.StartFake(t, onPrompt)
+		useBus(t, bus.Address)
+		noLeaks(t)
+		return f
+	}
+	get := func(ctx context.Context, opts ...SystemOption) error {
+		secret, err := System(opts...).Get(ctx, "app", "alice")
+		if err == nil {
+			if secret != secretservice.Planted {
+				return errors.New("another secret")
+			}
+			return nil
+		}
+		if strings.Contains(err.Error(), secretservice.Planted) {
+			return errors.New("a secret in an error")
+		}
+		return err
+	}
+	t.Run("not allowed", func(t *testing.T) {
+		f := fake(t, nil)
+		require.ErrorIs(t, get(t.Context()), persistence.ErrKeyringLocked)
+		<-f.Dismissed
+		require.Empty(t, f.Shown)
+	})
+	t.Run("answered", func(t *testing.T) {
+		f := fake(t, func(f *secretservice.Fake) { go f.Complete(false) })
+		// The timeout does not count the time that a person takes.
+		require.NoError(t, get(t.Context(), AllowPrompt()))
+		require.Len(t, f.Shown, 1)
+		require.Empty(t, f.Dismissed)
+	})
+	t.Run("answered after the timeout", func(t *testing.T) {
+		timeout := 200 * time.Millisecond
+		fake(t, func(f *secretservice.Fake) { time.AfterFunc(2*timeout, func() { f.Complete(false) }) })
+		require.NoError(t, get(t.Context(), AllowPrompt(), WithTimeout(timeout)))
+	})
+	t.Run("declined", func(t *testing.T) {
+		fake(t, func(f *secretservice.Fake) { go f.Complete(true) })
+		require.ErrorIs(t, get(t.Context(), AllowPrompt()), persistence.ErrKeyringLocked)
+	})
+	t.Run("never answered", func(t *testing.T) {
+		f := fake(t, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		err := get(ctx, AllowPrompt())
+		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		<-f.Dismissed // the question leaves the screen
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := fake(t, func(*secretservice.Fake) { cancel() })
+		require.ErrorIs(t, get(ctx, AllowPrompt()), context.Canceled)
+		<-f.Dismissed
+	})
+	t.Run("service ends", func(t *testing.T) {
+		fake(t, func(f *secretservice.Fake) { go f.Die() })
+		require.ErrorIs(t, get(t.Context(), AllowPrompt()), persistence.ErrUnavailable)
+	})
+	t.Run("careless error", func(t *testing.T) {
+		fake(t, func(f *secretservice.Fake) { go f.Complete(false) })
+		err := System(AllowPrompt()).Delete(t.Context(), "app", "alice")
+		require.ErrorContains(t, err, "org.example.Careless")
+		require.NotContains(t, err.Error(), secretservice.Planted)
+	})
+}
+
+// With a real keyring whose dialog nobody answers, the wait ends with the context.
+func TestSecretServiceRealPromptUnanswered(t *testing.T) {
+	bus, daemon := unlockedKeyring(t)
+	daemon.Lock(t)
+	asked := bus.DeafPrompter(t)
+	noLeaks(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		<-asked // the dialog is up
+		cancel()
+	}()
+	_, err := System(AllowPrompt()).Get(ctx, "app", "alice")
+	require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestBusAddresses(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	for env, want := range map[string][]string{
+		"unix:path=/run/user/1000/bus":                                    {"/run/user/1000/bus"},
+		"unix:abstract=/tmp/dbus-x,guid=0123":                             {"@/tmp/dbus-x"},
+		"unix:guid=01,path=/tmp/with%20space":                             {"/tmp/with space"},
+		"tcp:host=localhost,port=1;unix:path=/a;unix:path=/b":             {"/a", "/b"},
+		"unix:runtime=yes":                                                {filepath.Join(dir, "bus")},
+		"tcp:host=localhost,port=1":                                       nil,
+		"launchd:env=DBUS_LAUNCHD_SESSION_BUS_SOCKET;autolaunch:;garbage": nil,
+		"unixexec:path=/bin/false":                                        nil,
+	} {
+		t.Setenv("DBUS_SESSION_BUS_ADDRESS", env)
+		got, err := busAddresses()
+		require.Equal(t, want, got, env)
+		if want == nil {
+			require.ErrorIs(t, err, persistence.ErrUnavailable)
+		}
+	}
+	// Without the variable, the bus in the runtime folder, if it is a socket of ours.
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "bus"), nil, 0o600))
+	got, _ := busAddresses()
+	require.NotContains(t, got, filepath.Join(dir, "bus"))
+	bus := secretservice.DeafBus(t)
+	t.Setenv("XDG_RUNTIME_DIR", filepath.Dir(strings.TrimPrefix(bus, "unix:path=")))
+	got, err := busAddresses()
+	require.NoError(t, err)
+	require.Equal(t, []string{strings.TrimPrefix(bus, "unix:path=")}, got)
+}
