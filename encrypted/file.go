@@ -110,6 +110,22 @@ func New(path string, source KeySource, opts *Options) (*File, error) {
 	return f, nil
 }
 
+// StoredSource returns what [KeySource.Source] of the source has to be that the
+// file at path needs. It asks for no key. It fails with ErrNotFound where there
+// is no file, and with ErrCorrupt or ErrUnsupportedVersion where the header
+// cannot be read.
+func StoredSource(path string) (string, error) {
+	resolved, err := securefile.Resolve(path)
+	if err != nil {
+		return "", wrap("open", path, err)
+	}
+	h, err := readHeader(resolved)
+	if err != nil {
+		return "", wrap("open", resolved, err)
+	}
+	return h.source, nil
+}
+
 // checkSource finds a source that can never work, before it is needed.
 func checkSource(s KeySource) error {
 	if s == nil {
@@ -310,8 +326,10 @@ func (f *File) rotate(ctx context.Context, to KeySource) error {
 }
 
 // header reads the header of the file that is there now.
-func (f *File) header() (*header, error) {
-	head, _, err := securefile.ReadHead(f.store.Path(), maxHeader)
+func (f *File) header() (*header, error) { return readHeader(f.store.Path()) }
+
+func readHeader(path string) (*header, error) {
+	head, _, err := securefile.ReadHead(path, maxHeader)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, persistence.ErrNotFound
 	}
@@ -498,7 +516,7 @@ func (f *File) makeKey(ctx context.Context, source KeySource, h *header) (master
 	}
 	ref, key, err := source.NewKey(ctx, id)
 	if err != nil {
-		return masterKey{}, err
+		return masterKey{}, notOfTheFile(err)
 	}
 	own, previous, ok := splitPrevious(ref)
 	if !ok || previous != "" || len(key) != keySize {
@@ -508,7 +526,7 @@ func (f *File) makeKey(ctx context.Context, source KeySource, h *header) (master
 	if stores {
 		stored, err := source.Key(ctx, own)
 		if err != nil {
-			return masterKey{}, err
+			return masterKey{}, notOfTheFile(err)
 		}
 		if subtle.ConstantTimeCompare(stored, made.key()) != 1 {
 			return masterKey{}, fault("Look for another program that uses the same place for its keys.",
@@ -516,6 +534,19 @@ func (f *File) makeKey(ctx context.Context, source KeySource, h *header) (master
 		}
 	}
 	return made, nil
+}
+
+// notOfTheFile keeps a source that fails to make a key from passing for a file
+// that is of no more use.
+func notOfTheFile(err error) error {
+	if !errors.Is(err, persistence.ErrKeyMissing) && !errors.Is(err, persistence.ErrCorrupt) {
+		return err
+	}
+	remedy := ""
+	if e, ok := errors.AsType[*persistence.Error](err); ok {
+		remedy = e.Remedy
+	}
+	return fault(remedy, "%w: the key source did not keep the key that it made: %v", persistence.ErrUnavailable, err)
 }
 
 func newID() string {

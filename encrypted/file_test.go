@@ -88,7 +88,8 @@ func TestProveMakesTheKeyThatTheFirstSaveUses(t *testing.T) {
 func TestProveFailsWhereAKeyCannotBeKept(t *testing.T) {
 	path := tempPath(t)
 	requireError(t, "unavailable", newFile(t, path, Env("TOKENKEEP_TEST_UNSET")).Prove(ctx))
-	requireError(t, "unavailable", newFile(t, path, forgetful{newRing()}).Prove(ctx))
+	requireError(t, "unavailable", newFile(t, path, forgetful{newRing(), false}).Prove(ctx))
+	requireError(t, "unavailable", newFile(t, path, forgetful{newRing(), true}).Prove(ctx))
 	r := newRing()
 	r.before = func(string) error { return fault("Unlock it.", "%w", persistence.ErrKeyringLocked) }
 	requireError(t, "locked", newFile(t, path, r).Prove(ctx))
@@ -96,10 +97,35 @@ func TestProveFailsWhereAKeyCannotBeKept(t *testing.T) {
 	require.NoFileExists(t, path)
 }
 
-// forgetful stores something else than it was given.
-type forgetful struct{ *ring }
+// forgetful stores something else than the key that it made, or nothing.
+type forgetful struct {
+	*ring
+	all bool
+}
 
-func (forgetful) Key(context.Context, string) ([]byte, error) { return randomKey(), nil }
+func (f forgetful) Key(context.Context, string) ([]byte, error) {
+	if f.all {
+		return nil, fault("Sign in again.", "%w", persistence.ErrKeyMissing)
+	}
+	return randomKey(), nil
+}
+
+func TestStoredSource(t *testing.T) {
+	path := tempPath(t)
+	_, err := StoredSource(path)
+	require.Equal(t, "not-found", classOf(err))
+	require.NoError(t, newFile(t, path, newRing()).Save(ctx, nil))
+	source, err := StoredSource(path)
+	require.NoError(t, err)
+	require.Equal(t, "keyring", source)
+	for class, content := range map[string]string{"corrupt": "", "unsupported-version": versionPrefix + "2\n"} {
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		_, err = StoredSource(path)
+		requireError(t, class, err)
+	}
+	_, err = StoredSource(t.TempDir())
+	require.Equal(t, "none", classOf(err))
+}
 
 func TestAPassphraseIsAskedForOnce(t *testing.T) {
 	path, asked := tempPath(t), 0
@@ -555,7 +581,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		do(newFile(t, path, s))
 	}
 	all := strings.Join(printed, "\n")
-	for _, s := range []string{"environment variable TOKENKEEP_TEST_KEY", "exit status 3", "does not begin as"} {
+	for _, s := range []string{"environment variable TOKENKEEP_TEST_KEY", "the command /bin/sh", "does not begin as"} {
 		require.True(t, strings.Contains(all, s), "control: the errors are there: %q", s)
 	}
 	for _, s := range secrets {
