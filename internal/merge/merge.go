@@ -340,10 +340,20 @@ func (m *merger) changed(side *doc) []fields {
 	return fs
 }
 
-// newest returns the newest of the access tokens that came with the entry.
+// newest returns the newest of the access tokens that came with the entry, one
+// from the future only if there is no other.
 func (m *merger) newest(tokens []fields, entry fields) (newest fields, ok bool) {
 	for _, f := range tokens {
-		if f.cameWith(entry) && (!ok || m.byTime(f, newest) > 0) {
+		if !f.cameWith(entry) {
+			continue
+		}
+		// A total order, unlike byTime: the result must not depend on the order
+		// of the entries.
+		better := !ok || slices.Compare(f.times[:], newest.times[:]) > 0
+		if ok && m.future(f) != m.future(newest) {
+			better = m.future(newest)
+		}
+		if better {
 			newest, ok = f, true
 		}
 	}

@@ -38,8 +38,8 @@ func pick[T any](rnd *rand.Rand, of ...T) T { return of[rnd.Intn(len(of))] }
 
 // randomCache returns a small cache from few parts, so that three of them meet
 // in many ways: accounts in two spellings, clients, times, odd values. If
-// named, the key of an entry names its account and the sections that MSAL
-// shares are objects, as MSAL writes them.
+// named, the key of an entry names its account, client and realm, the sections
+// that MSAL shares are objects, and every entry says when: as MSAL writes them.
 func randomCache(rnd *rand.Rand, named bool) []byte {
 	var b bytes.Buffer
 	b.WriteString("{")
@@ -57,19 +57,19 @@ func randomCache(rnd *rand.Rand, named bool) []byte {
 			continue
 		}
 		b.WriteString("{")
-		for j := range rnd.Intn(6) {
+		for j := range rnd.Intn(7) {
 			if j > 0 {
 				b.WriteString(",")
 			}
 			home, env := pick(rnd, "u", "u", "U", "v", ""), pick(rnd, "e", "e", "E", "f")
-			key := pick(rnd, "k", "k", "l", "m", "K", `\u006b`)
+			client, realm, key := pick(rnd, "app", "app", "App", "app2"), pick(rnd, "r", "r", "guest", ""), pick(rnd, "k", "k", "l", "m", "K", `\u006b`)
 			if named {
-				key = home + "-" + env + "-" + key
+				key = strings.Join([]string{home, env, client, realm, key}, "-")
 				if !shared(name) {
 					key = strings.ToLower(key)
 				}
 			}
-			fmt.Fprintf(&b, `"%s":%s`, key, randomEntry(rnd, home, env, named))
+			fmt.Fprintf(&b, `"%s":%s`, key, randomEntry(rnd, home, env, client, realm, named))
 		}
 		b.WriteString("}")
 	}
@@ -77,26 +77,27 @@ func randomCache(rnd *rand.Rand, named bool) []byte {
 	return b.Bytes()
 }
 
-func randomEntry(rnd *rand.Rand, home, env string, named bool) string {
+func randomEntry(rnd *rand.Rand, home, env, client, realm string, named bool) string {
 	if !named && rnd.Intn(20) == 0 {
 		return pick(rnd, `null`, `{}`, `""`, `1`, `"1"`, `[{"a":null}]`, `[{}]`, `true`)
 	}
-	name := []string{`"home_account_id":"` + home + `"`, `"environment":"` + env + `"`}
+	always := []string{`"home_account_id":"` + home + `"`, `"environment":"` + env + `"`, `"client_id":"` + client + `"`, `"realm":"` + realm + `"`}
 	fields := []string{
-		`"client_id":` + pick(rnd, `"app"`, `"app"`, `"App"`, `"app2"`),
-		`"realm":` + pick(rnd, `"r"`, `"r"`, `"guest"`, `""`),
-		`"user_assertion_hash":` + pick(rnd, `""`, `""`, `null`, `"h"`),
-		`"cached_at":` + pick(rnd, `"1"`, `2`, `3`, `"3"`, `"9"`, `"1e9"`, `""`),
-		`"expires_on":` + pick(rnd, `"1"`, `2`, `"x"`, `"300"`),
-		`"last_modification_time":` + pick(rnd, `"1"`, `2`, `"1.5"`, `9`),
 		`"secret":` + pick(rnd, `"a"`, `"b"`, `"c"`),
 		`"x":` + pick(rnd, `[1,2]`, `["1",2]`, `{"a":1}`, `{"a":1,"b":null}`, `{}`),
 	}
-	if !named {
-		fields, name = append(fields, name...), nil
+	if named {
+		always = append(always, `"cached_at":`+pick(rnd, `"1"`, `2`, `3`, `"3"`, `"9"`, `"1e9"`), `"expires_on":`+pick(rnd, `"5"`, `6`, `"300"`))
+	} else {
+		fields = append(append(fields, always...),
+			`"user_assertion_hash":`+pick(rnd, `""`, `""`, `null`, `"h"`),
+			`"cached_at":`+pick(rnd, `"1"`, `2`, `3`, `"3"`, `"9"`, `"1e9"`, `""`),
+			`"expires_on":`+pick(rnd, `"1"`, `2`, `"x"`, `"300"`),
+			`"last_modification_time":`+pick(rnd, `"1"`, `2`, `"1.5"`, `9`))
+		always = nil
 	}
 	rnd.Shuffle(len(fields), func(i, j int) { fields[i], fields[j] = fields[j], fields[i] })
-	fields = append(fields[:len(fields)-rnd.Intn(4)], name...)
+	fields = append(fields[:max(len(fields)-rnd.Intn(4), 0)], always...)
 	rnd.Shuffle(len(fields), func(i, j int) { fields[i], fields[j] = fields[j], fields[i] })
 	return "{" + strings.Join(fields, ",") + "}"
 }
@@ -104,8 +105,8 @@ func randomEntry(rnd *rand.Rand, home, env string, named bool) string {
 // TestRandomCaches compares Merge and Equal with the reference on caches that
 // no process would write, too.
 func TestRandomCaches(t *testing.T) {
-	rnd, runs := random(t, 20000)
-	var equal, changed int
+	rnd, runs := random(t, 5000)
+	changed := 0
 	for range runs {
 		named := rnd.Intn(2) == 0
 		base, ours, theirs := randomCache(rnd, named), randomCache(rnd, named), randomCache(rnd, named)
@@ -125,19 +126,17 @@ func TestRandomCaches(t *testing.T) {
 			in.Gone = []Account{{pick(rnd, "u", "V"), pick(rnd, "E", "f")}}
 		}
 		checkMerge(t, in)
-		if named {
+		// Merging twice is merging once, unless the first merge drops the access
+		// tokens by which it decided.
+		if named && len(SignedOut(base, ours)) == 0 && len(SignedOut(base, theirs)) == 0 {
 			mustMergeOnce(t, in)
 		}
 		require.Equal(t, refEqual(ours, theirs), Equal(ours, theirs), "%s\n%s", ours, theirs)
-		if Equal(ours, theirs) {
-			equal++
-		}
 		if _, c, _ := Merge(in); c {
 			changed++
 		}
 	}
 	require.NotZero(t, changed)
-	require.NotZero(t, equal)
 }
 
 // TestRandomControls: the comparison with the reference notices a rule that is

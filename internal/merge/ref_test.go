@@ -270,7 +270,7 @@ func refMerge(in Input, without faults) ([]byte, error) {
 				!alike("home_account_id", true) || !alike("environment", true) || !alike("client_id", false) || !alike("realm", false) || !alike("user_assertion_hash", true) {
 				continue
 			}
-			if best == nil || byTime(f, best) > 0 {
+			if best == nil || future(best) && !future(f) || future(best) == future(f) && slices.Compare(times(f), times(best)) > 0 {
 				best = f
 			}
 		}
