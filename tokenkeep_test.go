@@ -1,0 +1,487 @@
+package tokenkeep_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+const (
+	planted = "pl4nted-s3cret"
+	tokens  = `{"RefreshToken":{"k":{"secret":"` + planted + `"}}}`
+)
+
+var ctx = context.Background()
+
+// machine is one user's machine: a folder, a keyring and what was warned of.
+type machine struct {
+	t        *testing.T
+	dir      string
+	keyring  *keyringtest.Keyring
+	mu       sync.Mutex
+	warnings []fallback.Warning
+}
+
+func newMachine(t *testing.T) *machine {
+	return &machine{t: t, dir: filepath.Join(t.TempDir(), "tokens"), keyring: keyringtest.New()}
+}
+
+func (m *machine) config() tokenkeep.Config {
+	return tokenkeep.Config{Name: "app", Dir: m.dir, Keyring: m.keyring, Logger: slog.New(slog.DiscardHandler),
+		Warn: func(w fallback.Warning) { m.mu.Lock(); m.warnings = append(m.warnings, w); m.mu.Unlock() }}
+}
+
+// save stores tokens as a program does, with its own Cache.
+func save(t *testing.T, c *persistence.Cache, data string) {
+	t.Helper()
+	require.NoError(t, c.Update(ctx, func([]byte) ([]byte, error) { return []byte(data), nil }))
+}
+
+func load(t *testing.T, c *persistence.Cache) string {
+	t.Helper()
+	data, err := c.Load(ctx)
+	if errors.Is(err, persistence.ErrNotFound) {
+		return ""
+	}
+	require.NoError(t, err)
+	return string(data)
+}
+
+// files returns the names of the data files, without those of locks.
+func (m *machine) files() []string {
+	var names []string
+	entries, err := os.ReadDir(m.dir)
+	if !errors.Is(err, os.ErrNotExist) {
+		require.NoError(m.t, err)
+	}
+	for _, e := range entries {
+		if !strings.Contains(e.Name(), ".lock") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// TestChoice is the whole matrix: what the keyring does now, what is stored,
+// and whether plaintext is allowed.
+func TestChoice(t *testing.T) {
+	const (
+		encryptedFile = "app.enc"
+		plaintextFile = "app.plaintext.json"
+	)
+	passphrase := func(context.Context) ([]byte, error) { return []byte("correct horse"), nil }
+	for _, c := range []struct {
+		keyring    string // "ok", "locked", "absent"
+		stored     string // "", "encrypted", "plaintext"
+		plaintext  bool   // AllowPlaintext
+		passphrase bool
+
+		backend string // "" for an error
+		source  string
+		class   error
+		warned  bool
+		files   []string
+	}{
+		{keyring: "ok", backend: "encrypted", source: "keyring"},
+		{keyring: "ok", plaintext: true, passphrase: true, backend: "encrypted", source: "keyring"},
+		{keyring: "ok", stored: "encrypted", backend: "encrypted", source: "keyring", files: []string{encryptedFile}},
+		{keyring: "ok", stored: "encrypted", plaintext: true, backend: "encrypted", source: "keyring", files: []string{encryptedFile}},
+		{keyring: "ok", stored: "plaintext", backend: "encrypted", source: "keyring", files: []string{encryptedFile}},
+		{keyring: "ok", stored: "plaintext", plaintext: true, backend: "encrypted", source: "keyring", files: []string{encryptedFile}},
+
+		{keyring: "locked", class: persistence.ErrKeyringLocked},
+		{keyring: "locked", passphrase: true, backend: "encrypted", source: "passphrase"},
+		{keyring: "locked", plaintext: true, backend: "plaintext", warned: true},
+		{keyring: "locked", stored: "encrypted", class: persistence.ErrKeyringLocked, files: []string{encryptedFile}},
+		{keyring: "locked", stored: "encrypted", plaintext: true, passphrase: true, class: persistence.ErrKeyringLocked, files: []string{encryptedFile}},
+		{keyring: "locked", stored: "plaintext", class: persistence.ErrKeyringLocked, files: []string{plaintextFile}},
+		{keyring: "locked", stored: "plaintext", plaintext: true, backend: "plaintext", warned: true, files: []string{plaintextFile}},
+		{keyring: "locked", stored: "plaintext", plaintext: true, passphrase: true, backend: "encrypted", source: "passphrase", files: []string{encryptedFile}},
+
+		{keyring: "absent", class: persistence.ErrUnavailable},
+		{keyring: "absent", passphrase: true, backend: "encrypted", source: "passphrase"},
+		{keyring: "absent", plaintext: true, backend: "plaintext", warned: true},
+		{keyring: "absent", stored: "encrypted", class: persistence.ErrUnavailable, files: []string{encryptedFile}},
+		{keyring: "absent", stored: "encrypted", plaintext: true, passphrase: true, class: persistence.ErrUnavailable, files: []string{encryptedFile}},
+		{keyring: "absent", stored: "plaintext", class: persistence.ErrUnavailable, files: []string{plaintextFile}},
+		{keyring: "absent", stored: "plaintext", plaintext: true, backend: "plaintext", warned: true, files: []string{plaintextFile}},
+	} {
+		name := strings.Join([]string{"keyring " + c.keyring, "stored " + c.stored, map[bool]string{true: "plaintext allowed"}[c.plaintext], map[bool]string{true: "passphrase"}[c.passphrase]}, ", ")
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			if c.stored != "" {
+				was := m.config()
+				if c.stored == "plaintext" {
+					m.keyring.SetAbsent(true)
+					was.AllowPlaintext = true
+				}
+				first, err := tokenkeep.Open(ctx, was)
+				require.NoError(t, err)
+				save(t, first, tokens)
+				m.keyring.SetAbsent(false)
+				m.warnings = nil
+			}
+			m.keyring.SetLocked(c.keyring == "locked")
+			m.keyring.SetAbsent(c.keyring == "absent")
+			cfg := m.config()
+			cfg.AllowPlaintext = c.plaintext
+			if c.passphrase {
+				cfg.Passphrase = passphrase
+			}
+			before := m.files()
+			opened, err := tokenkeep.Open(ctx, cfg)
+			if c.backend == "" {
+				require.ErrorIs(t, err, c.class)
+				require.NotContains(t, err.Error(), planted)
+				require.Equal(t, before, m.files(), "nothing was touched")
+			} else {
+				require.NoError(t, err)
+				d := opened.Describe()
+				require.Equal(t, c.backend, d.Backend)
+				require.Equal(t, c.source, d.KeySource)
+				require.Equal(t, c.backend == "encrypted", d.Encrypted)
+				if c.stored != "" {
+					require.Equal(t, tokens, load(t, opened))
+				}
+			}
+			require.Equal(t, c.warned, len(m.warnings) == 1, "%v", m.warnings)
+			require.Equal(t, c.files, m.files())
+
+			// Once the keyring works again, what was stored is there again.
+			m.keyring.SetLocked(false)
+			m.keyring.SetAbsent(false)
+			if c.stored != "" {
+				again, err := tokenkeep.Open(ctx, cfg)
+				require.NoError(t, err)
+				require.Equal(t, tokens, load(t, again))
+				require.True(t, again.Describe().Encrypted)
+				require.Equal(t, []string{encryptedFile}, m.files())
+			}
+		})
+	}
+}
+
+func TestNothingPlainOnDisk(t *testing.T) {
+	m := newMachine(t)
+	c, err := tokenkeep.Open(ctx, m.config())
+	require.NoError(t, err)
+	save(t, c, tokens)
+	require.NoError(t, filepath.WalkDir(m.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		require.NotContains(t, string(data), planted, path)
+		info, statErr := d.Info()
+		require.NoError(t, statErr)
+		if runtime.GOOS != "windows" {
+			require.Zero(t, info.Mode()&0o077, path)
+		}
+		return err
+	}))
+}
+
+func TestSafestIsReportedWithEveryRefusal(t *testing.T) {
+	m := newMachine(t)
+	m.keyring.SetAbsent(true)
+	_, err := tokenkeep.Open(ctx, m.config())
+	var none *fallback.NoneError
+	require.ErrorAs(t, err, &none)
+	var names []string
+	for _, r := range none.Refusals {
+		names = append(names, r.Candidate)
+		require.NotEmpty(t, r.Reason(), r.Candidate)
+		require.NotEmpty(t, r.Remedy(), r.Candidate)
+		require.Contains(t, err.Error(), r.Remedy())
+	}
+	require.Equal(t, []string{"keyring", "passphrase", "plaintext"}, names)
+	require.Empty(t, m.files())
+}
+
+func TestWishOnlyNarrows(t *testing.T) {
+	for _, c := range []struct{ store, backend string }{
+		{"", "encrypted"}, {"keyring", "encrypted"}, {"memory", "memory"}, {"plaintext", ""}, {"passphrase", ""}, {"nonsense", ""},
+	} {
+		m := newMachine(t)
+		cfg := m.config()
+		cfg.Store = c.store
+		opened, err := tokenkeep.Open(ctx, cfg)
+		if c.backend == "" {
+			require.Error(t, err, c.store)
+			continue
+		}
+		require.NoError(t, err, c.store)
+		require.Equal(t, c.backend, opened.Describe().Backend)
+		save(t, opened, tokens)
+		require.Equal(t, tokens, load(t, opened))
+
+		// What is stored one way is not left behind for another one.
+		cfg.Store, cfg.AllowPlaintext = "plaintext", true
+		_, err = tokenkeep.Open(ctx, cfg)
+		if c.backend == "encrypted" {
+			require.ErrorContains(t, err, "nothing less safe")
+			require.Equal(t, []string{"app.enc"}, m.files())
+		} else {
+			require.NoError(t, err)
+			require.Empty(t, m.files(), "memory keeps nothing")
+		}
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	for name, cfg := range map[string]tokenkeep.Config{
+		"no name":                  {},
+		"name with a slash":        {Name: "a/b"},
+		"name with a backslash":    {Name: `a\b`},
+		"name of the parent":       {Name: ".."},
+		"name in capitals":         {Name: "App"},
+		"name is too long":         {Name: strings.Repeat("a", 65)},
+		"name of a device":         {Name: "con"},
+		"name of a device and dot": {Name: "nul.x"},
+		"unknown store":            {Name: "app", Store: "floppy"},
+		"folder is a file":         {Name: "app", Dir: file},
+		"folder cannot be made":    {Name: "app", Dir: filepath.Join(file, "sub")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg.Keyring = keyringtest.New()
+			if cfg.Dir == "" {
+				cfg.Dir = t.TempDir()
+			}
+			_, err := tokenkeep.Open(ctx, cfg)
+			var e *persistence.Error
+			require.ErrorAs(t, err, &e)
+			require.Equal(t, "open", e.Op)
+			require.NotEmpty(t, e.Remedy)
+		})
+	}
+}
+
+func TestDamageIsSetAside(t *testing.T) {
+	for name, harm := range map[string]func(t *testing.T, m *machine, path string){
+		"header": func(t *testing.T, m *machine, path string) { flip(t, path, 3) },
+		"body":   func(t *testing.T, m *machine, path string) { flip(t, path, -1) },
+		"cut":    func(t *testing.T, m *machine, path string) { require.NoError(t, os.Truncate(path, 100)) },
+		"key is gone": func(t *testing.T, m *machine, path string) {
+			m.keyring = keyringtest.New()
+		},
+	} {
+		for _, running := range []bool{false, true} {
+			t.Run(name+map[bool]string{true: ", met by a running program"}[running], func(t *testing.T) {
+				m := newMachine(t)
+				c, err := tokenkeep.Open(ctx, m.config())
+				require.NoError(t, err)
+				save(t, c, tokens)
+				path := filepath.Join(m.dir, "app.enc")
+				before, err := os.ReadFile(path)
+				require.NoError(t, err)
+				harm(t, m, path)
+				harmed, err := os.ReadFile(path)
+				require.NoError(t, err)
+				if name == "key is gone" && running {
+					return // a running program has the key
+				}
+				if !running {
+					c, err = tokenkeep.Open(ctx, m.config())
+					require.NoError(t, err)
+				}
+				in := &rawClient{}
+				require.NoError(t, c.Replace(ctx, in, cache.ReplaceHints{}))
+				require.Equal(t, "{}", string(in.data), "the user signs in again")
+				require.Len(t, m.warnings, 1)
+				require.NotContains(t, m.warnings[0].String(), planted)
+
+				files := m.files()
+				require.Len(t, files, 1, "kept, and nothing in its place yet")
+				require.Contains(t, m.warnings[0].Remedy, files[0])
+				kept, err := os.ReadFile(filepath.Join(m.dir, files[0]))
+				require.NoError(t, err)
+				require.Equal(t, harmed, kept)
+				_ = before
+
+				in.data = []byte(tokens)
+				require.NoError(t, c.Export(ctx, in, cache.ExportHints{}))
+				again, err := tokenkeep.Open(ctx, m.config())
+				require.NoError(t, err)
+				require.Equal(t, tokens, load(t, again))
+			})
+		}
+	}
+}
+
+type rawClient struct{ data []byte }
+
+func (r *rawClient) Unmarshal(b []byte) error { r.data = b; return nil }
+func (r *rawClient) Marshal() ([]byte, error) { return r.data, nil }
+
+// flip changes one bit of the byte at i, from the end if i is negative.
+func flip(t *testing.T, path string, i int) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	if i < 0 {
+		i += len(data)
+	}
+	data[i] ^= 1
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+}
+
+func TestWhatIsNoDamageMovesNothing(t *testing.T) {
+	words := "correct horse"
+	asked := 0
+	m := newMachine(t)
+	m.keyring.SetAbsent(true)
+	cfg := m.config()
+	cfg.Passphrase = func(context.Context) ([]byte, error) { asked++; return []byte(words), nil }
+	c, err := tokenkeep.Open(ctx, cfg)
+	require.NoError(t, err)
+	save(t, c, tokens)
+	require.Equal(t, tokens, load(t, c))
+	require.Equal(t, 1, asked)
+
+	words = "mistyped " + planted
+	_, err = tokenkeep.Open(ctx, cfg)
+	require.ErrorIs(t, err, persistence.ErrWrongKey)
+	require.NotContains(t, err.Error(), planted)
+	require.Equal(t, []string{"app.enc"}, m.files())
+
+	without := m.config()
+	without.AllowPlaintext = true
+	_, err = tokenkeep.Open(ctx, without)
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.Equal(t, []string{"app.enc"}, m.files())
+
+	path := filepath.Join(m.dir, "app.enc")
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, []byte("tokenkeep-encrypted/2\nwhatever it is\n\n"), 0o600))
+	_, err = tokenkeep.Open(ctx, cfg)
+	require.ErrorIs(t, err, persistence.ErrUnsupportedVersion)
+	require.Equal(t, []string{"app.enc"}, m.files())
+
+	words = "correct horse"
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	c, err = tokenkeep.Open(ctx, cfg)
+	require.NoError(t, err)
+	require.Equal(t, tokens, load(t, c))
+}
+
+// A process over SSH keeps a plaintext cache while one on the desktop trades
+// up: it must notice, and neither go on beside the encrypted file nor lose what
+// it has to say.
+func TestRunningPlaintextProcessMeetsSaferFile(t *testing.T) {
+	for _, itsKeyring := range []string{"works by now", "does not work"} {
+		t.Run(itsKeyring, func(t *testing.T) {
+			m := newMachine(t)
+			m.keyring.SetAbsent(true)
+			cfg := m.config()
+			cfg.AllowPlaintext, cfg.Strict = true, true
+			ssh, err := tokenkeep.Open(ctx, cfg)
+			require.NoError(t, err)
+			in := &rawClient{}
+			require.NoError(t, ssh.Replace(ctx, in, cache.ReplaceHints{}))
+			in.data = []byte(`{"RefreshToken":{"ssh":{"secret":"1"}}}`)
+			require.NoError(t, ssh.Export(ctx, in, cache.ExportHints{}))
+			require.Equal(t, []string{"app.plaintext.json"}, m.files())
+
+			m.keyring.SetAbsent(false)
+			desktop, err := tokenkeep.Open(ctx, m.config())
+			require.NoError(t, err)
+			require.Equal(t, []string{"app.enc"}, m.files())
+			require.NoError(t, desktop.Update(ctx, func(current []byte) ([]byte, error) {
+				require.Contains(t, string(current), `"ssh"`)
+				return []byte(`{"RefreshToken":{"ssh":{"secret":"1"},"desktop":{"secret":"1"}}}`), nil
+			}))
+			if itsKeyring == "does not work" {
+				m.keyring.SetLocked(true)
+				err := ssh.Replace(ctx, in, cache.ReplaceHints{})
+				require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+				in.data = []byte(`{"RefreshToken":{"ssh":{"secret":"2"}}}`)
+				require.ErrorIs(t, ssh.Export(ctx, in, cache.ExportHints{}), persistence.ErrKeyringLocked)
+				require.Equal(t, []string{"app.enc"}, m.files(), "nothing less safe was started beside it")
+				return
+			}
+			in.data = []byte(`{"RefreshToken":{"ssh":{"secret":"2"}}}`)
+			require.NoError(t, ssh.Export(ctx, in, cache.ExportHints{}))
+			require.Equal(t, []string{"app.enc"}, m.files())
+			both := load(t, desktop)
+			require.Contains(t, both, `"desktop"`)
+			require.Contains(t, both, `"2"`)
+			require.True(t, ssh.Describe().Encrypted)
+		})
+	}
+}
+
+func TestStartCostsOneKeyringRead(t *testing.T) {
+	m := newMachine(t)
+	first, err := tokenkeep.Open(ctx, m.config())
+	require.NoError(t, err)
+	save(t, first, tokens)
+	before := len(m.keyring.Calls())
+	c, err := tokenkeep.Open(ctx, m.config())
+	require.NoError(t, err)
+	require.Equal(t, tokens, load(t, c))
+	save(t, c, tokens)
+	require.Len(t, m.keyring.Calls()[before:], 1)
+}
+
+func TestOpenLeavesNoLitter(t *testing.T) {
+	m := newMachine(t)
+	for range 5 {
+		_, err := tokenkeep.Open(ctx, m.config())
+		require.NoError(t, err)
+	}
+	require.Len(t, m.keyring.Items(), 1, "one key, whoever opened")
+	require.Empty(t, m.files())
+}
+
+func TestConcurrentOpen(t *testing.T) {
+	m := newMachine(t)
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() {
+			c, err := tokenkeep.Open(ctx, m.config())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			err = c.Update(ctx, func(current []byte) ([]byte, error) { return append(current, 'x'), nil })
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	c, err := tokenkeep.Open(ctx, m.config())
+	require.NoError(t, err)
+	require.Equal(t, "xxxxxxxxxx", load(t, c))
+	require.Len(t, m.keyring.Items(), 1)
+}
+
+// A file of a source that this program does not use is left alone.
+func TestForeignSource(t *testing.T) {
+	m := newMachine(t)
+	require.NoError(t, os.MkdirAll(m.dir, 0o700))
+	f, err := encrypted.New(filepath.Join(m.dir, "app.enc"), encrypted.Raw(make([]byte, 32)), &encrypted.Options{Name: "app"})
+	require.NoError(t, err)
+	require.NoError(t, f.Save(ctx, []byte(tokens)))
+	_, err = tokenkeep.Open(ctx, m.config())
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.Equal(t, []string{"app.enc"}, m.files())
+}
