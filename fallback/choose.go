@@ -27,13 +27,17 @@ type Refusal struct {
 	Err       error
 }
 
-// Reason returns why, without the remedy.
+// Reason returns why: the cause, without the operations and the places on the
+// way to it, and without the remedy.
 func (r Refusal) Reason() string {
-	var e *persistence.Error
-	if errors.As(r.Err, &e) && e.Err != nil {
-		return e.Err.Error()
+	cause := r.Err
+	for {
+		e, ok := errors.AsType[*persistence.Error](cause)
+		if !ok || e.Err == nil {
+			return cause.Error()
+		}
+		cause = e.Err
 	}
-	return r.Err.Error()
 }
 
 // Remedy returns what would help, as a sentence for a person, or "".
