@@ -1,3 +1,5 @@
+//go:build linux
+
 package bench
 
 import (
@@ -69,14 +71,30 @@ type topic struct {
 var topics = map[string]topic{
 	"Limit":   limitTopic,
 	"Replace": replaceTopic,
+	"Silent":  silentTopic,
 	"Load":    loadTopic,
 	"Save":    saveTopic,
+	"Merge":   mergeTopic,
+	"Export":  exportTopic,
+	"Memory":  memoryTopic,
+	"Lock":    lockTopic,
+	"Open":    openTopic,
+	"OpenAll": openAllTopic,
+	"Argon2":  argon2Topic,
 }
 
 func BenchmarkLimit(b *testing.B)   { measure(b, limitTopic) }
 func BenchmarkReplace(b *testing.B) { measure(b, replaceTopic) }
+func BenchmarkSilent(b *testing.B)  { measure(b, silentTopic) }
 func BenchmarkLoad(b *testing.B)    { measure(b, loadTopic) }
 func BenchmarkSave(b *testing.B)    { measure(b, saveTopic) }
+func BenchmarkMerge(b *testing.B)   { measure(b, mergeTopic) }
+func BenchmarkExport(b *testing.B)  { measure(b, exportTopic) }
+func BenchmarkMemory(b *testing.B)  { measure(b, memoryTopic) }
+func BenchmarkLock(b *testing.B)    { measure(b, lockTopic) }
+func BenchmarkOpen(b *testing.B)    { measure(b, openTopic) }
+func BenchmarkOpenAll(b *testing.B) { measure(b, openAllTopic) }
+func BenchmarkArgon2(b *testing.B)  { measure(b, argon2Topic) }
 
 // measure runs the subjects of a topic, those of one param one after the other,
 // so that what is compared is measured under the same conditions.
@@ -171,6 +189,9 @@ func TestChecks(t *testing.T) {
 
 var ctx = context.Background()
 
+// started is when all tokens were issued.
+var started = time.Now().Unix()
+
 // tokens returns a token cache of about n bytes, as MSAL writes it: access
 // tokens of 2 KB, each of an account of its own. generation makes the secrets
 // differ from those of another generation.
@@ -195,7 +216,6 @@ func tokens(n, generation int) []byte {
 // account returns the id of the i-th account, and its two entries.
 func account(i int) (home string, account, token map[string]string) {
 	home = fmt.Sprintf("00000000-0000-4000-8000-%012d.c0000000-0000-4000-8000-000000000001", i)
-	now := time.Now().Unix()
 	account = map[string]string{
 		"home_account_id": home, "environment": "login.microsoftonline.com", "realm": "tenant",
 		"local_account_id": home[:36], "username": fmt.Sprintf("user%d@contoso.example", i), "authority_type": "MSSTS",
@@ -203,7 +223,7 @@ func account(i int) (home string, account, token map[string]string) {
 	token = map[string]string{
 		"home_account_id": home, "environment": "login.microsoftonline.com", "realm": "tenant",
 		"credential_type": "AccessToken", "client_id": "client", "target": "user.read openid profile",
-		"cached_at": fmt.Sprint(now), "expires_on": fmt.Sprint(now + 3600), "extended_expires_on": fmt.Sprint(now + 3600),
+		"cached_at": fmt.Sprint(started), "expires_on": fmt.Sprint(started + 3600), "extended_expires_on": fmt.Sprint(started + 3600),
 		"token_type": "Bearer",
 	}
 	return home, account, token

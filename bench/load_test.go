@@ -1,3 +1,5 @@
+//go:build linux
+
 package bench
 
 import (
@@ -25,7 +27,11 @@ var rawKey = []byte("0123456789abcdef0123456789abcdef")
 // newFile returns the encrypted file at path, with its key in memory.
 func newFile(tb testing.TB, path string) *encrypted.File {
 	tb.Helper()
-	return must(encrypted.New(path, encrypted.Raw(rawKey), &encrypted.Options{Name: "bench"}))(tb)
+	return must(fileAt(path))(tb)
+}
+
+func fileAt(path string) (*encrypted.File, error) {
+	return encrypted.New(path, encrypted.Raw(rawKey), &encrypted.Options{Name: "bench"})
 }
 
 func loadLimit(tb testing.TB, p param) task {
