@@ -1,0 +1,379 @@
+package filelock_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/internal/filelock"
+)
+
+func lockPath(t testing.TB) string { return filepath.Join(t.TempDir(), "cache.lock") }
+
+// must takes the lock, which is to be had.
+func must(t testing.TB, l *filelock.Lock) (unlock func()) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	release, err := l.Lock(ctx)
+	require.NoError(t, err)
+	return func() { t.Helper(); require.NoError(t, release()) }
+}
+
+// timesOut fails to take the lock.
+func timesOut(t testing.TB, l *filelock.Lock) *filelock.TimeoutError {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	defer cancel()
+	_, err := l.Lock(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	var timeout *filelock.TimeoutError
+	require.ErrorAs(t, err, &timeout)
+	return timeout
+}
+
+func TestLockAndUnlock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "made", "for it", "cache.lock")
+	l := filelock.New(path, true)
+	for range 3 {
+		unlock, err := l.Lock(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, unlock())
+		require.NoError(t, unlock()) // does nothing
+	}
+	// A second call of unlock does not let the next holder's lock go.
+	first, err := l.Lock(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, first())
+	defer must(t, l)()
+	require.NoError(t, first())
+	timesOut(t, l)
+	timesOut(t, filelock.New(path, true))
+}
+
+func TestEndedContext(t *testing.T) {
+	path := lockPath(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := filelock.New(path, true).Lock(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoFileExists(t, path)
+}
+
+// Goroutines of one process exclude each other, through one Lock and through
+// several.
+func TestGoroutines(t *testing.T) {
+	for _, shared := range []bool{true, false} {
+		path := lockPath(t)
+		one := filelock.New(path, true)
+		var inside atomic.Int32
+		var group sync.WaitGroup
+		n := 0
+		for range 8 {
+			group.Go(func() {
+				l := one
+				if !shared {
+					l = filelock.New(path, true)
+				}
+				for range 25 {
+					unlock, err := l.Lock(t.Context())
+					if err != nil || inside.Add(1) != 1 {
+						t.Errorf("%v, or another one inside", err)
+						return
+					}
+					n++
+					inside.Add(-1)
+					if err := unlock(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		require.Equal(t, 200, n)
+	}
+}
+
+// Processes exclude each other. The control deletes the lock file when it lets
+// the lock go, and must be caught.
+func TestProcesses(t *testing.T) {
+	processes, sections := 8, 60
+	if os.Getenv("TOKENKEEP_LONG") == "1" {
+		processes, sections = 16, 2000
+	}
+	run := func(t *testing.T, mode string) (overlaps []string) {
+		path := lockPath(t)
+		var children []*exec.Cmd
+		var outs []*strings.Builder
+		for range processes {
+			cmd, out := command(t, mode, path, strconv.Itoa(sections)), new(strings.Builder)
+			cmd.Stdout, cmd.Stderr = out, out
+			require.NoError(t, cmd.Start())
+			children, outs = append(children, cmd), append(outs, out)
+		}
+		for i, cmd := range children {
+			if err := cmd.Wait(); err != nil {
+				overlaps = append(overlaps, outs[i].String())
+			}
+		}
+		return overlaps
+	}
+	t.Run("lock", func(t *testing.T) { require.Empty(t, run(t, "sections")) })
+	t.Run("control", func(t *testing.T) {
+		if runtime.GOOS == "windows" {
+			t.Skip("Windows does not delete a file that others have open")
+		}
+		for range 20 {
+			if overlaps := run(t, "deleting sections"); len(overlaps) > 0 {
+				require.Contains(t, strings.Join(overlaps, ""), "overlap")
+				return
+			}
+		}
+		t.Fatal("deleting the lock file never let two in: this test proves nothing")
+	})
+}
+
+// The lock of a killed holder is free at once, and the next one says nothing of it.
+func TestKilledHolder(t *testing.T) {
+	path := lockPath(t)
+	l := filelock.New(path, true)
+	for range 3 {
+		cmd, _ := holder(t, path)
+		timeout := timesOut(t, l)
+		require.Equal(t, cmd.Process.Pid, timeout.PID)
+		require.WithinDuration(t, time.Now(), timeout.Since, time.Hour)
+		require.Contains(t, timeout.Error(), strconv.Itoa(cmd.Process.Pid))
+		require.NoError(t, cmd.Process.Kill())
+		must(t, l)()
+	}
+	pid, _, ok := filelock.Holder(path)
+	require.True(t, ok)
+	require.Equal(t, os.Getpid(), pid)
+}
+
+// A caller whose context ends leaves its place to the next one: no further
+// goroutine waits, and the lock is let go if nobody wants it any more.
+func TestAbandonedWait(t *testing.T) {
+	path := lockPath(t)
+	l, other := filelock.New(path, true), filelock.New(path, true)
+	unlock := must(t, other)
+	timesOut(t, l)
+	waiting := runtime.NumGoroutine()
+	for range 50 {
+		timesOut(t, l)
+	}
+	require.LessOrEqual(t, runtime.NumGoroutine(), waiting, "one goroutine waits for all")
+
+	// The next caller adopts it.
+	got := make(chan error, 1)
+	go func() {
+		release, err := l.Lock(t.Context())
+		if err == nil {
+			err = release()
+		}
+		got <- err
+	}()
+	unlock()
+	require.NoError(t, <-got)
+
+	// Nobody adopts it: the lock is free for others.
+	unlock = must(t, other)
+	timesOut(t, l)
+	unlock()
+	must(t, filelock.New(path, true))()
+	must(t, l)()
+	for runtime.NumGoroutine() >= waiting { // the goroutine ends
+		runtime.Gosched()
+	}
+}
+
+// While the abandoned wait is on, and when it ends, callers come and go.
+func TestAbandonedWaitsUnderLoad(t *testing.T) {
+	path := lockPath(t)
+	l, other := filelock.New(path, true), filelock.New(path, true)
+	var inside, taken atomic.Int32
+	var group sync.WaitGroup
+	for w := range 6 {
+		group.Go(func() {
+			for i := range 60 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration((i*7+w)%9)*100*time.Microsecond)
+				lock := l
+				if w == 0 {
+					lock = other
+				}
+				unlock, err := lock.Lock(ctx)
+				cancel()
+				var timeout *filelock.TimeoutError
+				if errors.As(err, &timeout) {
+					continue
+				}
+				if err != nil || inside.Add(1) != 1 {
+					t.Errorf("%v, or another one inside", err)
+					return
+				}
+				taken.Add(1)
+				runtime.Gosched()
+				inside.Add(-1)
+				if err := unlock(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	require.NotZero(t, taken.Load())
+	must(t, l)()
+	must(t, other)()
+}
+
+// Somebody deletes or replaces the lock file: who waits for the old one does not
+// take it for the lock.
+func TestLockFileReplaced(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows does not delete a file that others have open")
+	}
+	for name, replace := range map[string]func(path string) error{
+		"deleted": os.Remove,
+		"replaced": func(path string) error {
+			if err := os.WriteFile(path+".new", nil, 0o600); err != nil {
+				return err
+			}
+			return os.Rename(path+".new", path)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := lockPath(t)
+			old := must(t, filelock.New(path, true)) // of the file that goes
+			waiter := filelock.New(path, true)
+			timesOut(t, waiter) // its goroutine waits for the old file
+			require.NoError(t, replace(path))
+			current := must(t, filelock.New(path, false)) // of the new file; the turnstile is taken
+			old()                                         // now the waiter has the old file
+			timesOut(t, waiter)
+			current()
+			must(t, waiter)()
+		})
+	}
+}
+
+// Processes that take the lock again and again share it, about evenly. The
+// measure is a ratio of counts, not a time. The control polls.
+func TestFairness(t *testing.T) {
+	const processes, total = 4, 2000
+	shares := func(t *testing.T, mode string) (least, most int) {
+		path := lockPath(t)
+		lines := make(chan int)
+		done := make(chan struct{})
+		var readers sync.WaitGroup
+		for i := range processes {
+			_, stdin, out := start(t, mode, path)
+			readers.Go(func() {
+				defer stdin.Close()
+				for out.Scan() {
+					line := i
+					if out.Text() == "ready" {
+						line = -1
+					}
+					select {
+					case lines <- line:
+					case <-done:
+						return
+					}
+				}
+			})
+		}
+		counts := make([]int, processes)
+		for ready, n := 0, 0; n < total; {
+			switch i := <-lines; {
+			case i < 0:
+				ready++
+			case ready == processes: // counting begins when all are there
+				counts[i]++
+				n++
+			}
+		}
+		close(done)
+		readers.Wait()
+		least, most = counts[0], counts[0]
+		for _, c := range counts {
+			least, most = min(least, c), max(most, c)
+		}
+		return least, most
+	}
+	least, most := shares(t, "count")
+	t.Logf("turnstile: %d to %d of %d", least, most, total)
+	require.Greater(t, least*4, most, "a process was starved")
+	for range 10 {
+		least, most := shares(t, "barging count")
+		t.Logf("polling: %d to %d of %d", least, most, total)
+		if least*4 <= most {
+			return
+		}
+	}
+	t.Fatal("polling is as fair: this test proves nothing")
+}
+
+func TestNote(t *testing.T) {
+	path := lockPath(t)
+	l := filelock.New(path, true)
+	unlock := must(t, l)
+	note, err := filelock.ReadNote(path)
+	require.NoError(t, err)
+	require.Empty(t, note)
+	for _, want := range []string{"key 0123456789abcdef keyring", "short", strings.Repeat("x", 512), "", "again"} {
+		require.NoError(t, filelock.WriteNote(path, want))
+		note, err := filelock.ReadNote(path)
+		require.NoError(t, err)
+		require.Equal(t, want, note)
+	}
+	require.Error(t, filelock.WriteNote(path, "two\nlines"))
+	require.Error(t, filelock.WriteNote(path, strings.Repeat("x", 513)))
+	unlock()
+	defer must(t, l)() // a new holder leaves the note as it is
+	note, err = filelock.ReadNote(path)
+	require.NoError(t, err)
+	require.Equal(t, "again", note)
+	pid, _, ok := filelock.Holder(path)
+	require.True(t, ok)
+	require.Equal(t, os.Getpid(), pid)
+}
+
+func TestHolderOfJunk(t *testing.T) {
+	for _, content := range []string{"", "x", strings.Repeat("x", 100), strings.Repeat("\x00", 100), "\x00        -1 2026-01-02T15:04:05Z\n"} {
+		path := lockPath(t)
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		_, _, ok := filelock.Holder(path)
+		require.False(t, ok)
+		l := filelock.New(path, true)
+		must(t, l)()
+		_, _, ok = filelock.Holder(path)
+		require.True(t, ok)
+	}
+}
+
+func BenchmarkLock(b *testing.B) {
+	for name, fair := range map[string]bool{"fair": true, "without turnstile": false} {
+		b.Run(name, func(b *testing.B) {
+			l := filelock.New(lockPath(b), fair)
+			b.ReportAllocs()
+			for b.Loop() {
+				unlock, err := l.Lock(context.Background())
+				if err != nil {
+					b.Fatal(err)
+				}
+				unlock()
+			}
+		})
+	}
+}
