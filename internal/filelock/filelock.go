@@ -103,7 +103,7 @@ func (l *Lock) Lock(ctx context.Context) (unlock func() error, err error) {
 	return func() error {
 		var err error
 		once.Do(func() {
-			err = unlock(held)
+			err = letGo(held)
 			<-l.queue
 		})
 		return err
@@ -171,7 +171,7 @@ func (l *Lock) wait(w *waiter, a *attempt) {
 	if w.wanted {
 		w.done <- result{held, err}
 	} else if held != nil {
-		unlock(held)
+		letGo(held)
 	}
 }
 
@@ -202,7 +202,7 @@ func (a *attempt) take(blocking bool) (_ *flock.Flock, err error) {
 	ok := false
 	defer func() {
 		if a.turn != nil && (ok || err != nil) {
-			unlock(a.turn)
+			letGo(a.turn)
 		}
 	}()
 	if err := a.prepare(blocking); err != nil {
@@ -218,13 +218,13 @@ func (a *attempt) take(blocking bool) (_ *flock.Flock, err error) {
 			return nil, err
 		}
 		if ok, err = sign(a.path, a.main); err != nil {
-			unlock(a.main)
+			letGo(a.main)
 			return nil, err
 		}
 		if ok {
 			return a.main, nil
 		}
-		unlock(a.main)
+		letGo(a.main)
 	}
 	return nil, fmt.Errorf("%s: the lock file is being replaced all the time", a.path)
 }
@@ -287,9 +287,9 @@ func lock(f *flock.Flock, blocking bool) (ok bool, err error) {
 	return false, err
 }
 
-// unlock unlocks f. If that fails, the file stays open and locked until it is
+// letGo unlocks f. If that fails, the file stays open and locked until it is
 // garbage: a Flock cannot be closed in another way.
-func unlock(f *flock.Flock) error {
+func letGo(f *flock.Flock) error {
 	for {
 		if err := f.Unlock(); err == nil || !interrupted(err) {
 			return err
