@@ -105,7 +105,7 @@ func randomEntry(rnd *rand.Rand, home, env, client, realm string, named bool) st
 // TestRandomCaches compares Merge and Equal with the reference on caches that
 // no process would write, too.
 func TestRandomCaches(t *testing.T) {
-	rnd, runs := random(t, 5000)
+	rnd, runs := random(t, 3000)
 	changed := 0
 	for range runs {
 		named := rnd.Intn(2) == 0
