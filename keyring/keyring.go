@@ -206,8 +206,8 @@ func locked(what, remedy string) error {
 	return &advice{fmt.Errorf("%w: %s", persistence.ErrKeyringLocked, what), remedy}
 }
 
-// wrap makes err the *persistence.Error of an operation on an item. One that
-// is such an error already gives its cause and remedy to the new one.
+// wrap makes err the *persistence.Error of an operation on an item. The cause
+// and remedy of one that is such an error already are kept.
 func wrap(op, service, user string, err error) error {
 	if err == nil {
 		return nil
@@ -217,11 +217,24 @@ func wrap(op, service, user string, err error) error {
 	var a *advice
 	switch {
 	case errors.As(err, &inner):
-		out.Err, out.Remedy = inner.Err, inner.Remedy
+		out.Remedy = inner.Remedy
 	case errors.As(err, &a):
 		out.Remedy = a.remedy
 	}
+	if inner != nil && err == error(inner) {
+		out.Err = inner.Err
+	}
 	return out
+}
+
+// note adds to an error what it means for the stored value.
+func note(err error, text string) error {
+	if inner, ok := err.(*persistence.Error); ok {
+		out := *inner
+		out.Err = note(inner.Err, text)
+		return &out
+	}
+	return fmt.Errorf("%w (%s)", err, text)
 }
 
 func location(service, user string) string { return service + "/" + user }

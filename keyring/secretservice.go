@@ -368,13 +368,13 @@ func (c *client) unlock(path dbus.ObjectPath) error {
 	return c.answer(prompt)
 }
 
-type item struct {
+type match struct {
 	path     dbus.ObjectPath
 	exact    bool // has our attributes and no other
 	modified uint64
 }
 
-func (c *client) find(service, user string) ([]item, error) {
+func (c *client) find(service, user string) ([]match, error) {
 	collection, err := c.collection()
 	if err != nil {
 		return nil, err
@@ -385,12 +385,12 @@ func (c *client) find(service, user string) ([]item, error) {
 // search returns the items that have our attributes, the one that counts
 // first. More than one there are only if another program wrote some of them,
 // as Python's keyring does, with an attribute of its own besides.
-func (c *client) search(collection dbus.ObjectPath, service, user string) ([]item, error) {
+func (c *client) search(collection dbus.ObjectPath, service, user string) ([]match, error) {
 	var paths []dbus.ObjectPath
 	if err := c.call(collection, collectionIface+".SearchItems", attributes(service, user)).Store(&paths); err != nil {
 		return nil, err
 	}
-	items := make([]item, len(paths))
+	items := make([]match, len(paths))
 	for i, path := range paths {
 		items[i].path = path
 		if len(paths) == 1 {
@@ -406,7 +406,7 @@ func (c *client) search(collection dbus.ObjectPath, service, user string) ([]ite
 		delete(attrs, "xdg:schema") // which services add
 		items[i].exact = len(attrs) == 2
 	}
-	slices.SortStableFunc(items, func(a, b item) int {
+	slices.SortStableFunc(items, func(a, b match) int {
 		if a.exact != b.exact {
 			if a.exact {
 				return -1

@@ -22,17 +22,13 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// TestMain lets the test program also play a program that uses go-keyring,
-// which keeps its first connection for ever and so needs a process for each bus.
-func TestMain(m *testing.M) {
-	if op := os.Getenv("TOKENKEEP_TEST_GOKEYRING"); op != "" {
-		os.Exit(goKeyringProgram(op, os.Args[1:]))
-	}
-	os.Exit(m.Run())
-}
+func init() { programs["gokeyring"] = goKeyringProgram }
 
-func goKeyringProgram(op string, args []string) int {
+// goKeyringProgram is a program that uses go-keyring, which keeps its first
+// connection for ever and so needs a process for each bus.
+func goKeyringProgram(args []string) error {
 	var err error
+	op, args := args[0], args[1:]
 	switch op {
 	case "set":
 		err = gokeyring.Set(args[0], args[1], args[2])
@@ -45,9 +41,8 @@ func goKeyringProgram(op string, args []string) int {
 	}
 	if err != nil {
 		fmt.Print(err)
-		return 1
 	}
-	return 0
+	return err
 }
 
 func runGoKeyring(t *testing.T, bus *secretservice.Bus, op string, args ...string) (output string, ok bool) {
@@ -56,8 +51,8 @@ func runGoKeyring(t *testing.T, bus *secretservice.Bus, op string, args ...strin
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, exe, args...)
-	cmd.Env = append(bus.Env(), "TOKENKEEP_TEST_GOKEYRING="+op)
+	cmd := exec.CommandContext(ctx, exe, append([]string{op}, args...)...)
+	cmd.Env = append(bus.Env(), "TOKENKEEP_TEST_PROGRAM=gokeyring")
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

@@ -1,0 +1,437 @@
+package keyring_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
+	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
+)
+
+// limits are those of the platforms, and the smallest that New takes.
+var limits = map[string]func() *keyringtest.Keyring{
+	"linux":   keyringtest.New,
+	"windows": func() *keyringtest.Keyring { return keyringtest.NewLimited("windows") },
+	"darwin":  func() *keyringtest.Keyring { return keyringtest.NewLimited("darwin") },
+	"least": func() *keyringtest.Keyring {
+		k := keyringtest.New()
+		k.SetLimit(func(string, string) int { return 256 })
+		return k
+	},
+}
+
+func mustNew(t testing.TB, k keyring.Keyring, opts ...keyring.Option) persistence.Persistence {
+	t.Helper()
+	p, err := keyring.New(k, "app", "alice", opts...)
+	require.NoError(t, err)
+	return p
+}
+
+func withLock(t testing.TB) keyring.Option {
+	return keyring.WithLock(persistence.NewFileLock(filepath.Join(t.TempDir(), "cache.lock")))
+}
+
+func TestConformance(t *testing.T) {
+	for _, name := range []string{"linux", "windows"} { // whole, and split
+		newKeyring := limits[name]
+		t.Run(name, func(t *testing.T) {
+			t.Run("plain", func(t *testing.T) {
+				persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
+					k := newKeyring()
+					return func() (persistence.Persistence, error) { return keyring.New(k, "app", "alice") }
+				}, nil)
+			})
+			t.Run("locked", func(t *testing.T) {
+				persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
+					k, path := newKeyring(), filepath.Join(t.TempDir(), "cache.lock")
+					return func() (persistence.Persistence, error) {
+						return keyring.New(k, "app", "alice", keyring.WithLock(persistence.NewFileLock(path)))
+					}
+				}, nil)
+			})
+		})
+	}
+}
+
+// sized returns data whose bytes name it, so that a mix of two shows.
+func sized(n int, mark byte) []byte {
+	data := make([]byte, n)
+	r := rand.New(rand.NewPCG(uint64(mark), uint64(n)))
+	for i := range data {
+		data[i] = byte(r.Uint32())
+	}
+	return data
+}
+
+// itemsOf returns how many items the stored value ought to have.
+func itemsOf(t testing.TB, k *keyringtest.Keyring) int {
+	t.Helper()
+	manifest, ok := k.Items()[keyringtest.Item{Service: "app", User: "alice"}]
+	if !ok {
+		return 0
+	}
+	last := manifest[strings.LastIndex(manifest, " ")+1:]
+	slot, rest, _ := strings.Cut(last, ":")
+	if slot == "inline" {
+		return 1
+	}
+	n, err := strconv.Atoi(rest)
+	require.NoError(t, err)
+	return 1 + n
+}
+
+// crashes saves new over old and crashes at every call of it (every step-th of
+// large ones), before and after the call takes effect. It returns how often
+// what came after was wrong, and at how many crashes it looked.
+func crashes(t testing.TB, k *keyringtest.Keyring, open func(keyring.Keyring) persistence.Persistence, old, new []byte, step int) (bad, tried int) {
+	t.Helper()
+	ctx := context.Background()
+	require.NoError(t, open(k).Save(ctx, old))
+	for n := 1; ; n++ {
+		if n > 20 && n%step != 0 {
+			continue
+		}
+		finished := false
+		for _, applied := range []bool{false, true} {
+			dying := k.Reopen()
+			dying.CrashAt(n, applied)
+			err := open(dying).Save(ctx, new)
+			finished = len(dying.Calls()) < n
+			tried++
+
+			next := k.Reopen()
+			got, loadErr := open(next).Load(ctx)
+			switch {
+			case loadErr != nil, !bytes.Equal(got, old) && !bytes.Equal(got, new), err == nil && !bytes.Equal(got, new):
+				bad++
+			}
+			// The next save collects what is left over.
+			if err := open(next).Save(ctx, old); err != nil || len(next.Items()) != itemsOf(t, next) {
+				bad++
+			}
+		}
+		if finished {
+			return bad, tried
+		}
+	}
+}
+
+func TestCrashAtEveryCall(t *testing.T) {
+	plain := func(k keyring.Keyring) persistence.Persistence {
+		p, err := keyring.New(k, "app", "alice")
+		if err != nil {
+			panic(err)
+		}
+		return p
+	}
+	sizes := []int{1, 1000, 2500, 10_000, 100_000, 1 << 20}
+	for name, newKeyring := range limits {
+		t.Run(name, func(t *testing.T) {
+			tried := 0
+			for _, size := range sizes {
+				for _, before := range []int{0, 5000} {
+					step := 1
+					if size > 10_000 {
+						step = size / 3000
+					}
+					if name == "least" && size > 100_000 {
+						continue // 6,000 items; windows and darwin show it
+					}
+					bad, n := crashes(t, newKeyring(), plain, sized(before, 'o'), sized(size, 'n'), step)
+					require.Zero(t, bad, "%d bytes over %d", size, before)
+					tried += n
+				}
+			}
+			t.Logf("%d crashes, all of them left the old value or the new one, and no item too many after the next save", tried)
+		})
+	}
+	t.Run("control: parts in place", func(t *testing.T) {
+		bad, _ := crashes(t, keyringtest.NewLimited("windows"), func(k keyring.Keyring) persistence.Persistence { return inPlace{k} },
+			sized(5000, 'o'), sized(10_000, 'n'), 1)
+		require.NotZero(t, bad)
+	})
+}
+
+// inPlace is how not to do it: parts overwrite those of the value before.
+type inPlace struct{ k keyring.Keyring }
+
+func (p inPlace) Save(ctx context.Context, data []byte) error {
+	n := 0
+	for rest := string(data); rest != ""; n++ {
+		size := min(1000, len(rest))
+		if err := p.k.Set(ctx, "app", fmt.Sprint("alice", n), rest[:size]); err != nil {
+			return err
+		}
+		rest = rest[size:]
+	}
+	return p.k.Set(ctx, "app", "alice", "naive inline:"+strconv.Itoa(n))
+}
+
+func (p inPlace) Load(ctx context.Context) ([]byte, error) {
+	manifest, err := p.k.Get(ctx, "app", "alice")
+	if err != nil {
+		return nil, err
+	}
+	n, _ := strconv.Atoi(strings.TrimPrefix(manifest, "naive inline:"))
+	var b strings.Builder
+	for i := range n {
+		part, err := p.k.Get(ctx, "app", fmt.Sprint("alice", i))
+		if err != nil {
+			return nil, err
+		}
+		b.WriteString(part)
+	}
+	return []byte(b.String()), nil
+}
+
+func (p inPlace) Delete(ctx context.Context) error { return p.k.Delete(ctx, "app", "alice") }
+
+// A delete that crashes leaves the value or nothing, and the next one, or a
+// save, the rest.
+func TestCrashInDelete(t *testing.T) {
+	ctx := t.Context()
+	for n := 1; ; n++ {
+		k := keyringtest.NewLimited("windows")
+		require.NoError(t, mustNew(t, k).Save(ctx, sized(9000, 'x')))
+		dying := k.Reopen()
+		dying.CrashAt(n, n%2 == 0)
+		err := mustNew(t, dying).Delete(ctx)
+		got, loadErr := mustNew(t, k).Load(ctx)
+		if loadErr == nil {
+			require.Equal(t, sized(9000, 'x'), got)
+		} else {
+			require.ErrorIs(t, loadErr, persistence.ErrNotFound)
+		}
+		require.NoError(t, mustNew(t, k).Delete(ctx))
+		require.Empty(t, k.Items())
+		if err == nil {
+			return
+		}
+		require.ErrorIs(t, err, keyringtest.ErrCrashed)
+	}
+}
+
+// readers counts how often readers of a value that changes all the time get
+// something that nobody saved.
+func readers(t *testing.T, p persistence.Persistence) (torn int) {
+	ctx := t.Context()
+	values := [][]byte{sized(9000, 'a'), sized(10, 'b'), sized(30_000, 'c'), sized(9100, 'd')}
+	require.NoError(t, p.Save(ctx, values[0]))
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				got, err := p.Load(ctx)
+				ok := false
+				for _, v := range values {
+					ok = ok || bytes.Equal(got, v)
+				}
+				if err != nil || !ok {
+					mu.Lock()
+					torn++
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for i := range 300 {
+		if err := p.Save(ctx, values[i%len(values)]); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	wg.Wait()
+	return torn
+}
+
+func TestReadersSeeWholeValues(t *testing.T) {
+	require.Zero(t, readers(t, mustNew(t, keyringtest.NewLimited("windows"))))
+	require.Zero(t, readers(t, mustNew(t, keyringtest.NewLimited("windows"), withLock(t))))
+	require.NotZero(t, readers(t, inPlace{keyringtest.NewLimited("windows")}), "the control")
+}
+
+func TestDamagedItems(t *testing.T) {
+	ctx := t.Context()
+	const secret = "planted-secret"
+	data := bytes.Repeat([]byte(secret), 1000)
+	for _, size := range []int{1, 300} { // inline, and split
+		k := keyringtest.NewLimited("windows")
+		require.NoError(t, mustNew(t, k).Save(ctx, data[:size*len(secret)]))
+		k.SetLimit(nil)
+		for item, text := range k.Items() {
+			for _, damaged := range []string{"", text[:len(text)-1], text + "A", "x" + text, flip(text, len(text)/2), flip(text, len(text)-2), flip(text, 25), flip(text, 50), secret} {
+				require.NoError(t, k.Set(ctx, item.Service, item.User, damaged))
+				p := mustNew(t, k, withLock(t)).(persistence.Versioned)
+				got, rev, err := p.LoadRevision(ctx)
+				require.ErrorIs(t, err, persistence.ErrCorrupt, "%q for %q", damaged, text)
+				require.Nil(t, got)
+				require.NotContains(t, err.Error(), secret)
+				// It can be replaced on condition that it still is that.
+				require.NotEmpty(t, rev)
+				same, err := p.Revision(ctx)
+				require.NoError(t, err)
+				require.Equal(t, rev, same)
+				_, err = p.SaveIf(ctx, nil, "another")
+				require.ErrorIs(t, err, persistence.ErrConflict)
+			}
+			require.NoError(t, k.Set(ctx, item.Service, item.User, text))
+		}
+		// What is damaged does not stop the next save.
+		require.NoError(t, k.Set(ctx, "app", "alice", "not ours"))
+		require.NoError(t, mustNew(t, k).Save(ctx, data))
+		got, err := mustNew(t, k).Load(ctx)
+		require.NoError(t, err)
+		require.Equal(t, data, got)
+	}
+}
+
+func flip(s string, i int) string {
+	b := []byte(s)
+	if b[i] == 'A' {
+		b[i] = 'B'
+	} else {
+		b[i] = 'A'
+	}
+	return string(b)
+}
+
+func TestNewerVersionIsLeftAlone(t *testing.T) {
+	ctx := t.Context()
+	k := keyringtest.New()
+	const newer = "tokenkeep-keyring/2 something else"
+	require.NoError(t, k.Set(ctx, "app", "alice", newer))
+	p := mustNew(t, k, withLock(t)).(persistence.Versioned)
+	_, err := p.Load(ctx)
+	require.ErrorIs(t, err, persistence.ErrUnsupportedVersion)
+	_, err = p.Revision(ctx)
+	require.ErrorIs(t, err, persistence.ErrUnsupportedVersion)
+	require.ErrorIs(t, p.Save(ctx, []byte("x")), persistence.ErrUnsupportedVersion)
+	require.ErrorIs(t, p.Delete(ctx), persistence.ErrUnsupportedVersion)
+	require.Equal(t, newer, k.Items()[keyringtest.Item{Service: "app", User: "alice"}])
+}
+
+// An unchanged value costs no call of the keyring.
+func TestRevisionWithoutTheKeyring(t *testing.T) {
+	ctx := t.Context()
+	k := keyringtest.New()
+	p := mustNew(t, k, withLock(t)).(persistence.Versioned)
+	rev, err := p.SaveIf(ctx, []byte("one"), "")
+	require.NoError(t, err)
+	before := len(k.Calls())
+	k.SetLocked(true)
+	for range 10 {
+		got, err := p.Revision(ctx)
+		require.NoError(t, err)
+		require.Equal(t, rev, got)
+	}
+	require.Len(t, k.Calls(), before)
+}
+
+// After a crash in a save or a delete the revision is that of what is stored,
+// and a value that was loaded before is never taken for current when it is not.
+func TestRevisionAfterACrash(t *testing.T) {
+	ctx := t.Context()
+	for _, op := range []string{"save", "delete"} {
+		for n := 1; ; n++ {
+			lock := withLock(t)
+			k := keyringtest.NewLimited("windows")
+			rev, err := mustNew(t, k, lock).(persistence.Versioned).SaveIf(ctx, sized(5000, 'o'), "")
+			require.NoError(t, err)
+			dying := k.Reopen()
+			dying.CrashAt(n, n%2 == 0)
+			p := mustNew(t, dying, lock).(persistence.Versioned)
+			if op == "save" {
+				_, err = p.SaveIf(ctx, sized(9000, 'n'), rev)
+			} else {
+				err = p.DeleteIf(ctx, rev)
+			}
+			next := mustNew(t, k, lock).(persistence.Versioned)
+			now, nowErr := next.Revision(ctx)
+			require.NoError(t, nowErr)
+			data, loaded, loadErr := next.LoadRevision(ctx)
+			require.Equal(t, loaded, now)
+			if now == rev {
+				require.Equal(t, sized(5000, 'o'), data)
+			} else if now != "" {
+				require.Equal(t, sized(9000, 'n'), data)
+			} else {
+				require.ErrorIs(t, loadErr, persistence.ErrNotFound)
+			}
+			if err == nil {
+				break
+			}
+		}
+	}
+}
+
+func TestFailedSaveSaysWhatIsStored(t *testing.T) {
+	ctx := t.Context()
+	k := keyringtest.NewLimited("windows")
+	p := mustNew(t, k)
+	require.NoError(t, p.Save(ctx, []byte("old")))
+	boom := errors.New("boom")
+	for n, says := range map[int]string{2: "the value before is still stored", 5: "the value before is still stored"} {
+		k.FailAt(n, boom)
+		err := p.Save(ctx, sized(5000, 'n'))
+		require.ErrorIs(t, err, boom)
+		require.ErrorContains(t, err, says)
+		got, err := p.Load(ctx)
+		require.NoError(t, err)
+		require.Equal(t, []byte("old"), got)
+	}
+	// A call that was carried out though it was said to have failed.
+	dying := k.Reopen()
+	dying.CrashAt(2, true)
+	err := mustNew(t, dying).Save(ctx, []byte("new"))
+	require.ErrorContains(t, err, "is not known")
+
+	k.SetLocked(true)
+	require.ErrorIs(t, p.Save(ctx, []byte("x")), persistence.ErrKeyringLocked)
+	k.SetLocked(false)
+	k.SetAbsent(true)
+	require.ErrorIs(t, p.Save(ctx, []byte("x")), persistence.ErrUnavailable)
+	k.SetAbsent(false)
+	k.SetFull(true)
+	require.ErrorIs(t, p.Save(ctx, []byte("x")), keyringtest.ErrFull)
+}
+
+func TestNewRefuses(t *testing.T) {
+	k := keyringtest.New()
+	for name, try := range map[string]func() (persistence.Persistence, error){
+		"no keyring":        func() (persistence.Persistence, error) { return keyring.New(nil, "app", "alice") },
+		"no service":        func() (persistence.Persistence, error) { return keyring.New(k, "", "alice") },
+		"no user":           func() (persistence.Persistence, error) { return keyring.New(k, "app", "") },
+		"control character": func() (persistence.Persistence, error) { return keyring.New(k, "app", "a\nquit") },
+		"not UTF-8":         func() (persistence.Persistence, error) { return keyring.New(k, "app\xff", "a") },
+		"too long":          func() (persistence.Persistence, error) { return keyring.New(k, strings.Repeat("x", 600), "a") },
+		"tiny limit": func() (persistence.Persistence, error) {
+			return keyring.New(k, "app", "alice", keyring.WithItemLimit(100))
+		},
+	} {
+		_, err := try()
+		var e *persistence.Error
+		require.ErrorAs(t, err, &e, name)
+	}
+	_, versioned := mustNew(t, k).(persistence.Versioned)
+	require.False(t, versioned, "without a lock it must not claim that SaveIf is safe")
+	require.Equal(t, persistence.Description{Backend: "keyring", Location: "app/alice", Encrypted: true}, persistence.Describe(mustNew(t, k)))
+}

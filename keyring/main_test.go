@@ -1,0 +1,22 @@
+package keyring
+
+import (
+	"fmt"
+	"os"
+	"testing"
+)
+
+// programs are what the test program can be besides: other processes, chosen by
+// an environment variable.
+var programs = map[string]func(args []string) error{}
+
+func TestMain(m *testing.M) {
+	if program := programs[os.Getenv("TOKENKEEP_TEST_PROGRAM")]; program != nil {
+		if err := program(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
