@@ -59,6 +59,10 @@ type Store struct {
 	codec Codec
 	o     Options
 	last  atomic.Pointer[sight] // nil: nothing was seen, or nothing is there
+
+	// For tests, which set another grace, or make stamps coarser.
+	grace time.Duration
+	stamp func(securefile.Stamp) securefile.Stamp
 }
 
 // sight is what was seen of the file when its head was read last.
@@ -69,7 +73,7 @@ type sight struct {
 	read  time.Duration // when the head was read
 }
 
-func (s *sight) trusted(now time.Duration) bool {
+func (s *sight) trusted(grace, now time.Duration) bool {
 	return s.read-s.first >= grace && now-s.read < trustFor
 }
 
@@ -84,7 +88,7 @@ func New(path string, codec Codec, o Options) (*Store, error) {
 	if o.Clock == nil {
 		o.Clock = func() time.Duration { return time.Since(started) }
 	}
-	s := &Store{path: path, codec: codec, o: o}
+	s := &Store{path: path, codec: codec, o: o, grace: grace}
 	resolved, err := securefile.Resolve(path)
 	if err != nil {
 		return nil, s.wrap("open", err)
@@ -119,10 +123,8 @@ func (s *Store) Revision(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", s.wrap("revision", err)
 	}
-	stamp, err := securefile.Stat(s.path)
-	if err == nil {
-		last := s.last.Load()
-		if last != nil && last.stamp == stamp && last.trusted(s.o.Clock()) {
+	if last := s.last.Load(); last != nil && last.trusted(s.grace, s.o.Clock()) {
+		if stamp, err := securefile.Stat(s.path); err == nil && last.stamp == s.seen(stamp) {
 			return last.rev, nil
 		}
 	}
@@ -173,6 +175,7 @@ func badRevision(file []byte) string {
 // saw remembers a revision that was read from the file with that stamp, at a
 // time not before now.
 func (s *Store) saw(stamp securefile.Stamp, rev string, now time.Duration) {
+	stamp = s.seen(stamp)
 	next := &sight{stamp: stamp, rev: rev, read: now}
 	if last := s.last.Load(); last != nil && last.stamp == stamp {
 		next.first = last.first
@@ -180,6 +183,13 @@ func (s *Store) saw(stamp securefile.Stamp, rev string, now time.Duration) {
 		next.first = s.o.Clock()
 	}
 	s.last.Store(next)
+}
+
+func (s *Store) seen(stamp securefile.Stamp) securefile.Stamp {
+	if s.stamp != nil {
+		return s.stamp(stamp)
+	}
+	return stamp
 }
 
 // Load implements [persistence.Persistence].
@@ -299,7 +309,7 @@ func (s *Store) write(ctx context.Context, data, head []byte, encode encoder) (r
 		return "", err
 	}
 	now := s.o.Clock()
-	s.last.Store(&sight{stamp: stamp, rev: rev, first: now, read: now})
+	s.last.Store(&sight{stamp: s.seen(stamp), rev: rev, first: now, read: now})
 	return rev, nil
 }
 
