@@ -108,12 +108,14 @@ func (s *Store) FileLock() *persistence.FileLock { return s.o.Lock }
 
 // Lock implements [persistence.Locker].
 func (s *Store) Lock(ctx context.Context) (unlock func() error, err error) {
-	return s.o.Lock.Lock(ctx)
+	unlock, err = s.o.Lock.Lock(ctx)
+	return unlock, s.wrapLock("lock", err)
 }
 
 // LockName implements [persistence.NamedLocker].
 func (s *Store) LockName(ctx context.Context, name string) (unlock func() error, err error) {
-	return s.o.Lock.LockName(ctx, name)
+	unlock, err = s.o.Lock.LockName(ctx, name)
+	return unlock, s.wrapLock("lock", err)
 }
 
 // Revision implements [persistence.Versioned]. While nothing changes it costs
@@ -392,8 +394,7 @@ func (s *Store) SetAside(ctx context.Context, rev string) (newPath string, err e
 	return newPath, nil
 }
 
-// underLock runs fn with the lock held and wraps its error. The lock's errors
-// are complete.
+// underLock runs fn with the lock held and wraps its error.
 func (s *Store) underLock(ctx context.Context, op string, fn func() error) error {
 	var fnErr error
 	err := s.o.Lock.Hold(ctx, func() error {
@@ -403,7 +404,17 @@ func (s *Store) underLock(ctx context.Context, op string, fn func() error) error
 	if fnErr != nil {
 		return s.wrap(op, fnErr)
 	}
-	return err
+	return s.wrapLock(op, err)
+}
+
+// wrapLock makes an error of the lock one of the store, as it is the store that
+// could not be used.
+func (s *Store) wrapLock(op string, err error) error {
+	e, ok := err.(*persistence.Error)
+	if !ok {
+		return err
+	}
+	return s.wrap(op, &persistence.Error{Err: fmt.Errorf("%s %s: %w", e.Backend, e.Location, e.Err), Remedy: e.Remedy})
 }
 
 // wrap makes err a complete *persistence.Error.

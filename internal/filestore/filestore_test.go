@@ -266,8 +266,14 @@ func TestWritesUnderTheLock(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	var e *persistence.Error
 	require.ErrorAs(t, err, &e)
-	require.Equal(t, path+".lock", e.Location)
-	require.Contains(t, err.Error(), strconv.Itoa(os.Getpid()))
+	complete(t, err, "save", path)
+	require.Contains(t, err.Error(), path+".lock")
+	require.NotEmpty(t, e.Remedy)
+	_, err = other.Lock(ctx)
+	complete(t, err, "lock", path)
+	_, err = other.LockName(ctx, "name")
+	complete(t, err, "lock", path)
+	require.Contains(t, e.Error(), strconv.Itoa(os.Getpid()))
 	require.NoError(t, unlock())
 	require.NoError(t, other.Save(t.Context(), []byte("other")))
 }
