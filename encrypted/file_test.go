@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -56,16 +57,34 @@ func TestTheKeyIsAskedForOnceByConcurrentCalls(t *testing.T) {
 	r, path := newRing(), tempPath(t)
 	require.NoError(t, newFile(t, path, r).Save(ctx, []byte("one")))
 	r.takeCalls()
-	f := newFile(t, path, r)
-	var group sync.WaitGroup
-	for range 20 {
-		group.Go(func() {
-			_, err := f.Load(ctx)
-			require.NoError(t, err)
-		})
-	}
-	group.Wait()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		r.before = func(string) error { <-release; return nil }
+		f := newFile(t, path, r)
+		var group sync.WaitGroup
+		for range 20 {
+			group.Go(func() {
+				_, err := f.Load(ctx)
+				require.NoError(t, err)
+			})
+		}
+		synctest.Wait() // one is asking, the others wait for it
+		close(release)
+		group.Wait()
+	})
 	require.Len(t, r.takeCalls(), 1)
+}
+
+// A file that is cut short is refused before anybody is asked for a key.
+func TestNobodyIsAskedForTheKeyOfADamagedFile(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	require.NoError(t, newFile(t, path, r).Save(ctx, []byte("one")))
+	file := readFile(t, path)
+	r.before = func(call string) error { t.Error(call); return nil }
+	for n := range len(file) - len("one") {
+		_, err := (*codec)(newFile(t, path, r)).Decode(ctx, bytes.Clone(file[:n]))
+		require.Equal(t, "corrupt", classOf(err), "cut to %d", n)
+	}
 }
 
 func TestProveMakesTheKeyThatTheFirstSaveUses(t *testing.T) {
