@@ -94,15 +94,19 @@ func (f *File) sweep(ctx context.Context, others ...KeySource) {
 	}
 }
 
-// deleteKey tells whether the key is gone.
-func deleteKey(ctx context.Context, name string, sources []KeySource) bool {
+// deleteKey tells whether the key is gone: from every source whose word is its
+// own, and there is one.
+func deleteKey(ctx context.Context, name string, sources []KeySource) (gone bool) {
 	word, id, _ := strings.Cut(name, "/")
 	for _, s := range sources {
-		if d, ok := s.(KeyDeleter); ok && s.Source() == word && d.DeleteKey(ctx, id) == nil {
-			return true
+		if d, ok := s.(KeyDeleter); ok && s.Source() == word {
+			if d.DeleteKey(ctx, id) != nil {
+				return false
+			}
+			gone = true
 		}
 	}
-	return false
+	return gone
 }
 
 // noteKeys notes the keys that the header names, as they are about to lose it,
@@ -114,14 +118,15 @@ func (f *File) noteKeys(ctx context.Context) (rev string, err error) {
 			return nil
 		}
 		rev = h.revision()
-		if _, stores := f.keySource().(KeyDeleter); !stores {
-			return nil
+		var names []string
+		if _, stores := f.keySource().(KeyDeleter); stores {
+			names = append(names, h.keyName())
 		}
-		f.setUntidy(true)
-		for _, name := range []string{h.keyName(), h.previous} {
-			if name == "" {
-				continue
-			}
+		if h.previous != "" { // of another source perhaps, for which it stays noted
+			names = append(names, h.previous)
+		}
+		for _, name := range names {
+			f.setUntidy(true)
 			if err := f.note(name); err != nil {
 				return err
 			}

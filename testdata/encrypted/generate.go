@@ -422,7 +422,9 @@ func Generate() map[string][]byte {
 	corrupt("header-changed", "a parameter was added to the key line, with a sum that is right: the additional data tells", func(d *draft) {
 		before := headerOf(sound())
 		d.edit = func(h string) string { return resum(strings.Replace(h, id, id+" previous=keyring/"+otherID, 1)) }
-		d.seal = func(aead cipher.AEAD, nonce, data, _ []byte) []byte { return aead.Seal(nil, nonce, data, []byte(before)) }
+		d.seal = func(aead cipher.AEAD, nonce, data, _ []byte) []byte {
+			return aead.Seal(nil, nonce, data, []byte(before))
+		}
 	})
 	corrupt("nonce-zero", "the nonce is derived, not zero", func(d *draft) {
 		d.seal = func(aead cipher.AEAD, _, data, header []byte) []byte {
