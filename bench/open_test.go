@@ -210,8 +210,9 @@ func openChild(o order) (func() (any, error), error) {
 		if err != nil {
 			return nil, err
 		}
+		at := time.Now()
 		data, err := c.Load(ctx)
-		return opened{time.Now(), string(data)}, err
+		return opened{at, string(data)}, err
 	}, nil
 }
 
