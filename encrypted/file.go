@@ -61,14 +61,14 @@ type File struct {
 // masterKey has its key behind a function, so that a File that is printed by
 // mistake shows an address, whatever the verb.
 type masterKey struct {
-	ref string
-	key func() []byte // nil if there is none
+	source, ref string
+	key         func() []byte // nil if there is none
 }
 
 // remember copies the key.
-func remember(ref string, key []byte) masterKey {
+func remember(source, ref string, key []byte) masterKey {
 	key = bytes.Clone(key)
-	return masterKey{ref, func() []byte { return key }}
+	return masterKey{source, ref, func() []byte { return key }}
 }
 
 var (
@@ -309,7 +309,7 @@ func (f *File) rotate(ctx context.Context, to KeySource) error {
 		if made, err = f.makeKey(ctx, to, old); err != nil {
 			return nil, "", err
 		}
-		h := &header{source: to.Source(), ref: made.ref, previous: old.keyName()}
+		h := &header{source: made.source, ref: made.ref, previous: old.keyName()}
 		if h.keyName() == old.keyName() {
 			return nil, "", fault("Give a source that has another key.", "the key is the one that the file has already")
 		}
@@ -397,7 +397,7 @@ func (c *codec) Encode(ctx context.Context, data, head []byte) ([][]byte, string
 		f.mu.Lock()
 		f.known = made
 		f.mu.Unlock()
-		return f.encode(&header{source: f.keySource().Source(), ref: made.ref}, made.key(), data)
+		return f.encode(&header{source: made.source, ref: made.ref}, made.key(), data)
 	}
 	old, _, err := parseHead(head)
 	if err != nil {
@@ -458,7 +458,7 @@ func (f *File) unlock(ctx context.Context, h *header) ([]byte, *derived, error) 
 		return nil, nil, fault("Try again with the key or the passphrase, and the cache's name, that the file was written with.",
 			"%w: the header was written with another key or for a cache of another name", persistence.ErrWrongKey)
 	}
-	k := remember(h.ref, key)
+	k := remember(h.source, h.ref, key)
 	f.mu.Lock()
 	f.known = k
 	f.mu.Unlock()
@@ -470,7 +470,7 @@ func (f *File) knownKey(h *header) ([]byte, *derived) {
 	f.mu.Lock()
 	k := f.known
 	f.mu.Unlock()
-	if k.key == nil || k.ref != h.ref {
+	if k.key == nil || k.source != h.source || k.ref != h.ref {
 		return nil, nil
 	}
 	d, err := derive(k.key(), &h.salt, f.name)
@@ -522,7 +522,7 @@ func (f *File) makeKey(ctx context.Context, source KeySource, h *header) (master
 	if !ok || previous != "" || len(key) != keySize {
 		return masterKey{}, fmt.Errorf("the key source %q made a key or a reference of the wrong form", source.Source())
 	}
-	made := remember(own, key)
+	made := remember(source.Source(), own, key)
 	if stores {
 		stored, err := source.Key(ctx, own)
 		if err != nil {
