@@ -34,14 +34,6 @@ type calls interface {
 	Delete(service, user string) error
 }
 
-type goKeyring struct{}
-
-func (goKeyring) Get(service, user string) (string, error) { return gokeyring.Get(service, user) }
-func (goKeyring) Set(service, user, secret string) error {
-	return gokeyring.Set(service, user, secret)
-}
-func (goKeyring) Delete(service, user string) error { return gokeyring.Delete(service, user) }
-
 func (n *native) Get(ctx context.Context, service, user string) (string, error) {
 	return n.bounded(ctx, service, user, func() (string, error) { return n.calls.Get(service, user) })
 }

@@ -464,6 +464,37 @@ func TestSecretServiceRealPromptUnanswered(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// The Persistence and the keys on a real keyring.
+func TestSecretServiceAsBackend(t *testing.T) {
+	bus, daemon := unlockedKeyring(t)
+	ctx := t.Context()
+	data := []byte(strings.Repeat("tokens\x00\xff", 10_000))
+	lock := persistence.NewFileLock(filepath.Join(t.TempDir(), "cache.lock"))
+	for _, opts := range [][]Option{nil, {WithItemLimit(2560)}, {WithLock(lock)}} {
+		p, err := New(System(), "app", "alice", opts...)
+		require.NoError(t, err)
+		_, err = p.Load(ctx)
+		require.ErrorIs(t, err, persistence.ErrNotFound)
+		require.NoError(t, p.Save(ctx, data))
+		got, err := p.Load(ctx)
+		require.NoError(t, err)
+		require.True(t, string(data) == string(got))
+		require.NoError(t, p.Delete(ctx))
+		require.Empty(t, bus.Items(t))
+	}
+	keys := NewKeySource(System(), "app")
+	ref, key, err := keys.NewKey(ctx, "id")
+	require.NoError(t, err)
+	require.Equal(t, "Password for 'tokenkeep key id' on 'app'", bus.Items(t)[0].Label)
+	got, err := keys.Key(ctx, ref)
+	require.NoError(t, err)
+	require.Equal(t, key, got)
+	daemon.Lock(t)
+	_, err = keys.Key(ctx, ref)
+	require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+	require.NotErrorIs(t, err, persistence.ErrKeyMissing)
+}
+
 func TestBusAddresses(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("XDG_RUNTIME_DIR", dir)

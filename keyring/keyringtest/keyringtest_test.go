@@ -1,0 +1,136 @@
+package keyringtest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+func TestKeyring(t *testing.T) {
+	for name, newKeyring := range map[string]func(t *testing.T) *keyringtest.Keyring{
+		"memory": func(*testing.T) *keyringtest.Keyring { return keyringtest.New() },
+		"folder": func(t *testing.T) *keyringtest.Keyring { return keyringtest.NewDir(t.TempDir()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			k := newKeyring(t)
+			_, err := k.Get(ctx, "s", "u")
+			require.ErrorIs(t, err, persistence.ErrNotFound)
+			require.ErrorIs(t, k.Delete(ctx, "s", "u"), persistence.ErrNotFound)
+			for _, secret := range []string{"one", "", "\x00\xff not UTF-8"} {
+				require.NoError(t, k.Set(ctx, "s", "u", secret))
+				got, err := k.Reopen().Get(ctx, "s", "u")
+				require.NoError(t, err)
+				require.Equal(t, secret, got)
+			}
+			require.NoError(t, k.Set(ctx, "s", "v", "other"))
+			require.NoError(t, k.Delete(ctx, "s", "u"))
+			require.Equal(t, map[keyringtest.Item]string{{Service: "s", User: "v"}: "other"}, k.Items())
+
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					user := fmt.Sprint(i)
+					for range 20 {
+						k.Set(ctx, "s", user, user)
+						if got, err := k.Get(ctx, "s", user); err != nil || got != user {
+							t.Errorf("got %q, %v", got, err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+func TestFaults(t *testing.T) {
+	ctx := t.Context()
+	const secret = "planted-secret"
+	all := func(k *keyringtest.Keyring) []error {
+		_, get := k.Get(ctx, "s", "u")
+		errs := []error{get, k.Set(ctx, "s", "u", secret), k.Delete(ctx, "s", "u")}
+		for _, err := range errs {
+			if err != nil {
+				require.NotContains(t, err.Error(), secret)
+			}
+		}
+		return errs
+	}
+	for _, err := range all(keyringtest.NewLocked()) {
+		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+	}
+	for _, err := range all(keyringtest.NewAbsent()) {
+		require.ErrorIs(t, err, persistence.ErrUnavailable)
+	}
+	k := keyringtest.New()
+	k.SetFull(true)
+	require.ErrorIs(t, k.Set(ctx, "s", "u", secret), keyringtest.ErrFull)
+
+	k = keyringtest.NewLimited("windows")
+	require.NoError(t, k.Set(ctx, "s", "u", strings.Repeat("x", 2560)))
+	require.ErrorIs(t, k.Set(ctx, "s", "u", strings.Repeat("y", 2561)), persistence.ErrTooLarge)
+	require.Equal(t, strings.Repeat("x", 2560), k.Items()[keyringtest.Item{Service: "s", User: "u"}])
+
+	boom := errors.New("boom")
+	k = keyringtest.New()
+	k.FailAt(2, boom)
+	errs := all(k)
+	require.ErrorIs(t, errs[0], persistence.ErrNotFound)
+	require.ErrorIs(t, errs[1], boom)
+	require.ErrorIs(t, errs[2], persistence.ErrNotFound, "what failed did nothing")
+	require.Equal(t, []keyringtest.Call{
+		{Op: "get", Item: keyringtest.Item{Service: "s", User: "u"}},
+		{Op: "set", Item: keyringtest.Item{Service: "s", User: "u"}},
+		{Op: "delete", Item: keyringtest.Item{Service: "s", User: "u"}},
+	}, k.Calls())
+
+	for _, applied := range []bool{false, true} {
+		k = keyringtest.New()
+		k.CrashAt(2, applied)
+		errs = all(k)
+		require.ErrorIs(t, errs[0], persistence.ErrNotFound)
+		require.ErrorIs(t, errs[1], keyringtest.ErrCrashed)
+		require.ErrorIs(t, errs[2], keyringtest.ErrCrashed)
+		_, err := k.Reopen().Get(ctx, "s", "u")
+		require.Equal(t, applied, err == nil)
+	}
+}
+
+func TestPause(t *testing.T) {
+	k := keyringtest.New()
+	resume := k.Pause()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, k.Set(ctx, "s", "u", "x"), context.Canceled)
+	done := make(chan error)
+	go func() { done <- k.Set(t.Context(), "s", "u", "y") }()
+	for len(k.Calls()) < 2 {
+		runtime.Gosched()
+	}
+	require.Empty(t, k.Items())
+	resume()
+	resume() // again is fine
+	require.NoError(t, <-done)
+	require.NoError(t, k.Set(t.Context(), "s", "u", "z"))
+}
+
+func Example() {
+	k := keyringtest.NewLocked()
+	_, err := k.Get(context.Background(), "contoso-cli", "tokens")
+	fmt.Println(errors.Is(err, persistence.ErrKeyringLocked))
+	k.SetLocked(false)
+	fmt.Println(k.Set(context.Background(), "contoso-cli", "tokens", "{}"), len(k.Calls()))
+	// Output:
+	// true
+	// <nil> 2
+}
