@@ -16,6 +16,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/merge"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -269,6 +270,10 @@ func (s *store) tradeUp(ctx context.Context, to *encrypted.File) error {
 	if err != nil {
 		return err
 	}
+	if torn(data) {
+		kept, err := from.SetAside(ctx, rev)
+		return s.setAsideDone(s.plaintext, kept, err, "the file is damaged")
+	}
 	there, err := to.Revision(ctx)
 	if err != nil {
 		return err
@@ -295,20 +300,24 @@ func (s *store) setAside(ctx context.Context, file *encrypted.File) error {
 		return err
 	}
 	to, moveErr := file.SetAside(ctx, rev)
-	if errors.Is(moveErr, persistence.ErrConflict) || errors.Is(moveErr, persistence.ErrNotFound) {
+	return s.setAsideDone(s.encrypted, to, moveErr, cause(err).Error())
+}
+
+// setAsideDone warns that path was renamed to the name to, unless err says that
+// it was not.
+func (s *store) setAsideDone(path, to string, err error, reason string) error {
+	if errors.Is(err, persistence.ErrConflict) || errors.Is(err, persistence.ErrNotFound) {
 		return nil // another process was faster
 	}
-	if moveErr != nil {
-		return moveErr
+	if err == nil {
+		s.warn(fallback.Warning{
+			Location: path,
+			Message:  "the stored tokens can no longer be read, so you will have to sign in again",
+			Reason:   reason,
+			Remedy:   "The file was kept as " + to + "; it can be removed.",
+		})
 	}
-	s.warn(fallback.Warning{
-		Backend:  "encrypted",
-		Location: s.encrypted,
-		Message:  "the stored tokens can no longer be read, so you will have to sign in again",
-		Reason:   cause(err).Error(),
-		Remedy:   "The file was kept as " + to + "; it can be removed.",
-	})
-	return nil
+	return err
 }
 
 func (s *store) use(b backend) { s.current.Store(&b) }
@@ -362,13 +371,35 @@ func (s *store) LoadRevision(ctx context.Context) ([]byte, string, error) {
 		return nil, "", err
 	}
 	data, rev, err := b.LoadRevision(ctx)
-	if file, ok := b.(*encrypted.File); ok && useless(err) {
-		if err := s.setAside(ctx, file); err != nil {
-			return nil, "", err
+	switch file := b.(type) {
+	case *encrypted.File:
+		if useless(err) {
+			if err := s.setAside(ctx, file); err != nil {
+				return nil, "", err
+			}
+			return b.LoadRevision(ctx)
 		}
-		return b.LoadRevision(ctx)
+	case *fallback.InsecurePlaintextFile:
+		if err == nil && torn(data) {
+			to, err := file.SetAside(ctx, rev)
+			if err := s.setAsideDone(s.plaintext, to, err, "the file is damaged"); err != nil {
+				return nil, "", err
+			}
+			return b.LoadRevision(ctx)
+		}
 	}
 	return data, rev, err
+}
+
+// torn says that data is a JSON object that breaks off or is broken. Nothing
+// guards a plaintext file, and other programs may have written it.
+func torn(data []byte) bool {
+	data = bytes.TrimLeft(data, " \t\r\n")
+	if len(data) == 0 || data[0] != '{' {
+		return false // empty, or of another format altogether
+	}
+	_, err := merge.Accounts(data)
+	return err != nil
 }
 
 // Save implements persistence.Persistence.

@@ -141,6 +141,12 @@ func (f *InsecurePlaintextFile) LockName(ctx context.Context, name string) (unlo
 	return f.store.LockName(ctx, name)
 }
 
+// SetAside renames the file, if its revision still is rev, to a name beside it
+// that it returns: for a file whose content is of no more use.
+func (f *InsecurePlaintextFile) SetAside(ctx context.Context, rev string) (newPath string, err error) {
+	return f.store.SetAside(ctx, rev)
+}
+
 // Describe implements [persistence.Describer].
 func (f *InsecurePlaintextFile) Describe() persistence.Description {
 	return persistence.Description{Backend: plaintext, Location: f.store.Path()}
