@@ -95,7 +95,7 @@ func itemsOf(t testing.TB, k *keyringtest.Keyring) int {
 
 // crashes saves new over old and crashes at every call of it, before and after
 // the call takes effect; where there are very many calls, at the first and last
-// ones, at those around the switch, and at every 50th. It returns how often what
+// ones, at those around the switch, and at every 100th. It returns how often what
 // came after was wrong, and at how many crashes it looked.
 func crashes(t testing.TB, k *keyringtest.Keyring, open func(keyring.Keyring) persistence.Persistence, old, new []byte) (bad, tried int) {
 	t.Helper()
@@ -110,7 +110,7 @@ func crashes(t testing.TB, k *keyringtest.Keyring, open func(keyring.Keyring) pe
 
 	for n := 1; n <= last; n++ {
 		near := n < 10 || n > last-10 || n > manifest-10 && n < manifest+10
-		if last > 300 && !near && n%50 != 0 {
+		if last > 150 && !near && n%100 != 0 {
 			continue
 		}
 		for _, applied := range []bool{false, true} {
@@ -263,7 +263,7 @@ func (b *between) Delete(ctx context.Context, service, user string) error {
 // load. It returns how often a load was no whole value.
 func interleaved(t *testing.T, open func(keyring.Keyring) persistence.Persistence) (torn int) {
 	ctx := t.Context()
-	values := [][]byte{sized(9000, 'a'), sized(10, 'b'), sized(30_000, 'c'), sized(9100, 'd')}
+	values := [][]byte{sized(9000, 'a'), sized(10, 'b'), sized(12_000, 'c'), sized(9100, 'd')}
 	whole := func(got []byte, err error) {
 		if err != nil || !slices.ContainsFunc(values, func(v []byte) bool { return bytes.Equal(v, got) }) {
 			torn++

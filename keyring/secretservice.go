@@ -252,6 +252,8 @@ func reason(err error) error {
 	return err
 }
 
+var runUser = "/run/user" // tests change it
+
 // busAddresses returns the sockets that the session bus may be listening on.
 // It never starts a bus.
 func busAddresses() ([]string, error) {
@@ -260,7 +262,7 @@ func busAddresses() ([]string, error) {
 	if env == "" || env == "autolaunch:" {
 		// Where systemd runs the bus it is here, and an SSH session or a cron
 		// job of a user who is logged in finds it, too.
-		for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/run/user/" + strconv.Itoa(os.Getuid())} {
+		for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), filepath.Join(runUser, strconv.Itoa(os.Getuid()))} {
 			socket := filepath.Join(dir, "bus")
 			if filepath.IsAbs(dir) && isOwnSocket(socket) {
 				return []string{socket}, nil
