@@ -323,6 +323,9 @@ func (s *Store) tooLarge(size int64) error {
 
 // Delete implements [persistence.Persistence].
 func (s *Store) Delete(ctx context.Context) error {
+	if errors.Is(securefile.CheckDir(filepath.Dir(s.path)), fs.ErrNotExist) {
+		return nil // and no folder is made for the lock
+	}
 	return s.underLock(ctx, "delete", func() error { return s.remove(ctx) })
 }
 

@@ -157,7 +157,7 @@ func TestCoarseStamps(t *testing.T) {
 		}
 		rev, err := writer.SaveIf(t.Context(), []byte("data"), "")
 		require.NoError(t, err)
-		for range 1500 {
+		for range 600 {
 			now.advance(time.Duration(mathrand.Int64N(int64(700 * time.Millisecond))))
 			if mathrand.IntN(4) == 0 {
 				rev, err = writer.SaveIf(t.Context(), []byte("data"), rev)
@@ -336,6 +336,12 @@ func complete(t *testing.T, err error, op, path string) {
 	require.NotContains(t, err.Error(), secret)
 }
 
+func TestDeleteMakesNothing(t *testing.T) {
+	path := newPath(t)
+	require.NoError(t, open(t, path, filestore.Options{}).Delete(t.Context()))
+	require.NoDirExists(t, filepath.Dir(path))
+}
+
 // A codec's error that is an fs.ErrNotExist, of a key file say, does not say
 // that nothing is stored.
 func TestKeyFileMissing(t *testing.T) {
@@ -357,7 +363,7 @@ func (keyless) Decode(context.Context, []byte) ([]byte, error) {
 // Processes count with LoadRevision and SaveIf, without any lock of their own:
 // no count is lost. The control saves without the condition, and loses some.
 func TestProcessesCount(t *testing.T) {
-	const processes, each = 6, 25
+	const processes, each = 6, 15
 	run := func(t *testing.T, mode string) int {
 		path := newPath(t)
 		exe, err := os.Executable()

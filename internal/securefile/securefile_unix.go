@@ -272,11 +272,6 @@ func newTemp(path string, f *os.File) (*temp, error) {
 	if st.Nlink == 0 {
 		return nil, errSwept
 	}
-	if uint32(st.Mode)&0o600 != 0o600 { // a umask that hides it from its owner
-		if err := f.Chmod(0o600); err != nil {
-			return nil, err
-		}
-	}
 	// A file system without owners and modes shows its files to everybody.
 	if err := check(path, &st, 0o077); err != nil {
 		var e *Error
@@ -284,6 +279,11 @@ func newTemp(path string, f *os.File) (*temp, error) {
 			e.Remedy = "The file system does not keep files private; use a folder on another one."
 		}
 		return nil, err
+	}
+	if uint32(st.Mode)&0o600 != 0o600 { // a umask that hides it from its owner
+		if err := f.Chmod(0o600); err != nil {
+			return nil, err
+		}
 	}
 	var fd int
 	if err := again(func() (err error) {
