@@ -19,28 +19,26 @@ import (
 // sleeps are the files whose tests may call time.Sleep, and why. In none of
 // them does the result depend on how long the sleep was.
 var sleeps = map[string]string{
+	"bench/open_test.go":            "a keyring that takes as long as a real one",
 	"bench/bench_test.go":           "a revision has to be 2 s old before a stat stands for it, and that is what is measured",
 	"encrypted/child_test.go":       "a process that hangs until it is killed",
 	"encrypted/keys_test.go":        "looks again until a process has written its id",
 	"keyring/secretservice_test.go": "looks again until what was told to end has ended",
 }
 
-// skips are the files that may skip a test other than by testenv.Require, and
-// why. A test that is skipped under CI tests nothing, so each is a decision.
+// skips are the files that may skip a test other than by testenv.Require or
+// for the platform, and why. A test that is skipped under CI tests nothing, so
+// each is a decision.
 var skips = map[string]string{
-	"internal/testenv/testenv.go": "it is the one place that skips",
+	"internal/testenv/testenv.go":            "it is the one place that skips",
+	"examples/quickstart/quickstart_test.go": "for the platform, by a function",
 
 	// These fail under CI as well.
 	"encrypted/vectors_test.go":                       "needs Python with a module",
+	"internal/securefile/powercut_linux_test.go":      "needs the right to mount",
 	"internal/securefile/refuse_unix_test.go":         "needs root",
 	"internal/testenv/secretservice/secretservice.go": "needs a D-Bus daemon and a keyring",
 	"internal/testenv/sweep/sweep.go":                 "needs strace",
-
-	// These skip what a platform does not have.
-	"encrypted/child_test.go":                "on Windows the exit status does not tell a kill",
-	"examples/quickstart/quickstart_test.go": "the keyring of macOS and of Windows is the user's own",
-	"internal/filelock/filelock_test.go":     "Windows does not delete a file that others have open",
-	"keyring/secretservice_test.go":          "a state that a user with a session bus at its fixed path cannot have",
 }
 
 // source is one file of the repository.
@@ -233,21 +231,43 @@ func noSleep(sources []*source) (broken []string) {
 
 func skipsSayWhy(sources []*source) (broken []string) {
 	for _, s := range sources {
-		if s.ast == nil {
+		if s.ast == nil || !s.isTest() && !bytes.Contains(s.text, []byte(`"testing"`)) {
 			continue
 		}
+		platform := s.platformBranches()
 		s.calls(func(call *ast.CallExpr, _, name string) {
-			if name != "Skip" && name != "Skipf" && name != "SkipNow" || !s.isTest() && !bytes.Contains(s.text, []byte(`"testing"`)) {
+			if name != "Skip" && name != "Skipf" && name != "SkipNow" {
 				return
 			}
+			forPlatform := slices.ContainsFunc(platform, func(b *ast.BlockStmt) bool { return b.Pos() <= call.Pos() && call.End() <= b.End() })
 			if len(call.Args) == 0 {
 				broken = append(broken, s.at(call)+": a skip without a reason")
-			} else if skips[s.path] == "" {
+			} else if !forPlatform && skips[s.path] == "" {
 				broken = append(broken, s.at(call)+": use testenv.Require, which fails under CI (or say in skips, in internal/lint, why this one may skip there)")
 			}
 		})
 	}
 	return broken
+}
+
+// platformBranches returns the blocks that run on certain platforms only: those
+// after a condition about runtime.GOOS and nothing else.
+func (s *source) platformBranches() (blocks []*ast.BlockStmt) {
+	ast.Inspect(s.ast, func(n ast.Node) bool {
+		branch, ok := n.(*ast.IfStmt)
+		if !ok {
+			return true
+		}
+		cond, ok := branch.Cond.(*ast.BinaryExpr)
+		if !ok || cond.Op != token.EQL && cond.Op != token.NEQ {
+			return true
+		}
+		if sel, ok := cond.X.(*ast.SelectorExpr); ok && sel.Sel.Name == "GOOS" {
+			blocks = append(blocks, branch.Body)
+		}
+		return true
+	})
+	return blocks
 }
 
 // localPath matches a path in the home or working folder of a person or a
@@ -292,6 +312,9 @@ func TestLawsCatch(t *testing.T) {
 		{"a skip", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { t.Skip(\"no keyring\") }\n"}, 1},
 		{"a skip without a reason", skipsSayWhy, files{"internal/testenv/testenv.go": "package a\nimport \"testing\"\nfunc f(t *testing.T) { t.SkipNow() }\n"}, 1},
 		{"a skip in a helper", skipsSayWhy, files{"a.go": "package a\nimport \"testing\"\nfunc f(t testing.TB) { t.Skipf(\"no %s\", \"keyring\") }\n"}, 1},
+		{"a skip for the platform", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { if runtime.GOOS == \"windows\" { t.Skip(\"no modes\") } }\n"}, 0},
+		{"a skip for the platform without a reason", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { if runtime.GOOS == \"windows\" { t.SkipNow() } }\n"}, 1},
+		{"a skip beside the platform", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { if runtime.GOOS == \"linux\" && none { t.Skip(\"no keyring\") } }\n"}, 1},
 		{"no test's skip", skipsSayWhy, files{"a.go": "package a\nfunc f() { s.Skip(1) }\n"}, 0},
 
 		{"local paths", noLocalPaths, files{"a.md": "see /root" + "/x\n`/home" + "/me/x`\n"}, 2},
