@@ -96,11 +96,6 @@ func (c *client) keys(section string) int {
 	return len(c.sections[section])
 }
 
-// hinted gives the hints that MSAL gives when it refreshes silently.
-func hinted(account string) (cache.ReplaceHints, cache.ExportHints) {
-	return cache.ReplaceHints{PartitionKey: account}, cache.ExportHints{PartitionKey: account}
-}
-
 // watched counts what a Cache asks of its store, and fails when told to.
 type watched struct {
 	*persistence.Memory
