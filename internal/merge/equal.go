@@ -44,8 +44,7 @@ func sameSection(a, b *section) bool {
 	if b == nil || !a.object || !b.object {
 		return same(a.whole(), b.whole())
 	}
-	pairAlike(a, b)
-	if len(a.entries) != len(b.entries) {
+	if a.exact != b.exact || len(a.entries) != len(b.entries) {
 		return false
 	}
 	for i := range a.entries {

@@ -379,7 +379,6 @@ func signedOut(base, side *doc) []Account {
 	if b == nil || !objects(b, s) {
 		return nil
 	}
-	pairAlike(b, s)
 	var missing []Account
 	for i := range b.entries {
 		e := &b.entries[i]

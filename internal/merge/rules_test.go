@@ -1,6 +1,8 @@
 package merge
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -91,6 +93,29 @@ func TestRule0Equality(t *testing.T) {
 			require.Equal(t, c.want, Equal([]byte(c.b), []byte(c.a)))
 			require.True(t, Equal([]byte(c.a), []byte(c.a)))
 		})
+	}
+}
+
+// JSON nests as deeply as encoding/json lets it, and what nests more deeply
+// than anybody's cache is compared byte for byte.
+func TestDepth(t *testing.T) {
+	nest := func(open, inner, end string, depth int) []byte {
+		return []byte(`{"X":{"k":` + strings.Repeat(open, depth) + inner + strings.Repeat(end, depth) + `}}`)
+	}
+	for _, c := range []struct{ open, end string }{{"[", "]"}, {`{"a":`, "}"}, {`[{"a":`, "}]"}} {
+		levels := strings.Count(c.open, "[") + strings.Count(c.open, "{")
+		for _, depth := range []int{1, maxDepth/levels - 2, maxDepth/levels - 1, maxDepth / levels, maxDepth + 1} {
+			data := nest(c.open, "1", c.end, depth)
+			_, ok := scan(data)
+			require.Equal(t, json.Valid(data), ok, "%s %d", c.open, depth)
+			_, _, err := Merge(Input{Ours: data, Theirs: []byte(`{}`)})
+			require.Equal(t, ok, err == nil)
+		}
+		for _, depth := range []int{1, 10, compareDepth / levels, 10 * compareDepth} {
+			a, b := nest(c.open, `{"x":1,"y":2}`, c.end, depth), nest(c.open, `{"y":2,"x":1}`, c.end, depth)
+			require.Equal(t, depth*levels <= compareDepth, Equal(a, b), "%s %d", c.open, depth)
+			require.True(t, Equal(a, append(a, ' ')))
+		}
 	}
 }
 
@@ -197,6 +222,7 @@ func TestRule3Newer(t *testing.T) {
 		conflict("all times the same: ours", ours, theirs, ours),
 		conflict("both in the future: ours", ours.with("cached_at", secs(50)), theirs.with("cached_at", secs(60)), ours.with("cached_at", secs(50))),
 		conflict("a time that is none: ours", ours.with("cached_at", "soon", "expires_on", ""), theirs.with("cached_at", secs(-1), "expires_on", ""), ours.with("cached_at", "soon", "expires_on", "")),
+		conflict("a time of 1970 or before is none: ours", ours.with("cached_at", "-5", "expires_on", 0), theirs.with("cached_at", secs(-1)), ours.with("cached_at", "-5", "expires_on", 0)),
 		{says: "values that are not objects: ours", base: `{"X":{"k":1}}`, ours: `{"X":{"k":2}}`, theirs: `{"X":{"k":3}}`, want: `{"X":{"k":2}}`},
 	})
 	t.Run("no clock: no time is in the future", func(t *testing.T) {
@@ -314,6 +340,11 @@ func TestRule3TokenResponse(t *testing.T) {
 			ours:   with(app("c").with("family_id", "1"), at("u", "a", "a1", -30)),
 			theirs: with(app("c").with("family_id", "2"), at("u", "a", "a2", -3)),
 			want:   with(app("c").with("family_id", "1"), at("u", "a", "a2", -3))},
+		{says: "nor of one for the application itself: ours",
+			base:   cacheOf(app("app"), at("", "a", "a0", -900)),
+			ours:   cacheOf(app("app").with("family_id", "1"), at("", "a", "a1", -30)),
+			theirs: cacheOf(app("app").with("family_id", "2"), at("", "a", "a2", -3)),
+			want:   cacheOf(app("app").with("family_id", "1"), at("", "a", "a2", -3))},
 	})
 }
 
@@ -466,9 +497,9 @@ func TestRule8Unknown(t *testing.T) {
 		got := mustMerge(t, Input{
 			Base:   []byte(`{}`),
 			Ours:   []byte(`{"X":{"o":{"f": 1e2,  "\u0067":[ ]}}}`),
-			Theirs: []byte(`{"Y":  {"b" : 1, "a":{"z":"\/"} } ,"V":[ 1 ], "X":{"t":{"f":"<\u003c"}}}`),
+			Theirs: []byte(`{"Y":  {"b" : 1, "a":{"z":"\/"} } ,"V":[ 1 ],"E":"","N": null, "X":{"t":{"f":"<\u003c"}}}`),
 		})
-		require.Equal(t, `{"Y":{"b" : 1, "a":{"z":"\/"} },"V":[ 1 ],"X":{"t":{"f":"<\u003c"},"o":{"f": 1e2,  "\u0067":[ ]}}}`, string(got))
+		require.Equal(t, `{"Y":{"b" : 1, "a":{"z":"\/"} },"V":[ 1 ],"E":"","N":null,"X":{"t":{"f":"<\u003c"},"o":{"f": 1e2,  "\u0067":[ ]}}}`, string(got))
 	})
 }
 

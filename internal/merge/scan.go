@@ -112,7 +112,7 @@ func (s *section) build(exact bool) {
 	for n, e := range s.entries {
 		k := text(e.key)
 		e.pair = string(k)
-		if !exact {
+		if !exact && !isLower(k) {
 			e.pair = strings.ToLower(e.pair)
 		}
 		i, dup := s.index[e.pair]
@@ -134,6 +134,17 @@ func (s *section) build(exact bool) {
 		}
 	}
 	s.entries = kept
+}
+
+// isLower reports whether k is in ASCII and has no capital letter, as nearly
+// every key is: that is much cheaper to find out than to lower the case.
+func isLower(k []byte) bool {
+	for _, c := range k {
+		if c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return true
 }
 
 // pairAlike makes the sections (some may be nil) pair in the same way.
@@ -356,12 +367,12 @@ func str(b []byte, i int) int {
 	)
 	for i++; i < len(b); {
 		// Most of a cache is long tokens: take eight bytes at a time while none
-		// is a control character, a quote or a backslash.
+		// is a control character, a quote or a backslash. In such a byte's place
+		// a subtraction borrows, and the lowest of them is right.
 		for i+8 <= len(b) {
 			x := binary.LittleEndian.Uint64(b[i:])
-			quote, slash := x^('"'*ones), x^('\\'*ones)
-			special := ((x - ' '*ones) &^ x) | ((quote - ones) &^ quote) | ((slash - ones) &^ slash)
-			if special &= highs; special != 0 {
+			special := (x - ' '*ones) | (x ^ '"'*ones - ones) | (x ^ '\\'*ones - ones)
+			if special &= highs &^ x; special != 0 {
 				i += bits.TrailingZeros64(special) / 8
 				break
 			}
