@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,7 +37,9 @@ func init() {
 func TestMain(m *testing.M) {
 	name := os.Getenv(programVariable)
 	if name == "" {
-		os.Exit(m.Run())
+		status := m.Run()
+		os.RemoveAll(built)
+		os.Exit(status)
 	}
 	program, ok := programs[name]
 	if !ok {
@@ -61,7 +64,28 @@ func times(short, inLongMode int) int {
 	return short
 }
 
-// ctx is for calls that nothing but a defect can keep waiting.
+// built is the folder of the program that executable has built, or "".
+var built string
+
+// executable returns what the processes of the tests are: this test program,
+// also with the race detector. In long mode it is one that is built without the
+// race detector, under which MSAL takes six times as long.
+var executable = sync.OnceValues(func() (path string, err error) {
+	if !long {
+		return os.Executable()
+	}
+	if built, err = os.MkdirTemp("", "prooftest"); err != nil {
+		return "", err
+	}
+	path = filepath.Join(built, "prooftest.exe")
+	out, err := exec.Command("go", "test", "-c", "-race=false", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go test -c: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+// patient is for calls that nothing but a defect can keep waiting.
 func patient() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), 4*time.Minute)
 }
@@ -90,7 +114,7 @@ type process struct {
 // start starts one of programs. What is left of it when the test ends is killed.
 func start(t testing.TB, program string, args ...string) *process {
 	t.Helper()
-	exe, err := os.Executable()
+	exe, err := executable()
 	require.NoError(t, err)
 	p := &process{t: t, cmd: exec.Command(exe, args...)}
 	p.cmd.Env = append(os.Environ(), programVariable+"="+program, "GORACE=atexit_sleep_ms=0")
