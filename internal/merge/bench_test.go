@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand"
+	"strings"
 	"testing"
 	"time"
 )
@@ -59,10 +60,20 @@ func BenchmarkMerge(b *testing.B) {
 		}
 		theirs := edit(7, "new")
 		rnd := rand.New(rand.NewSource(1))
+		// Every account has a refresh token that both sides changed.
+		accounts := func(secret string, cached int64) []byte {
+			var es []ent
+			for i := range size.entries / 2 {
+				who := fmt.Sprint("user", i)
+				es = append(es, rt(who, fmt.Sprint(secret, i, strings.Repeat("x", 1500))), at(who, "s", fmt.Sprint(secret, i, strings.Repeat("x", 1500)), cached+int64(i%3)))
+			}
+			return []byte(cacheOf(es...))
+		}
 		for _, bm := range []struct {
 			name string
 			in   Input
 		}{
+			{"all_conflict", Input{BaseUnknown: true, Ours: accounts("ours", -90), Theirs: accounts("theirs", -89)}},
 			{"few_changed", Input{Base: base, Ours: edit(3, "other"), Theirs: theirs}},
 			{"reordered", Input{Base: base, Ours: shuffled(c, rnd), Theirs: theirs}},
 			{"all_reordered", Input{Base: shuffled(c, rnd), Ours: shuffled(c, rnd), Theirs: theirs}},

@@ -5,12 +5,12 @@
 //
 // The MSAL libraries of all languages share one serialized cache: a JSON object
 // of sections ("AccessToken", "RefreshToken", "IdToken", "Account",
-// "AppMetadata"), each an object of entries, each an object of fields. Two
-// levels of keys lead to an entry, and to the entry MSAL's own libraries, in
-// their versions, add fields and sections of their own. This package needs only
-// the two levels: a cache is any JSON object, an entry any value. As when MSAL
-// reads, of a repeated key the last counts, what follows the object is no part
-// of it, and no bytes at all are a cache with nothing in it.
+// "AppMetadata"), each an object of entries, each an object of fields. Every
+// library may add sections and fields of its own. Two levels of keys lead to an
+// entry, and they are all that this package needs: a cache is any JSON object,
+// an entry any value. As when MSAL reads, the last of repeated keys counts,
+// what follows the object is no part of it, and no bytes at all are a cache
+// with nothing in it.
 //
 // # The three versions
 //
@@ -51,13 +51,25 @@
 //     byte. A section that is not an object is one value, merged like an entry.
 //     What is no cache at all is not merged: see the errors.
 //
-// The fine print. An access token and a refresh token are of one response if
-// they have home_account_id, environment, client_id and user_assertion_hash in
-// common. A refresh token of a family of clients names in client_id the client
-// that got it, so each side's is paired with that client's access tokens. An
-// account in two environments is two accounts. Entries without home_account_id
-// (AppMetadata, an application's own tokens) are no account's, and no sign-out
-// removes them.
+// # The fine print
+//
+// An access token and a refresh token are of one response if they have
+// home_account_id, environment, client_id and user_assertion_hash in common. A
+// refresh token of a family of clients names in client_id the client that got
+// it, so each side's is paired with that client's access tokens.
+//
+// An account in two environments is two accounts. Entries without
+// home_account_id (AppMetadata, an application's own tokens) are no account's,
+// and no sign-out removes them.
+//
+// Of two keys of a shared section that differ in case only, the lower-case one
+// counts, as for MSAL; in a section that nobody here knows they are two
+// entries. The merge has the key of the side whose entry stands.
+//
+// One order of events is beyond the rules. If another application signs an
+// account out, it leaves this one's refresh token and removes the access token
+// that said when it came. If a refresh is in flight just then, nothing tells
+// which refresh token is the newer, and ours stands.
 package merge
 
 import (
@@ -143,10 +155,9 @@ func Merge(in Input) (merged []byte, changed bool, err error) {
 type merger struct {
 	base, ours, theirs *doc
 	now                int64
-	gone               map[Account]bool // rule 6
-	oursOut, theirsOut map[Account]bool // rule 5: who was signed out by which side
-	oursNew, theirsNew []fields         // rule 3: the access tokens that a side changed
-	compared           bool             // oursNew and theirsNew are filled in
+	gone               map[Account]bool     // rule 6
+	oursOut, theirsOut map[Account]bool     // rule 5: who was signed out by which side
+	oursNew, theirsNew map[Account][]fields // rule 3: the access tokens that a side changed; nil until they are needed
 }
 
 // merge merges section by section, in the order of theirs.
@@ -269,7 +280,7 @@ func (m *merger) newer(section string, o, t *entry) int {
 	of, tf := fieldsOf(o.val), fieldsOf(t.val)
 	byTime, byResponse := m.byTime(of, tf), func() int { return m.byResponse(of, tf) }
 	switch {
-	case section == accessToken || of.account.HomeAccountID == "":
+	case section == accessToken:
 		return byTime
 	case section == refreshToken:
 		if c := byResponse(); c != 0 {
@@ -309,10 +320,8 @@ func (m *merger) future(f fields) bool {
 // byResponse compares two entries by the access tokens of their token
 // responses.
 func (m *merger) byResponse(o, t fields) int {
-	if !m.compared {
-		m.compared = true
-		m.oursNew = m.changed(m.ours)
-		m.theirsNew = m.changed(m.theirs)
+	if m.oursNew == nil {
+		m.oursNew, m.theirsNew = m.changed(m.ours), m.changed(m.theirs)
 	}
 	oa, ok := m.newest(m.oursNew, o)
 	if !ok {
@@ -326,14 +335,15 @@ func (m *merger) byResponse(o, t fields) int {
 }
 
 // changed returns the access tokens that the side added or changed and that
-// say when.
-func (m *merger) changed(side *doc) []fields {
+// say for whom and when.
+func (m *merger) changed(side *doc) map[Account][]fields {
 	b, s := m.base.section(accessToken), side.section(accessToken)
-	var fs []fields
+	fs := map[Account][]fields{}
 	for i := range s.list() {
 		if e := &s.entries[i]; !same(b.find(e.pair, i), e) {
-			if f := fieldsOf(e.val); f.times[cachedAt] != 0 {
-				fs = append(fs, f)
+			if f := fieldsOf(e.val); f.account.HomeAccountID != "" && f.times[cachedAt] != 0 {
+				a := f.account.fold()
+				fs[a] = append(fs[a], f)
 			}
 		}
 	}
@@ -342,8 +352,8 @@ func (m *merger) changed(side *doc) []fields {
 
 // newest returns the newest of the access tokens that came with the entry, one
 // from the future only if there is no other.
-func (m *merger) newest(tokens []fields, entry fields) (newest fields, ok bool) {
-	for _, f := range tokens {
+func (m *merger) newest(tokens map[Account][]fields, entry fields) (newest fields, ok bool) {
+	for _, f := range tokens[entry.account.fold()] {
 		if !f.cameWith(entry) {
 			continue
 		}
@@ -516,12 +526,11 @@ func seconds(s string) int64 {
 	return max(n, 0)
 }
 
-// cameWith reports whether access token f may be of the token response that e
-// is of. An Account entry names no client, a refresh token no realm.
+// cameWith reports whether access token f may be of the token response that e,
+// of the same account, is of. An Account entry names no client, a refresh token no realm.
 func (f fields) cameWith(e fields) bool {
 	like := func(a, b string) bool { return strings.EqualFold(a, b) }
-	return f.account.fold() == e.account.fold() &&
-		(e.client == "" || like(f.client, e.client)) &&
+	return (e.client == "" || like(f.client, e.client)) &&
 		(e.realm == "" || like(f.realm, e.realm)) &&
 		like(f.hash, e.hash)
 }
