@@ -178,7 +178,12 @@ func TestCoarseStamps(t *testing.T) {
 		require.Zero(t, missed(t, granularity, 2*time.Second), granularity)
 		require.NotZero(t, missed(t, granularity, 0), "trusting a stamp at once is never wrong: this test proves nothing")
 	}
-	require.NotZero(t, missed(t, 2*time.Second, time.Second), "trusting a stamp after 1 s is never wrong: this test proves nothing")
+	for range 10 {
+		if missed(t, 2*time.Second, time.Second) > 0 {
+			return
+		}
+	}
+	t.Fatal("trusting a stamp after 1 s is never wrong: this test proves nothing")
 }
 
 func TestWarmRevisionAllocatesNoMoreThanStat(t *testing.T) {

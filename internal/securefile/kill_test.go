@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -34,7 +35,9 @@ func TestKilledWriter(t *testing.T) {
 		}
 		_, err := securefile.Replace(path, nil)
 		require.NoError(t, err)
-		require.LessOrEqual(t, len(entries(t, filepath.Dir(path))), 2) // on Windows the last one's is too young to be removed
+		if runtime.GOOS != "windows" { // there they are too young to be removed
+			require.Equal(t, []string{"cache"}, entries(t, filepath.Dir(path)))
+		}
 	})
 	t.Run("control", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "cache")

@@ -130,6 +130,7 @@ func Resolve(path string) (string, error) {
 // Read returns the content of the file, and its stamp at that moment. A file
 // of more than limit bytes is an [ErrTooLarge] and not read.
 func Read(path string, limit int64) ([]byte, Stamp, error) {
+	defer reading()()
 	f, st, err := openChecked(path)
 	if err != nil {
 		return nil, Stamp{}, err
@@ -152,6 +153,7 @@ func Read(path string, limit int64) ([]byte, Stamp, error) {
 // ReadHead returns the first n bytes of the file, or all of it if it has fewer,
 // and its stamp at that moment.
 func ReadHead(path string, n int) ([]byte, Stamp, error) {
+	defer reading()()
 	f, st, err := openChecked(path)
 	if err != nil {
 		return nil, Stamp{}, err
@@ -194,8 +196,10 @@ func CheckDir(dir string) error { return checkDir(dir) }
 // whole.
 //
 // Replace first removes the temporary files that killed processes left for the
-// same path. Concurrent calls, also of other processes, do not disturb each
-// other, and the last one wins.
+// same path; on Windows, where a live one cannot be told from them, only after a
+// minute. Concurrent calls, also of other processes, do not disturb each other,
+// and the last one wins. On Windows it fails if another program keeps the file
+// open, and not shared, for longer than about a second.
 func Replace(path string, parts ...[]byte) (Stamp, error) {
 	fail := func(step, stored string, err error) (Stamp, error) {
 		return Stamp{}, &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}

@@ -149,7 +149,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 				leftover(t, dir, "cach", randomText),          // of another file
 				leftover(t, dir, "cache", randomText+"A"),     // not our pattern
 				leftover(t, dir, "cache", randomText[1:]),     // not our pattern
-				leftover(t, dir, "cache", "a"+randomText[1:]), // not our pattern
+				leftover(t, dir, "cache", "1"+randomText[1:]), // not our pattern
 			}
 			folder := ".cache." + strings.Repeat("F", 26) + ".tmp"
 			require.NoError(t, os.Mkdir(filepath.Join(dir, folder), 0o700))

@@ -330,6 +330,9 @@ func removeIfDead(path string) {
 	os.Remove(path)
 }
 
+// reading does nothing: readers do not disturb a rename.
+func reading() (done func()) { return func() {} }
+
 func rename(from, to string) error { return os.Rename(from, to) }
 
 func remove(path string) error { return os.Remove(path) }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/windows"
@@ -30,6 +32,7 @@ func stampOf(i *windows.ByHandleFileInformation) Stamp {
 // Stat returns the stamp of what is at path, without any check. Where nothing
 // is, the error is an fs.ErrNotExist.
 func Stat(path string) (Stamp, error) {
+	defer reading()()
 	h, info, err := openHandle(path, windows.FILE_READ_ATTRIBUTES)
 	if err != nil {
 		return Stamp{}, err
@@ -40,7 +43,7 @@ func Stat(path string) (Stamp, error) {
 
 // openHandle opens what is at path, not what a link there leads to, and lets
 // others read, write, rename and delete it meanwhile.
-func openHandle(path string, access uint32) (windows.Handle, windows.ByHandleFileInformation, error) {
+func openHandle(path string, rights uint32) (windows.Handle, windows.ByHandleFileInformation, error) {
 	var info windows.ByHandleFileInformation
 	fail := func(op string, err error) (windows.Handle, windows.ByHandleFileInformation, error) {
 		return 0, info, &fs.PathError{Op: op, Path: path, Err: err}
@@ -51,7 +54,7 @@ func openHandle(path string, access uint32) (windows.Handle, windows.ByHandleFil
 	}
 	var h windows.Handle
 	err = retry(func() error {
-		h, err = windows.CreateFile(name, access,
+		h, err = windows.CreateFile(name, rights,
 			windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, nil, windows.OPEN_EXISTING,
 			windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT|windows.FILE_FLAG_BACKUP_SEMANTICS, 0)
 		return err
@@ -67,26 +70,27 @@ func openHandle(path string, access uint32) (windows.Handle, windows.ByHandleFil
 }
 
 // retry repeats what fails because another program (a virus scanner, an
-// indexer, a reader) has the file open just now: for about half a second.
+// indexer, a reader) has the file open just now: for about a second.
 func retry(do func() error) error {
-	wait := time.Millisecond
-	for {
-		err := do()
-		if !errors.Is(err, windows.ERROR_SHARING_VIOLATION) && !errors.Is(err, windows.ERROR_ACCESS_DENIED) &&
-			!errors.Is(err, windows.ERROR_LOCK_VIOLATION) || wait > 256*time.Millisecond {
+	for n := range 250 {
+		if err := do(); !busy(err) {
 			return err
 		}
-		time.Sleep(wait)
-		wait *= 2
+		time.Sleep(rand.N(time.Millisecond * time.Duration(min(n+1, 8)))) // random, so that two do not keep in step
 	}
+	return do()
+}
+
+func busy(err error) bool {
+	return errors.Is(err, windows.ERROR_SHARING_VIOLATION) || errors.Is(err, windows.ERROR_ACCESS_DENIED) || errors.Is(err, windows.ERROR_LOCK_VIOLATION)
 }
 
 func open(path string, flag int, _ uint32) (*os.File, Stamp, error) {
-	access := uint32(windows.GENERIC_READ)
+	rights := uint32(windows.GENERIC_READ)
 	if flag&os.O_RDWR != 0 {
-		access |= windows.GENERIC_WRITE
+		rights |= windows.GENERIC_WRITE
 	}
-	h, info, err := openHandle(path, access)
+	h, info, err := openHandle(path, rights)
 	if err != nil {
 		return nil, Stamp{}, err
 	}
@@ -158,8 +162,7 @@ func openDir(dir string) (*os.File, error) {
 	return os.Open(dir)
 }
 
-// syncDir does nothing: a folder cannot be flushed. The rename itself is
-// written through to the disk.
+// syncDir does nothing: a folder cannot be flushed. See rename.
 func syncDir(*os.File) error { return nil }
 
 type temp struct {
@@ -222,11 +225,42 @@ func removeIfDead(path string) {
 	}
 }
 
-func rename(from, to string) error {
-	return move(from, to, windows.MOVEFILE_REPLACE_EXISTING|windows.MOVEFILE_WRITE_THROUGH)
+// access keeps the readers of this process from starving its renames, which
+// fail while somebody has the file open. Other processes' readers are left to
+// retry.
+var access sync.RWMutex
+
+func reading() (done func()) {
+	access.RLock()
+	return access.RUnlock
 }
 
-func renameNew(from, to string) error { return move(from, to, windows.MOVEFILE_WRITE_THROUGH) }
+// rename replaces to, written through to the disk. That fails while a reader has
+// to open; then it is tried with the semantics of POSIX, which NTFS knows, and
+// which nothing writes through.
+func rename(from, to string) error {
+	return retry(func() error {
+		access.Lock()
+		defer access.Unlock()
+		err := move(from, to, windows.MOVEFILE_REPLACE_EXISTING|windows.MOVEFILE_WRITE_THROUGH)
+		if !busy(err) {
+			return err
+		}
+		dir, rootErr := os.OpenRoot(filepath.Dir(to))
+		if rootErr != nil {
+			return err
+		}
+		defer dir.Close()
+		if dir.Rename(filepath.Base(from), filepath.Base(to)) == nil {
+			return nil
+		}
+		return err
+	})
+}
+
+func renameNew(from, to string) error {
+	return retry(func() error { return move(from, to, windows.MOVEFILE_WRITE_THROUGH) })
+}
 
 func move(from, to string, flags uint32) error {
 	f, err := windows.UTF16PtrFromString(from)
@@ -237,7 +271,7 @@ func move(from, to string, flags uint32) error {
 	if err != nil {
 		return err
 	}
-	if err := retry(func() error { return windows.MoveFileEx(f, t, flags) }); err != nil {
+	if err := windows.MoveFileEx(f, t, flags); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
