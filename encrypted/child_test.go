@@ -87,6 +87,10 @@ func runChild(what string) int {
 	switch what {
 	case "first-save":
 		err = errors.Join(openErr, addLines(f, os.Getenv("TOKENKEEP_TEST_ID")))
+	case "dpapi":
+		if f, err = New(filepath.Join(dir, "cache"), DPAPI(), &Options{Name: "contoso-cli"}); err == nil {
+			err = addLines(f, os.Getenv("TOKENKEEP_TEST_ID"))
+		}
 	case "rotate":
 		err = errors.Join(openErr, f.Rotate(ctx, r))
 	case "delete":

@@ -3,7 +3,8 @@
 // comes from is a [KeySource]. The key of a user's own program belongs in the
 // OS keyring, whose source is in package
 // [github.com/tokenkeep/tokenkeep/keyring]; those of this package are for where
-// there is none: [Passphrase], [Raw], [Env], [KeyFile] and [Command].
+// there is none: [DPAPI] on Windows, [Passphrase], [Raw], [Env], [KeyFile] and
+// [Command].
 //
 // # What is guaranteed
 //
@@ -18,7 +19,7 @@
 //
 // What went wrong is told apart, because the file's fate depends on it:
 // persistence.ErrCorrupt is certain damage; persistence.ErrWrongKey is a sound
-// file and a wrong key, passphrase or name; persistence.ErrKeyMissing is a
+// file and a wrong key, passphrase, user of DPAPI or name; persistence.ErrKeyMissing is a
 // source without the key; persistence.ErrUnsupportedVersion is a file of a newer
 // version.
 //

@@ -36,6 +36,8 @@ func (v *vector) source() KeySource {
 		return Raw(key)
 	case "passphrase":
 		return Passphrase(func(context.Context) ([]byte, error) { return []byte(v.want["passphrase"]), nil })
+	case "dpapi": // as if Windows decrypted any blob to the vector's key
+		return &dpapi{nil, func([]byte, []byte) ([]byte, error) { return key, nil }}
 	default:
 		return fixed{v.want["source"], key}
 	}

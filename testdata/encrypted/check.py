@@ -2,9 +2,9 @@
 """Checks the test vectors beside this file with a reader of its own.
 
 It was written from encrypted/FORMAT.md and shares nothing with the Go code. It
-needs python3-cryptography, for AES-GCM. Argon2id is not in it: for a file with
-a passphrase it takes the derived key that the vector names, and leaves out the
-vector with a mistyped passphrase. It exits with 1 if a vector is not as it
+needs python3-cryptography, for AES-GCM. Argon2id and DPAPI are not in it: for a
+file with a passphrase or a key of DPAPI it takes the key that the vector names,
+and it leaves out the vector with a mistyped passphrase. It exits with 1 if a vector is not as it
 says, and prints how many it has checked.
 """
 
@@ -45,13 +45,13 @@ def encode(b):
     return base64.urlsafe_b64encode(b).rstrip(b"=")
 
 
-def decode(text, size):
+def decode(text, size=None):
     need(re.fullmatch(rb"[A-Za-z0-9_-]*", text))
     try:
         b = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
     except ValueError:
         raise Corrupt
-    need(len(b) == size and encode(b) == text)
+    need((size is None or len(b) == size) and encode(b) == text)
     return b
 
 
@@ -126,6 +126,9 @@ def open_file(file, source, key, name):
         raise WrongKey
     if source == b"passphrase":
         check_argon2id(parameters)
+    if source == b"dpapi":
+        need([name for name, _ in parameters] == [b"blob"])
+        decode(parameters[0][1])
     if source in (b"raw", b"env", b"file", b"command"):
         need(not parameters)
         if key_id != hkdf(key, b"", MAGIC + b"1\0id", 16).hex().encode():

@@ -386,6 +386,25 @@ func Generate() map[string][]byte {
 		}
 		add("unsupported-version", v.title, v.comment, pass(params, smallKey))
 	}
+	blob := b64(bytesOf("what DPAPI made of the key"))
+	dpapi := func(params string) func(*draft, *reader) {
+		return func(d *draft, r *reader) {
+			d.key = strings.TrimSpace("key dpapi " + id + " " + params)
+			r.source = "dpapi"
+		}
+	}
+	ok("dpapi", "a key that Windows encrypted: its blob is made up, and decrypts to the key by definition", dpapi("blob="+blob))
+	for _, v := range []struct{ title, comment, params string }{
+		{"dpapi-none", "a key of DPAPI has a blob", ""},
+		{"dpapi-name", "the blob's parameter has one name", "data=" + blob},
+		{"dpapi-more", "a key of DPAPI has no other parameters", "blob=" + blob + " x=1"},
+		{"dpapi-before", "a key of DPAPI has no other parameters, before the blob either", "a=1 blob=" + blob},
+		{"dpapi-alphabet", "the blob is base64url, though a value may have other characters", "blob=+" + blob[1:]},
+		{"dpapi-length", "no number of bytes has a base64 text of this length", "blob=" + blob + "AA"},
+		{"dpapi-bits", "the blob's last character has bits that do not count, which are zero", "blob=" + blob[:42] + string(blob[42]+1)},
+	} {
+		add("corrupt", v.title, v.comment, dpapi(v.params))
+	}
 	add("unsupported-version", "passphrase-work", "memory times passes more than 4 GiB: refused before any work",
 		pass(strings.NewReplacer("m=64", "m=1048576", "t=1", "t=5").Replace(small), smallKey))
 

@@ -1,0 +1,100 @@
+package encrypted
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+func TestDPAPIOfTheSystem(t *testing.T) {
+	id := newID()
+	ref, key, err := DPAPI().NewKey(ctx, id)
+	require.NoError(t, err)
+	require.Len(t, key, keySize)
+	require.True(t, validRef(ref))
+	t.Logf("the reference has %d characters", len(ref))
+	blob, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimPrefix(ref, id+" "+blobParam))
+	require.NoError(t, err)
+	require.False(t, bytes.Contains(blob, key), "the key is in the header in plain")
+
+	back, err := DPAPI().Key(ctx, ref)
+	require.NoError(t, err)
+	require.Equal(t, key, back)
+
+	_, another, err := DPAPI().NewKey(ctx, id)
+	require.NoError(t, err)
+	require.NotEqual(t, key, another)
+
+	for name, ref := range map[string]string{
+		"another id": newID() + " " + blobParam + encode(blob),
+		"cut":        id + " " + blobParam + encode(blob[:len(blob)-7]),
+		"no blob":    id + " " + blobParam + encode([]byte("something else altogether")),
+	} {
+		_, err := DPAPI().Key(ctx, ref)
+		require.ErrorIs(t, err, persistence.ErrWrongKey, name)
+		require.NotErrorIs(t, err, persistence.ErrUnavailable, name)
+	}
+}
+
+// Wherever the encrypted key was changed, with a sum that is right, the file
+// does not open and is not replaced. Where Windows itself does not notice (Wine 8
+// misses some), the commitment does.
+func TestDPAPITampered(t *testing.T) {
+	path := tempPath(t)
+	require.NoError(t, newFile(t, path, DPAPI()).Save(ctx, []byte("data")))
+	good := readFile(t, path)
+	h, size, err := parse(good)
+	require.NoError(t, err)
+	id, text, _ := strings.Cut(h.ref, " "+blobParam)
+	blob, err := base64.RawURLEncoding.DecodeString(text)
+	require.NoError(t, err)
+	harmless := 0
+	for i := 0; i < len(blob); i += 13 {
+		changed := bytes.Clone(blob)
+		changed[i] ^= 1
+		bad := h
+		bad.ref = id + " " + blobParam + encode(changed)
+		file := append(bad.format(), good[size:]...)
+		require.NoError(t, os.WriteFile(path, file, 0o600))
+		f := newFile(t, path, DPAPI())
+		if key, err := DPAPI().Key(ctx, bad.ref); err == nil {
+			if original, err := DPAPI().Key(ctx, h.ref); err == nil && bytes.Equal(key, original) {
+				harmless++ // the same key all the same: the tag covers the header
+				_, err := f.Load(ctx)
+				require.ErrorIs(t, err, persistence.ErrCorrupt, "byte %d", i)
+				continue
+			}
+		}
+		_, err := f.Load(ctx)
+		requireError(t, "wrong-key", err)
+		requireError(t, "wrong-key", f.Save(ctx, []byte("new")))
+		require.Equal(t, file, readFile(t, path))
+	}
+	t.Logf("%d changes did not change the key", harmless)
+}
+
+// Processes that start at once where nothing is stored settle on one key.
+func TestDPAPIOfSeveralProcesses(t *testing.T) {
+	dir := t.TempDir()
+	var children []*exec.Cmd
+	for i := range 4 {
+		c := child(t, "dpapi", dir, fmt.Sprint("TOKENKEEP_TEST_ID=", i))
+		require.NoError(t, c.Start())
+		children = append(children, c)
+	}
+	for _, c := range children {
+		require.NoError(t, c.Wait())
+	}
+	data, err := newFile(t, filepath.Join(dir, "cache"), DPAPI()).Load(ctx)
+	require.NoError(t, err)
+	require.Equal(t, 4*10, bytes.Count(data, []byte("\n")))
+}
