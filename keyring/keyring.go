@@ -41,7 +41,7 @@ type Limited interface {
 //
 //   - windows: 2,560, the limit of Credential Manager.
 //   - darwin: about 3,000 less three quarters of the names. The line that is
-//     sent to /usr/bin/security holds names and secret and must not pass 4,096
+//     sent to /usr/bin/security holds names and secret, and is cut off at 4,095
 //     bytes.
 //   - elsewhere 0: the Secret Service has none but D-Bus's 128 MiB for a message.
 func ItemLimit(goos, service, user string) int {
@@ -49,23 +49,11 @@ func ItemLimit(goos, service, user string) int {
 	case "windows":
 		return 2560
 	case "darwin":
-		// 4,096 less the command's own words, and a few bytes to spare; what
-		// is left holds the secret in base64.
-		left := 4096 - len("add-generic-password -U -s  -a  -w go-keyring-base64:\n") - 16 - quotedLen(service) - quotedLen(user)
+		// A few bytes to spare; what is left holds the secret in base64.
+		left := 4080 - len(addCommand(service, user, ""))
 		return max(left/4*3, 1)
 	}
 	return 0
-}
-
-// quotedLen is the length of a name as go-keyring writes it for security(1).
-func quotedLen(s string) int {
-	plain := func(r rune) bool {
-		return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_@%+=:,./-", r))
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return len(s)
-	}
-	return len(s) + 2 + 4*strings.Count(s, "'")
 }
 
 // A SystemOption is a setting of [System].
@@ -97,6 +85,18 @@ func WithTimeout(d time.Duration) SystemOption {
 			o.timeout = d
 		}
 	}
+}
+
+// patience is how long a call may take of a keyring that asks by itself, and
+// does not tell.
+func (o systemOptions) patience(ctx context.Context) time.Duration {
+	switch _, ok := ctx.Deadline(); {
+	case !o.prompt:
+		return o.timeout
+	case ok:
+		return 1 << 62 // the context alone counts
+	}
+	return promptTimeout
 }
 
 const (

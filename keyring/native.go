@@ -2,11 +2,8 @@ package keyring
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	gokeyring "github.com/zalando/go-keyring"
@@ -14,16 +11,14 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// native is the keyring of macOS or Windows, by way of go-keyring, whose calls
-// know no context.
+// native is the keyring of Windows, by way of go-keyring, whose calls know no
+// context.
 //
 // Each call runs in a goroutine of its own. If it has not returned when its
-// time is up, it is left behind until the operating system lets go of it; on
-// macOS with a process of /usr/bin/security, which may be showing a dialog.
+// time is up, it is left behind until the operating system lets go of it.
 type native struct {
 	systemOptions
 	calls    calls
-	goos     string
 	classify func(error) error // the platform's own errors; nil for one it does not know
 }
 
@@ -35,38 +30,26 @@ type calls interface {
 }
 
 func (n *native) Get(ctx context.Context, service, user string) (string, error) {
-	return n.bounded(ctx, service, user, func() (string, error) { return n.calls.Get(service, user) })
+	return n.bounded(ctx, func() (string, error) { return n.calls.Get(service, user) })
 }
 
 func (n *native) Set(ctx context.Context, service, user, secret string) error {
-	_, err := n.bounded(ctx, service, user, func() (string, error) { return "", n.calls.Set(service, user, secret) })
+	_, err := n.bounded(ctx, func() (string, error) { return "", n.calls.Set(service, user, secret) })
 	return err
 }
 
 func (n *native) Delete(ctx context.Context, service, user string) error {
-	_, err := n.bounded(ctx, service, user, func() (string, error) { return "", n.calls.Delete(service, user) })
+	_, err := n.bounded(ctx, func() (string, error) { return "", n.calls.Delete(service, user) })
 	return err
 }
 
-func (n *native) ItemLimit(service, user string) int { return ItemLimit(n.goos, service, user) }
+func (n *native) ItemLimit(service, user string) int { return ItemLimit("windows", service, user) }
 
-func (n *native) bounded(ctx context.Context, service, user string, call func() (string, error)) (string, error) {
-	// security(1) ends a quoted word at any quote and drops backslashes, so
-	// that Set and Get would mean different items.
-	if n.goos == "darwin" && strings.ContainsAny(service+user, `'\`) {
-		return "", errors.New("on macOS the service and user must have no quote and no backslash")
-	}
+func (n *native) bounded(ctx context.Context, call func() (string, error)) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	timeout := n.timeout
-	if n.prompt {
-		// The system asks by itself, and does not tell.
-		timeout = promptTimeout
-		if deadline, ok := ctx.Deadline(); ok {
-			timeout = time.Until(deadline)
-		}
-	}
+	timeout := n.patience(ctx)
 	type result struct {
 		secret string
 		err    error
@@ -90,8 +73,6 @@ func (n *native) bounded(ctx context.Context, service, user string, call func() 
 
 // class gives an error of go-keyring its class.
 func (n *native) class(err error) error {
-	var badBase64 base64.CorruptInputError
-	var badHex hex.InvalidByteError
 	switch {
 	case err == nil:
 		return nil
@@ -99,31 +80,11 @@ func (n *native) class(err error) error {
 		return persistence.ErrNotFound
 	case errors.Is(err, gokeyring.ErrSetDataTooBig):
 		return &advice{fmt.Errorf("%w for an item of this keyring", persistence.ErrTooLarge), keepInFile}
-	case errors.As(err, &badBase64), errors.As(err, &badHex), errors.Is(err, hex.ErrLength):
-		// These errors quote what they could not decode.
-		return fmt.Errorf("%w: the item cannot be decoded", persistence.ErrCorrupt)
 	}
 	if known := n.classify(err); known != nil {
 		return known
 	}
 	return err
-}
-
-// classifyExit maps an exit status of macOS's security(1): the low byte of the
-// OSStatus that it met.
-func classifyExit(code int) error {
-	unlock := "Unlock the login keychain (security unlock-keychain, or log in at the screen) and try again."
-	switch code {
-	case 36: // errSecInteractionNotAllowed, -25308
-		return locked("the keychain may not ask, as in an SSH session", unlock)
-	case 51: // errSecAuthFailed, -25293
-		return locked("the keychain refused access to the item", unlock)
-	case 128: // userCanceledErr, -128
-		return locked("the user declined", "Allow the access when asked.")
-	case 37, 50, 53: // errSecNoDefaultKeychain, errSecNoSuchKeychain, errSecNotAvailable
-		return unavailable("there is no keychain", "Create a login keychain with Keychain Access.")
-	}
-	return nil
 }
 
 // noAnswer is the error of a keyring that takes longer than it may. It is also

@@ -2,13 +2,13 @@ package keyring
 
 import (
 	"errors"
-	"runtime"
 
+	gokeyring "github.com/zalando/go-keyring"
 	"golang.org/x/sys/windows"
 )
 
 func newSystem(o systemOptions) Limited {
-	return &native{systemOptions: o, calls: goKeyring{}, goos: runtime.GOOS, classify: classifyWindows}
+	return &native{systemOptions: o, calls: goKeyring{}, classify: classifyWindows}
 }
 
 func classifyWindows(err error) error {
@@ -21,3 +21,14 @@ func classifyWindows(err error) error {
 	}
 	return nil
 }
+
+// goKeyring makes the calls of native for real.
+type goKeyring struct{}
+
+func (goKeyring) Get(service, user string) (string, error) { return gokeyring.Get(service, user) }
+
+func (goKeyring) Set(service, user, secret string) error {
+	return gokeyring.Set(service, user, secret)
+}
+
+func (goKeyring) Delete(service, user string) error { return gokeyring.Delete(service, user) }
