@@ -19,9 +19,10 @@
 // # What is kept, and where
 //
 // In order of preference, as far as it works here and the program permits it:
-// an AES-256-GCM file whose key lies in the operating system's keyring; the
-// same with a passphrase; a plaintext file. All lie in [DefaultDir] or
-// Config.Dir: NAME.enc or NAME.plaintext.json, and the lock files NAME.lock*.
+// an AES-256-GCM file whose key lies in the operating system's keyring; on
+// Windows the same with a key that DPAPI encrypts for the user; the same with a
+// passphrase; a plaintext file. All lie in [DefaultDir] or Config.Dir: NAME.enc
+// or NAME.plaintext.json, and the lock files NAME.lock*.
 //
 // # What Open does with what is stored
 //

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// keyringTimeout bounds the proof that the keyring works.
+// keyringTimeout bounds the proof that the keyring works, or DPAPI.
 const keyringTimeout = 15 * time.Second
 
 // store is the Persistence of an opened cache: the backend that was chosen, and
@@ -128,7 +129,7 @@ func (s *store) openStored(ctx context.Context) (*encrypted.File, error) {
 		return nil, err
 	}
 	bounded, cancel := ctx, context.CancelFunc(func() {})
-	if source == storeKeyring {
+	if source == storeKeyring || source == storeDPAPI {
 		bounded, cancel = context.WithTimeout(ctx, keyringTimeout)
 	}
 	defer cancel()
@@ -158,21 +159,20 @@ func useless(err error) bool {
 
 // candidates are all there are, in the order of preference; those that are not
 // permitted say so when they are opened.
-func (s *store) candidates() []fallback.Candidate {
-	all := []fallback.Candidate{
-		{Name: storeKeyring, Timeout: keyringTimeout, Open: func(ctx context.Context) (persistence.Persistence, error) { return s.openNew(ctx, storeKeyring) }},
-		{Name: storePassphrase, Open: func(ctx context.Context) (persistence.Persistence, error) { return s.openNew(ctx, storePassphrase) }},
-		{Name: storePlaintext, Open: func(context.Context) (persistence.Persistence, error) { return s.openPlaintext() }},
-	}
-	if s.cfg.Store == "" {
-		return all
-	}
-	for _, c := range all {
-		if c.Name == s.cfg.Store {
-			return []fallback.Candidate{c}
+func (s *store) candidates() (all []fallback.Candidate) {
+	for _, name := range storesOf(runtime.GOOS) {
+		c := fallback.Candidate{Name: name, Open: func(ctx context.Context) (persistence.Persistence, error) { return s.openNew(ctx, name) }}
+		switch name {
+		case storeKeyring, storeDPAPI:
+			c.Timeout = keyringTimeout
+		case storePlaintext:
+			c.Open = func(context.Context) (persistence.Persistence, error) { return s.openPlaintext() }
+		}
+		if s.cfg.Store == "" || s.cfg.Store == name {
+			all = append(all, c)
 		}
 	}
-	return nil
+	return all
 }
 
 // openNew opens the encrypted file where there is none yet, by making its key.
@@ -200,6 +200,8 @@ func (s *store) source(name string) (encrypted.KeySource, error) {
 			k = keyring.System()
 		}
 		return keyring.NewKeySource(k, "tokenkeep/"+s.cfg.Name), nil
+	case storeDPAPI:
+		return encrypted.DPAPI(), nil
 	case storePassphrase:
 		if s.cfg.Passphrase == nil {
 			return nil, openError("", fmt.Errorf("%w: this program has no way to ask for a passphrase", persistence.ErrUnavailable),

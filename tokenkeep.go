@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -42,9 +43,9 @@ type Config struct {
 	AllowPlaintext bool
 
 	// Store is the end user's wish, such as from an environment variable of the
-	// program: "" for none, or "keyring", "passphrase", "plaintext" or "memory".
-	// It only narrows what the other fields permit. "memory" keeps nothing and
-	// touches nothing that is stored.
+	// program: "" for none, or "keyring", "passphrase", "plaintext" or "memory",
+	// and on Windows "dpapi". It only narrows what the other fields permit.
+	// "memory" keeps nothing and touches nothing that is stored.
 	Store string
 
 	// Strict lets storage errors fail the sign-in; see persistence.WithStrict.
@@ -62,15 +63,16 @@ type Config struct {
 // The values of Config.Store.
 const (
 	storeKeyring    = "keyring"
+	storeDPAPI      = "dpapi" // on Windows only
 	storePassphrase = "passphrase"
 	storePlaintext  = "plaintext"
 	storeMemory     = "memory"
 )
 
 // Open returns the cache of that Name, kept in the safest way that works here:
-// in order, an encrypted file whose key is in the operating system's keyring,
-// an encrypted file with a passphrase if there is one, and a plaintext file if
-// that is allowed. Give it to public.WithCache. See the package comment for
+// in order, an encrypted file whose key is in the operating system's keyring, on
+// Windows one whose key DPAPI encrypts for the user, an encrypted file with a
+// passphrase if there is one, and a plaintext file if that is allowed. Give it to public.WithCache. See the package comment for
 // what Open does with what is already stored.
 //
 // Open proves what it chooses before it returns: it fetches the key of the file
@@ -129,12 +131,25 @@ func (cfg *Config) check() error {
 		return openError("", fmt.Errorf("Config.Name %q is not the name of a cache", cfg.Name),
 			"Use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or a digit, and no name of a Windows device.")
 	}
-	stores := []string{"", storeKeyring, storePassphrase, storePlaintext, storeMemory}
+	stores := append([]string{""}, append(storesOf(runtime.GOOS), storeMemory)...)
+	if cfg.Store == storeDPAPI && !slices.Contains(stores, storeDPAPI) {
+		return openError("", fmt.Errorf("%w: Config.Store %q, which is a part of Windows: %w", persistence.ErrUnavailable, storeDPAPI, errors.ErrUnsupported),
+			"Use one of "+strings.Join(stores[1:], ", ")+", or leave it empty.")
+	}
 	if !slices.Contains(stores, cfg.Store) {
 		return openError("", fmt.Errorf("Config.Store %q is unknown", cfg.Store),
 			"Use one of "+strings.Join(stores[1:], ", ")+", or leave it empty.")
 	}
 	return nil
+}
+
+// storesOf are the values of Config.Store that keep anything, in the order of
+// preference.
+func storesOf(goos string) []string {
+	if goos == "windows" {
+		return []string{storeKeyring, storeDPAPI, storePassphrase, storePlaintext}
+	}
+	return []string{storeKeyring, storePassphrase, storePlaintext}
 }
 
 func openError(location string, err error, remedy string) error {

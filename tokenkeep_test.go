@@ -1,6 +1,7 @@
 package tokenkeep_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 	"github.com/tokenkeep/tokenkeep/persistence"
+	vectors "github.com/tokenkeep/tokenkeep/testdata/encrypted"
 )
 
 const (
@@ -78,7 +80,8 @@ func (m *machine) files() []string {
 }
 
 // TestChoice is the whole matrix: what the keyring does now, what is stored,
-// and whether plaintext is allowed.
+// and whether plaintext is allowed. Windows has DPAPI wherever there is no
+// keyring, so that it comes to neither a passphrase nor a plaintext file.
 func TestChoice(t *testing.T) {
 	const (
 		encryptedFile = "app.enc"
@@ -121,19 +124,23 @@ func TestChoice(t *testing.T) {
 		{keyring: "absent", stored: "plaintext", class: persistence.ErrUnavailable, files: []string{plaintextFile}},
 		{keyring: "absent", stored: "plaintext", plaintext: true, backend: "plaintext", warned: true, files: []string{plaintextFile}},
 	} {
+		if runtime.GOOS == "windows" && c.keyring != "ok" && c.stored != "encrypted" {
+			c.backend, c.source, c.class, c.warned, c.files = "encrypted", "dpapi", nil, false, nil
+			if c.stored != "" {
+				c.files = []string{encryptedFile}
+			}
+		}
 		name := strings.Join([]string{"keyring " + c.keyring, "stored " + c.stored, map[bool]string{true: "plaintext allowed"}[c.plaintext], map[bool]string{true: "passphrase"}[c.passphrase]}, ", ")
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			if c.stored != "" {
 				was := m.config()
 				if c.stored == "plaintext" {
-					m.keyring.SetAbsent(true)
-					was.AllowPlaintext = true
+					was.Store, was.AllowPlaintext = "plaintext", true
 				}
 				first, err := tokenkeep.Open(ctx, was)
 				require.NoError(t, err)
 				save(t, first, tokens)
-				m.keyring.SetAbsent(false)
 				m.warnings = nil
 			}
 			m.keyring.SetLocked(c.keyring == "locked")
@@ -197,6 +204,9 @@ func TestNothingPlainOnDisk(t *testing.T) {
 }
 
 func TestSafestIsReportedWithEveryRefusal(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("DPAPI is not refused there")
+	}
 	m := newMachine(t)
 	m.keyring.SetAbsent(true)
 	_, err := tokenkeep.Open(ctx, m.config())
@@ -216,6 +226,7 @@ func TestSafestIsReportedWithEveryRefusal(t *testing.T) {
 func TestWishOnlyNarrows(t *testing.T) {
 	for _, c := range []struct{ store, backend string }{
 		{"", "encrypted"}, {"keyring", "encrypted"}, {"memory", "memory"}, {"plaintext", ""}, {"passphrase", ""}, {"nonsense", ""},
+		{"dpapi", map[bool]string{true: "encrypted"}[runtime.GOOS == "windows"]},
 	} {
 		m := newMachine(t)
 		cfg := m.config()
@@ -241,6 +252,59 @@ func TestWishOnlyNarrows(t *testing.T) {
 			require.Empty(t, m.files(), "memory keeps nothing")
 		}
 	}
+}
+
+func TestDPAPIIsForWindows(t *testing.T) {
+	m := newMachine(t)
+	cfg := m.config()
+	cfg.Store = "dpapi"
+	opened, err := tokenkeep.Open(ctx, cfg)
+	if runtime.GOOS != "windows" {
+		require.ErrorIs(t, err, persistence.ErrUnavailable)
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.ErrorContains(t, err, "Windows")
+		require.NoDirExists(t, m.dir)
+		return
+	}
+	require.NoError(t, err)
+	require.Equal(t, "dpapi", opened.Describe().KeySource)
+	save(t, opened, tokens)
+	require.Empty(t, m.keyring.Calls())
+	// What DPAPI keeps is found again without the wish, and whatever the keyring does.
+	for _, locked := range []bool{false, true} {
+		m.keyring.SetLocked(locked)
+		again, err := tokenkeep.Open(ctx, m.config())
+		require.NoError(t, err)
+		require.Equal(t, tokens, load(t, again))
+		require.Equal(t, "dpapi", again.Describe().KeySource)
+	}
+}
+
+// A file whose key another user's DPAPI encrypted, or a Windows machine's where
+// this is none, is left alone.
+func TestFileOfAnotherUsersDPAPI(t *testing.T) {
+	vector, err := vectors.Files.ReadFile("ok-dpapi.vec")
+	require.NoError(t, err)
+	_, file, _ := bytes.Cut(vector, []byte("\n\n"))
+	m := newMachine(t)
+	require.NoError(t, os.MkdirAll(m.dir, 0o700))
+	path := filepath.Join(m.dir, "app.enc")
+	require.NoError(t, os.WriteFile(path, file, 0o600))
+	cfg := m.config()
+	cfg.AllowPlaintext = true
+	_, err = tokenkeep.Open(ctx, cfg)
+	if runtime.GOOS == "windows" {
+		require.ErrorIs(t, err, persistence.ErrWrongKey)
+		require.ErrorContains(t, err, "as the user")
+	} else {
+		require.ErrorIs(t, err, persistence.ErrUnavailable)
+		require.ErrorContains(t, err, "on Windows")
+	}
+	require.Equal(t, []string{"app.enc"}, m.files())
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, file, after)
+	require.Empty(t, m.warnings)
 }
 
 func TestBadConfig(t *testing.T) {
@@ -369,8 +433,8 @@ func TestWhatIsNoDamageMovesNothing(t *testing.T) {
 	words := "correct horse"
 	asked := 0
 	m := newMachine(t)
-	m.keyring.SetAbsent(true)
 	cfg := m.config()
+	cfg.Store = "passphrase"
 	cfg.Passphrase = func(context.Context) ([]byte, error) { asked++; return []byte(words), nil }
 	c, err := tokenkeep.Open(ctx, cfg)
 	require.NoError(t, err)
@@ -378,6 +442,7 @@ func TestWhatIsNoDamageMovesNothing(t *testing.T) {
 	require.Equal(t, tokens, load(t, c))
 	require.Equal(t, 1, asked)
 
+	cfg.Store = ""
 	words = "mistyped " + planted
 	_, err = tokenkeep.Open(ctx, cfg)
 	require.ErrorIs(t, err, persistence.ErrWrongKey)
@@ -409,6 +474,9 @@ func TestWhatIsNoDamageMovesNothing(t *testing.T) {
 // up: it must notice, and neither go on beside the encrypted file nor lose what
 // it has to say.
 func TestRunningPlaintextProcessMeetsSaferFile(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("DPAPI works there whatever the keyring does, so no process keeps a plaintext cache without being told to")
+	}
 	for _, itsKeyring := range []string{"works by now", "does not work"} {
 		t.Run(itsKeyring, func(t *testing.T) {
 			m := newMachine(t)

@@ -9,19 +9,20 @@
 // # What is guaranteed
 //
 // Whoever has the file and not the key learns the cache's size, when it was
-// saved, where the key comes from and the key's random id, and nothing else. A
-// changed byte is noticed, wherever it is. Every save has a key and a nonce of
-// its own, derived from the master key and a new random salt. A file opens with
-// one key and under one cache's name only.
+// saved, where the key comes from, the key's random id and what is in the key's
+// reference besides (see [KeySource]), and nothing else. A changed byte is
+// noticed, wherever it is. Every save has a key and a nonce of its own, derived
+// from the master key and a new random salt. A file opens with one key and under
+// one cache's name only.
 //
 // A save is all or nothing and durable, whenever the process or the system
 // dies. A file that cannot be opened is never overwritten.
 //
 // What went wrong is told apart, because the file's fate depends on it:
 // persistence.ErrCorrupt is certain damage; persistence.ErrWrongKey is a sound
-// file and a wrong key, passphrase, user of DPAPI or name; persistence.ErrKeyMissing is a
-// source without the key; persistence.ErrUnsupportedVersion is a file of a newer
-// version.
+// file and a wrong key, passphrase or name, or with DPAPI the wrong user;
+// persistence.ErrKeyMissing is a source without the key;
+// persistence.ErrUnsupportedVersion is a file of a newer version.
 //
 // # What is not
 //
