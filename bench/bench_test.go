@@ -5,7 +5,6 @@ package bench
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -205,41 +204,32 @@ var ctx = context.Background()
 // started is when all tokens were issued.
 var started = time.Now().Unix()
 
-// tokens returns a token cache of about n bytes, as MSAL writes it: access
-// tokens of 2 KB, each of an account of its own. generation makes the secrets
-// differ from those of another generation.
+// tokens returns a token cache of about n bytes, as MSAL writes it: accounts
+// with an access token of 2 KB each. generation makes the secrets differ from
+// those of another generation.
 func tokens(n, generation int) []byte {
+	const (
+		host   = "login.microsoftonline.com"
+		tenant = "c0000000-0000-4000-8000-000000000001"
+		each   = 2675 // bytes of an account and its token
+	)
 	secret := strings.Repeat("eyJ0eXAiOiJKV1QiLCJub25jZSI6IkFC", 52)
-	c := map[string]map[string]map[string]string{"AccessToken": {}, "Account": {}}
-	for size := 0; size < n; {
-		i := len(c["AccessToken"])
-		home, account, token := account(i)
-		token["secret"] = fmt.Sprintf("%d-%d-%s", generation, i, secret)
-		c["Account"][home+"-login.microsoftonline.com-tenant"] = account
-		c["AccessToken"][home+"-login.microsoftonline.com-accesstoken-client-tenant-user.read"] = token
-		size += 2600
+	home := func(i int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d.%s", i, tenant) }
+	b := make([]byte, 0, n+2*each)
+	b = append(b, `{"AccessToken":{`...)
+	for i := range (n + each - 1) / each {
+		b = fmt.Appendf(b, `"%[1]s-%[2]s-accesstoken-client-%[3]s-user.read":{"home_account_id":"%[1]s","environment":"%[2]s","realm":"%[3]s",`+
+			`"credential_type":"AccessToken","client_id":"client","secret":"%[4]d-%[5]d-%[6]s","target":"user.read openid profile",`+
+			`"cached_at":"%[7]d","expires_on":"%[8]d","extended_expires_on":"%[8]d","token_type":"Bearer"},`,
+			home(i), host, tenant, generation, i, secret, started, started+3600)
 	}
-	b, err := json.Marshal(c)
-	if err != nil {
-		panic(err)
+	b = append(b[:len(b)-1], `},"Account":{`...)
+	for i := range (n + each - 1) / each {
+		b = fmt.Appendf(b, `"%[1]s-%[2]s-%[3]s":{"home_account_id":"%[1]s","environment":"%[2]s","realm":"%[3]s",`+
+			`"local_account_id":"%[4]s","username":"user%[5]d@contoso.example","authority_type":"MSSTS"},`,
+			home(i), host, tenant, home(i)[:36], i)
 	}
-	return b
-}
-
-// account returns the id of the i-th account, and its two entries.
-func account(i int) (home string, account, token map[string]string) {
-	home = fmt.Sprintf("00000000-0000-4000-8000-%012d.c0000000-0000-4000-8000-000000000001", i)
-	account = map[string]string{
-		"home_account_id": home, "environment": "login.microsoftonline.com", "realm": "tenant",
-		"local_account_id": home[:36], "username": fmt.Sprintf("user%d@contoso.example", i), "authority_type": "MSSTS",
-	}
-	token = map[string]string{
-		"home_account_id": home, "environment": "login.microsoftonline.com", "realm": "tenant",
-		"credential_type": "AccessToken", "client_id": "client", "target": "user.read openid profile",
-		"cached_at": fmt.Sprint(started), "expires_on": fmt.Sprint(started + 3600), "extended_expires_on": fmt.Sprint(started + 3600),
-		"token_type": "Bearer",
-	}
-	return home, account, token
+	return append(b[:len(b)-1], "}}"...)
 }
 
 // memory is an in-memory cache that does no work of its own, so that what is

@@ -84,7 +84,7 @@ var tables = []table{
 		},
 	}, {
 		title: "An Export of 1 MB",
-		text:  "All of it: load, merge, encrypt, write, flush. An Export merges only where the stored revision has moved since the Replace.",
+		text:  "All of it: load, merge, encrypt, write, flush. An Export merges only where the stored revision has moved since the Replace. The targets are absolute, so the disk decides them too: the limit is what it takes for its part.",
 		limit: "a Save's limit",
 		rows: []row{
 			{what: "nothing to save, keys reordered", ours: figure{bench: "Export/subject=tokenkeep/size=1MB/what=unchanged"}},

@@ -21,6 +21,7 @@ type conditions struct {
 	commit, kernel, disk string
 	processor            string
 	loadBefore, loadMost float64
+	msext, designs       string // versions
 }
 
 func describe(benchtime string) conditions {
@@ -28,6 +29,8 @@ func describe(benchtime string) conditions {
 	if text, err := exec.Command("git", "describe", "--always", "--dirty").Output(); err == nil {
 		c.commit = strings.TrimSpace(string(text))
 	}
+	c.msext = version("github.com/AzureAD/microsoft-authentication-extensions-for-go/cache")
+	c.designs = version("github.com/99designs/keyring")
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		c.kernel = unix.ByteSliceToString(u.Release[:])
@@ -48,6 +51,15 @@ func describe(benchtime string) conditions {
 	return c
 }
 
+// version returns the version of a module that the benchmarks use.
+func version(module string) string {
+	text, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", module).Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(text))
+}
+
 // write writes the report.
 func write(w io.Writer, rounds []round, c conditions) error {
 	var body strings.Builder
@@ -66,7 +78,7 @@ func write(w io.Writer, rounds []round, c conditions) error {
 	if c.loadMost > 0 {
 		fmt.Fprintf(w, "| load | %.2f before; at most %.2f, with the benchmarks' own |\n", c.loadBefore, c.loadMost)
 	}
-	fmt.Fprintf(w, "\nThe peers are microsoft-authentication-extensions-for-go/cache v0.1.1 with its plain file (msext) and 99designs/keyring v1.2.2 with its encrypted file and the obvious glue. Their keyring backends need cgo or a running keyring and are not measured.\n\n")
+	fmt.Fprintf(w, "\nThe peers are microsoft-authentication-extensions-for-go/cache %s with its plain file (msext) and 99designs/keyring %s with its encrypted file and the obvious glue. Their keyring backends need cgo or a running keyring and are not measured.\n\n", c.msext, c.designs)
 	if len(missed) == 0 {
 		fmt.Fprintf(w, "Every target is met.\n")
 	} else {
