@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -233,16 +234,18 @@ func derive(master []byte, salt *[saltSize]byte, name string) (*derived, error) 
 	if err != nil {
 		return nil, err
 	}
+	// HKDF-Expand of up to 32 bytes is one HMAC (RFC 5869, section 2.3), and one
+	// HMAC that is reset does for all three what three new ones would.
+	mac := hmac.New(sha256.New, prk)
 	d := new(derived)
 	for _, out := range []struct {
 		purpose string
 		to      []byte
 	}{{"key", d.key[:]}, {"nonce", d.nonce[:]}, {"commit", d.commit[:]}} {
-		okm, err := hkdf.Expand(sha256.New, prk, version+"\x00"+out.purpose+"\x00"+name, len(out.to))
-		if err != nil {
-			return nil, err
-		}
-		copy(out.to, okm)
+		mac.Reset()
+		mac.Write([]byte(version + "\x00" + out.purpose + "\x00" + name + "\x01"))
+		var okm [sha256.Size]byte
+		copy(out.to, mac.Sum(okm[:0]))
 	}
 	return d, nil
 }

@@ -258,7 +258,7 @@ func (c *Cache) writeOnce(ctx context.Context, im *inMemory, ours []byte, hint s
 			return err
 		}
 	}
-	im.gave(ours, "")
+	im.gave(ours, "", merge.SignedOut(im.base, ours))
 	im.settle(ours, hint, gone)
 	return nil
 }
@@ -266,21 +266,21 @@ func (c *Cache) writeOnce(ctx context.Context, im *inMemory, ours []byte, hint s
 // writeDirect stores ours where what is stored is what im was last given or
 // gave, so that there is nothing to merge.
 func (c *Cache) writeDirect(ctx context.Context, im *inMemory, ours []byte, hint string) error {
-	if merge.Equal(im.base, ours) {
+	same, signedOut, err := merge.Compare(im.base, ours)
+	switch {
+	case same:
 		im.pending = nil
 		return nil
-	}
-	if _, err := merge.Accounts(ours); err != nil {
-		if _, err := merge.Accounts(im.base); err == nil && (im.rev != "" || startsObject(ours)) {
-			return c.unmergeable(merge.ErrOurs)
-		}
+	case errors.Is(err, merge.ErrOurs) && (im.rev != "" || startsObject(ours)):
+		return c.unmergeable(err)
+	case err != nil:
 		c.report("format", "tokenkeep: the cache is not of the format that MSAL libraries share; the last writer wins", nil)
 	}
 	rev, err := c.store.SaveIf(ctx, ours, im.rev)
 	if err != nil {
 		return err
 	}
-	im.gave(ours, rev)
+	im.gave(ours, rev, signedOut)
 	im.settle(ours, hint, nil)
 	return nil
 }

@@ -67,14 +67,15 @@ func (m *inMemory) remember(data []byte, rev string) {
 }
 
 // gave notes that the in-memory cache holds ours and that this much is stored.
-// rev is ours' own revision, or "" where others' entries were merged in.
-func (m *inMemory) gave(ours []byte, rev string) {
+// rev is ours' own revision, or "" where others' entries were merged in;
+// signedOut are the accounts that ours has lost since base.
+func (m *inMemory) gave(ours []byte, rev string, signedOut []merge.Account) {
 	m.pending = nil
 	if m.nameless {
 		return
 	}
 	if m.baseKnown {
-		m.noteGone(merge.SignedOut(m.base, ours))
+		m.noteGone(signedOut)
 	}
 	m.base, m.baseKnown = ours, true
 	m.rev, m.held = rev, rev != ""

@@ -22,17 +22,42 @@ func Equal(a, b []byte) bool {
 		return false
 	}
 	db, ok := scan(b)
-	if !ok {
-		return false
+	return ok && sameDoc(da, db)
+}
+
+// Compare says how ours differs from base, which it was made from: whether they
+// are the same cache (rule 0) and, if not, which accounts ours has signed out,
+// like [SignedOut]. The error is ErrOurs or, where base is no cache either,
+// ErrBoth; there is none for equal bytes. It costs one look at each.
+func Compare(base, ours []byte) (same bool, out []Account, err error) {
+	if bytes.Equal(base, ours) {
+		return true, nil, nil
 	}
-	for i := range da.sections {
-		s := &da.sections[i]
-		if !sameSection(s, db.section(s.name)) {
+	b, baseOK := scan(base)
+	o, oursOK := scan(ours)
+	switch {
+	case !oursOK && !baseOK:
+		return false, nil, ErrBoth
+	case !oursOK:
+		return false, nil, ErrOurs
+	case !baseOK:
+		return false, nil, nil
+	case sameDoc(b, o):
+		return true, nil, nil
+	}
+	return false, signedOut(b, o), nil
+}
+
+// sameDoc compares two caches and stops at the first entry that differs.
+func sameDoc(a, b *doc) bool {
+	for i := range a.sections {
+		s := &a.sections[i]
+		if !sameSection(s, b.section(s.name)) {
 			return false
 		}
 	}
-	for i := range db.sections {
-		if s := &db.sections[i]; da.section(s.name) == nil && s.whole() != nil {
+	for i := range b.sections {
+		if s := &b.sections[i]; a.section(s.name) == nil && s.whole() != nil {
 			return false
 		}
 	}

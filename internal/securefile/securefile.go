@@ -365,7 +365,7 @@ func removeLeftovers(d *os.File, dir, base string) {
 				removeIfDead(filepath.Join(dir, name))
 			}
 		}
-		if err != nil || len(names) == 0 {
+		if err != nil || len(names) < 256 {
 			return
 		}
 	}

@@ -211,7 +211,9 @@ func openDir(dir string) (*os.File, error) {
 	if dir == "" {
 		dir = "."
 	}
-	return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	// With O_NONBLOCK package os spares itself four calls to find out whether the
+	// file can be polled; on folders and regular files it has no other effect.
+	return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 }
 
 // syncDir flushes the folder. Some file systems (FUSE, network) cannot and say
@@ -235,7 +237,7 @@ type temp struct {
 func createTemp(dir, base string) (*temp, error) {
 	for {
 		path := filepath.Join(dir, tempName(base))
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
