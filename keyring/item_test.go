@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -93,10 +94,13 @@ func itemsOf(t testing.TB, k *keyringtest.Keyring) int {
 	return 1 + n
 }
 
+// long makes the tests try everything, which takes minutes.
+var long = os.Getenv("TOKENKEEP_LONG") == "1"
+
 // crashes saves new over old and crashes at every call of it, before and after
-// the call takes effect; where there are very many calls, at the first and last
-// ones, at those around the switch, and at every 100th. It returns how often what
-// came after was wrong, and at how many crashes it looked.
+// the call takes effect; where there are many calls, and long is not set, at the
+// first and last ones, at those around the switch, and at a few in between. It
+// returns how often what came after was wrong, and at how many crashes it looked.
 func crashes(t testing.TB, k *keyringtest.Keyring, open func(keyring.Keyring) persistence.Persistence, old, new []byte) (bad, tried int) {
 	t.Helper()
 	ctx := context.Background()
@@ -108,9 +112,18 @@ func crashes(t testing.TB, k *keyringtest.Keyring, open func(keyring.Keyring) pe
 	require.NotZero(t, manifest)
 	require.NoError(t, open(k).Save(ctx, old))
 
+	few, every := 3, max(last/5, 1)
+	switch {
+	case long && last > 3000:
+		few, every = 10, 100
+	case long, last <= 30:
+		every = 1
+	case last > 300:
+		few, every = 1, last
+	}
 	for n := 1; n <= last; n++ {
-		near := n < 10 || n > last-10 || n > manifest-10 && n < manifest+10
-		if last > 150 && !near && n%100 != 0 {
+		near := n <= few || n > last-few || n > manifest-few && n < manifest+few
+		if !near && n%every != 0 {
 			continue
 		}
 		for _, applied := range []bool{false, true} {
@@ -151,7 +164,7 @@ func TestCrashAtEveryCall(t *testing.T) {
 					if size > 100_000 && before == 0 {
 						continue
 					}
-					if name == "least" && size > 100_000 {
+					if name == "least" && size > 100_000 && !long {
 						continue // 6,000 items; windows and darwin show it
 					}
 					bad, n := crashes(t, newKeyring(), plain, sized(before, 'o'), sized(size, 'n'))
