@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -124,13 +125,52 @@ func TestPause(t *testing.T) {
 	require.NoError(t, k.Set(t.Context(), "s", "u", "z"))
 }
 
-func Example() {
-	k := keyringtest.NewLocked()
-	_, err := k.Get(context.Background(), "contoso-cli", "tokens")
-	fmt.Println(errors.Is(err, persistence.ErrKeyringLocked))
-	k.SetLocked(false)
-	fmt.Println(k.Set(context.Background(), "contoso-cli", "tokens", "{}"), len(k.Calls()))
-	// Output:
-	// true
-	// <nil> 2
+func TestEnds(t *testing.T) {
+	ctx := t.Context()
+	calls := func(k *keyringtest.Keyring) (errs []error) {
+		_, err := k.Get(ctx, "s", "u")
+		return append(errs, err, k.Set(ctx, "s", "u", "x"), k.Delete(ctx, "s", "u"))
+	}
+	for n := range 3 {
+		for i, err := range calls(keyringtest.NewVanishing(n)) {
+			require.Equal(t, i >= n, errors.Is(err, persistence.ErrUnavailable), "%d after %d", i, n)
+		}
+		k := keyringtest.NewRestarting(n)
+		for i, err := range calls(k) {
+			require.Equal(t, i == n, errors.Is(err, persistence.ErrUnavailable), "%d after %d", i, n)
+			require.Equal(t, i > n, errors.Is(err, persistence.ErrKeyringLocked), "%d after %d", i, n)
+		}
+		k.SetLocked(false)
+		k.Clear()
+		require.Empty(t, k.Items())
+		require.Nil(t, calls(k)[1])
+	}
+}
+
+func TestHanging(t *testing.T) {
+	k := keyringtest.NewHanging(time.Millisecond)
+	err := k.Set(t.Context(), "s", "u", "x")
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = keyringtest.NewHanging(time.Hour).Delete(ctx, "s", "u")
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotErrorIs(t, err, persistence.ErrUnavailable)
+	require.Empty(t, k.Items(), "what hangs does nothing")
+}
+
+func TestQuota(t *testing.T) {
+	k := keyringtest.NewKernel()
+	require.Equal(t, 32766, k.ItemLimit("s", "u"))
+	require.NoError(t, k.Set(t.Context(), "s", "u", strings.Repeat("x", 19_000)))
+	require.ErrorIs(t, k.Set(t.Context(), "s", "v", strings.Repeat("x", 1000)), persistence.ErrTooLarge)
+	require.ErrorIs(t, k.Reopen().Set(t.Context(), "s", "v", strings.Repeat("x", 1000)), persistence.ErrTooLarge)
+	require.NoError(t, k.Set(t.Context(), "s", "u", strings.Repeat("x", 10)))
+	require.NoError(t, k.Set(t.Context(), "s", "v", strings.Repeat("x", 1000)))
+	k.Clear()
+	n := 0
+	for ; k.Set(t.Context(), "s", fmt.Sprint(n), "x") == nil; n++ {
+	}
+	require.Equal(t, 200, n)
 }
