@@ -187,14 +187,19 @@ func (p *process) kill() []string {
 
 func (p *process) afterKill() []string {
 	p.t.Helper()
-	left := p.lines()
-	p.ended = true
-	err := p.cmd.Wait()
+	left, err := p.rest()
 	var exit *exec.ExitError
 	if p.errors.Len() > 0 || !errors.As(err, &exit) || exit.Exited() && runtime.GOOS != "windows" {
 		p.t.Errorf("ended before it was killed: %v: %s", err, p.errors.Bytes())
 	}
 	return left
+}
+
+// rest returns what the process reports until its end, and how it ended.
+func (p *process) rest() ([]string, error) {
+	left := p.lines()
+	p.ended = true
+	return left, p.cmd.Wait()
 }
 
 // report reports a line.
