@@ -39,12 +39,12 @@ import (
 //
 // MSAL fails a sign-in that succeeded if its cache cannot be read or written,
 // and then the new refresh token is lost although the old one is spent. So,
-// unless [WithStrict] is given, trouble with the storage is logged, once per
-// kind, and the sign-in goes on: an Export that fails keeps its bytes in memory,
+// unless [WithStrict] is given, the sign-in goes on where the storage fails: an Export that fails keeps its bytes in memory,
 // where the next Export tries again, and a Replace that fails leaves the
 // in-memory cache as it is. Four things fail the call all the same: the first
 // Replace of an in-memory cache, an Export that signs an account out, data
-// that cannot be merged, and a context that was cancelled.
+// that cannot be merged, and a context that was cancelled. Every failure is
+// logged, once per kind.
 //
 // A context without a deadline gets one, [DefaultTimeout] by default. A Cache
 // holds no file, goroutine or connection between calls, but for a wait for a
@@ -78,9 +78,6 @@ func New(p Persistence, opts ...Option) (*Cache, error) {
 			Remedy: "Pass New the backend that is to keep the cache."}
 	}
 	d := Describe(p)
-	if l, ok := p.(Locker); ok {
-		c.lock = l
-	}
 	for _, o := range opts {
 		if o == nil {
 			continue
@@ -88,6 +85,9 @@ func New(p Persistence, opts ...Option) (*Cache, error) {
 		if err := o(c); err != nil {
 			return nil, &Error{Op: "open", Backend: d.Backend, Location: d.Location, Err: err, Remedy: "Correct the option that New was given."}
 		}
+	}
+	if l, ok := p.(Locker); ok {
+		c.lock = l
 	}
 	v, ok := p.(Versioned)
 	switch {
@@ -117,9 +117,6 @@ func (c *Cache) Replace(ctx context.Context, u cache.Unmarshaler, h cache.Replac
 	if isNil(u) {
 		return c.fail("load", errors.New("the Unmarshaler is nil"), "Pass Replace an in-memory cache.")
 	}
-	if err := ctx.Err(); err != nil {
-		return c.fail("load", err, "")
-	}
 	m := c.inMemoryOf(u)
 	bounded, cancel := c.bounded(ctx)
 	defer cancel()
@@ -127,9 +124,13 @@ func (c *Cache) Replace(ctx context.Context, u cache.Unmarshaler, h cache.Replac
 		return c.fail("load", err, "")
 	}
 	defer m.release()
+	if err := ctx.Err(); errors.Is(err, context.Canceled) {
+		return c.fail("load", err, "")
+	}
 	if m.foreign {
 		return nil
 	}
+	m.hear(false, h.PartitionKey)
 	fresh := !m.met
 	if fresh {
 		if u.Unmarshal([]byte("{}")) != nil {
@@ -139,7 +140,11 @@ func (c *Cache) Replace(ctx context.Context, u cache.Unmarshaler, h cache.Replac
 		m.met = true
 	}
 	err := c.refresh(bounded, u, m, fresh)
-	if err == nil || !m.given || c.strict || errors.Is(ctx.Err(), context.Canceled) {
+	switch {
+	case err == nil:
+		return nil
+	case !m.given || c.strict || errors.Is(ctx.Err(), context.Canceled):
+		c.report("replace", "tokenkeep: cannot read the stored tokens", err)
 		return err
 	}
 	c.report("replace", "tokenkeep: cannot read the stored tokens; going on with those in memory", err)
@@ -162,7 +167,7 @@ func (c *Cache) refresh(ctx context.Context, u cache.Unmarshaler, m *inMemory, f
 	give := data
 	if m.pending != nil {
 		// What could not be stored yet must not leave the memory now.
-		give, _, err = merge.Merge(merge.Input{Base: m.base, BaseUnknown: !m.baseKnown, Ours: m.pending, Theirs: data, Now: time.Now()})
+		give, _, err = merge.Merge(merge.Input{Base: m.base, BaseUnknown: !m.baseKnown, Ours: m.pending, Theirs: data, Gone: m.refused, Now: time.Now()})
 		if err != nil {
 			return c.unmergeable(err)
 		}
@@ -206,17 +211,29 @@ func (c *Cache) Export(ctx context.Context, m cache.Marshaler, h cache.ExportHin
 	if err != nil {
 		return c.fail("save", hidden{"the program's in-memory cache could not be marshalled", err}, "")
 	}
+	ours = bytes.Clone(ours) // to be kept: m may marshal into the same bytes again
+	im.hear(true, h.PartitionKey)
+	if h.PartitionKey == "" && !im.public && im.baseKnown && len(merge.SignedOut(ours, im.base)) > 0 {
+		im.public = true // a sign-in without a hint
+	}
+	if im.nameless && im.pending != nil {
+		// What could not be stored of another one is not lost with this one.
+		if both, _, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: ours, Theirs: im.pending, Now: time.Now()}); err == nil {
+			ours = both
+		}
+	}
 	err = c.write(bounded, im, ours, h.PartitionKey)
 	if err == nil {
 		return nil
 	}
-	var format *formatError
-	if errors.As(err, &format) {
+	if _, ok := errors.AsType[*formatError](err); ok {
 		return err
 	}
 	im.pending = ours
+	im.refused = im.goneFor(h.PartitionKey)
 	signsOut := im.baseKnown && len(merge.SignedOut(im.base, ours)) > 0
 	if c.strict || signsOut || errors.Is(ctx.Err(), context.Canceled) {
+		c.report("export", "tokenkeep: cannot store the tokens", err)
 		return err
 	}
 	c.report("export", "tokenkeep: cannot store the tokens; they stay in memory and the next save tries again", err)

@@ -397,7 +397,7 @@ func TestReplaceTrouble(t *testing.T) {
 		err := c.Export(ctx, a, cache.ExportHints{})
 		if strict {
 			require.ErrorIs(t, err, persistence.ErrKeyringLocked)
-			require.Empty(t, log.String())
+			require.Equal(t, 2, strings.Count(log.String(), "\n"), "once for each kind: %s", &log)
 		} else {
 			require.NoError(t, err)
 			require.Equal(t, 2, strings.Count(log.String(), "\n"), "once for each kind: %s", &log)
@@ -653,4 +653,118 @@ func TestErrorClasses(t *testing.T) {
 		Err: fmt.Errorf("%w: no bus", persistence.ErrUnavailable), Remedy: "Start one."})
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 	require.Equal(t, "tokenkeep: load encrypted /x/y.enc: not available in this environment: no bus. Start one.", err.Error())
+}
+
+// A confidential client hints with the account's id when a user signs in, as it
+// does when it refreshes: the sign-in must not pass for a refresh.
+func TestConfidentialClientSignsInAgain(t *testing.T) {
+	for _, who := range []string{"itself", "another process"} {
+		p := persistence.NewMemory()
+		c, a := open(t, p), &client{}
+		replace(t, c, a, "ann")
+		a.signIn("ann", "rt1", 1)
+		export(t, c, a, "ann")
+		out, b := c, a
+		if who == "another process" {
+			out, b = open(t, p), &client{}
+		}
+		replace(t, out, b, "") // RemoveAccount
+		b.signOut("ann")
+		export(t, out, b, "")
+		if who == "another process" {
+			replace(t, c, a, "ann") // Account, which finds it gone
+		}
+		replace(t, c, a, "ann")
+		a.signIn("ann", "rt2", 2)
+		export(t, c, a, "ann")
+		require.Equal(t, "rt2", stored(t, p).refreshToken("ann"), who)
+		replace(t, c, a, "ann")
+		require.Equal(t, "rt2", a.refreshToken("ann"), who)
+	}
+}
+
+func TestRefusedRefreshStaysRefusedWhenItsExportFails(t *testing.T) {
+	p := newWatched()
+	c, a := open(t, p, persistence.WithLogger(slog.New(slog.DiscardHandler))), &client{}
+	replace(t, c, a, "")
+	a.signIn("ann", "rt1", 1)
+	a.signIn("bob", "rt1", 1)
+	export(t, c, a, "")
+	other, b := open(t, p.Memory), &client{}
+	replace(t, other, b, "")
+	b.signOut("ann")
+	export(t, other, b, "")
+
+	replace(t, c, a, "ann") // finds it gone
+	a.signIn("ann", "rt2", 2)
+	p.failWith(&persistence.Error{Op: "save", Err: persistence.ErrUnavailable})
+	export(t, c, a, "ann")
+	p.failWith(nil)
+	b.signIn("eve", "rt1", 1)
+	export(t, other, b, "") // so that the next Replace must read
+	replace(t, c, a, "bob")
+	a.signIn("bob", "rt2", 2)
+	export(t, c, a, "bob")
+	require.Nil(t, stored(t, p.Memory).refreshToken("ann"))
+	require.Equal(t, "rt2", stored(t, p.Memory).refreshToken("bob"))
+	require.Equal(t, "rt1", stored(t, p.Memory).refreshToken("eve"))
+}
+
+// reuser marshals into the bytes that it was given and gave before.
+type reuser struct{ bytes []byte }
+
+func (r *reuser) Unmarshal(b []byte) error { r.bytes = append(r.bytes[:0], b...); return nil }
+func (r *reuser) Marshal() ([]byte, error) { return r.bytes, nil }
+func (r *reuser) set(t *testing.T, c client) {
+	b, _ := c.Marshal()
+	r.bytes = append(r.bytes[:0], b...)
+}
+
+func TestBytesThatAreUsedAgain(t *testing.T) {
+	p := persistence.NewMemory()
+	c, r := open(t, p), &reuser{}
+	replace(t, c, r, "")
+	a := client{}
+	a.signIn("ann", "rt1", 1)
+	r.set(t, a)
+	export(t, c, r, "")
+	require.Equal(t, "rt1", stored(t, p).refreshToken("ann"))
+	a.signIn("ann", "rt2", 2)
+	r.set(t, a)
+	export(t, c, r, "")
+	require.Equal(t, "rt2", stored(t, p).refreshToken("ann"))
+}
+
+// A caller that waited behind a hanging save comes with its deadline spent: its
+// token is not lost for that.
+func TestSpentDeadline(t *testing.T) {
+	c, a := open(t, persistence.NewMemory(), persistence.WithLogger(slog.New(slog.DiscardHandler))), &client{}
+	spent, cancel := context.WithTimeout(ctx, 0)
+	defer cancel()
+	require.ErrorIs(t, c.Replace(spent, a, cache.ReplaceHints{}), context.DeadlineExceeded, "the first Replace always reports")
+	replace(t, c, a, "")
+	require.NoError(t, c.Replace(spent, a, cache.ReplaceHints{}))
+	a.signIn("ann", "rt1", 1)
+	require.NoError(t, c.Export(spent, a, cache.ExportHints{}))
+	replace(t, c, a, "")
+	export(t, c, a, "")
+	b := &client{}
+	replace(t, c, b, "")
+	require.Equal(t, "rt1", b.refreshToken("ann"))
+}
+
+func TestTroubleWithoutIdentity(t *testing.T) {
+	p := newWatched()
+	c := open(t, p, persistence.WithLogger(slog.New(slog.DiscardHandler)))
+	a, b := value{&client{}}, value{&client{}}
+	replace(t, c, a, "")
+	p.failWith(&persistence.Error{Op: "save", Err: persistence.ErrUnavailable})
+	require.ErrorIs(t, c.Replace(ctx, b, cache.ReplaceHints{}), persistence.ErrUnavailable, "for all that is known, its first")
+	a.signIn("ann", "rt1", 1)
+	export(t, c, a, "")
+	p.failWith(nil)
+	b.signIn("bob", "rt1", 1)
+	export(t, c, b, "")
+	require.Equal(t, "rt1", stored(t, p.Memory).refreshToken("ann"), "what could not be stored comes with the next")
+	require.Equal(t, "rt1", stored(t, p.Memory).refreshToken("bob"))
 }

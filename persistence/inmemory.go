@@ -32,6 +32,15 @@ type inMemory struct {
 	// Export hinted with the account was refused its entries, false until the
 	// account signs in anew.
 	gone map[merge.Account]bool
+	// found are those that the last Replace found gone.
+	found []merge.Account
+	// refused are the accounts whose entries an Export was to leave out, while
+	// the in-memory cache still has them.
+	refused []merge.Account
+
+	// public says that MSAL gave the hints of a public client; see hear.
+	public   bool
+	unhinted bool // the last call was a Replace without a hint
 }
 
 func newInMemory() *inMemory { return &inMemory{turn: make(chan struct{}, 1)} }
@@ -54,12 +63,14 @@ func (m *inMemory) release() { <-m.turn }
 
 // remember notes that the in-memory cache was given what is stored at rev.
 func (m *inMemory) remember(data []byte, rev string) {
-	m.given = true
+	m.refused = nil
 	if m.nameless {
 		return
 	}
+	m.given = true
 	if m.baseKnown {
-		m.noteGone(merge.SignedOut(m.base, data))
+		m.found = merge.SignedOut(m.base, data)
+		m.noteGone(m.found)
 	}
 	m.noteBack(data, func(merge.Account) bool { return true })
 	m.base, m.baseKnown = data, true
@@ -70,7 +81,7 @@ func (m *inMemory) remember(data []byte, rev string) {
 // rev is ours' own revision, or "" where others' entries were merged in;
 // signedOut are the accounts that ours has lost since base.
 func (m *inMemory) gave(ours []byte, rev string, signedOut []merge.Account) {
-	m.pending = nil
+	m.pending, m.refused = nil, nil
 	if m.nameless {
 		return
 	}
@@ -109,13 +120,36 @@ func (m *inMemory) noteBack(data []byte, of func(merge.Account) bool) {
 	}
 }
 
-// goneFor returns the signed-out accounts that an Export with this hint must
-// not bring back: MSAL hints with the account's id when it refreshes silently,
-// and not at all when a user of a public client signs in anew.
+// hear learns from the hints which kind of client this in-memory cache is of.
+// MSAL hints with the account's id when it refreshes silently. A confidential
+// client does so too when a user signs in; a public client then gives no hint,
+// and none when it lists its accounts. Only RemoveAccount is the same in both: a
+// Replace and an Export without a hint, one right after the other.
+func (m *inMemory) hear(export bool, hint string) {
+	m.public = m.public || m.unhinted && !(export && hint == "")
+	m.unhinted = !export && hint == ""
+	if !export {
+		m.found = nil
+	}
+}
+
+// goneFor returns the accounts that an Export with this hint must not bring
+// back: those that were signed out while a refresh was under way. A hinted
+// Export of a public client is always a refresh's. That of a confidential client
+// may be a new sign-in's, but not if the Replace right before it, with which
+// MSAL goes on to write, was the one that found the account gone.
 func (m *inMemory) goneFor(hint string) []merge.Account {
-	var accounts []merge.Account
-	for a, unanswered := range m.gone {
-		if unanswered && hinted(a, hint) {
+	accounts := slices.Clone(m.refused)
+	if m.public {
+		for a, unanswered := range m.gone {
+			if unanswered && hinted(a, hint) {
+				accounts = append(accounts, a)
+			}
+		}
+		return accounts
+	}
+	for _, a := range m.found {
+		if hinted(a, hint) {
 			accounts = append(accounts, a)
 		}
 	}

@@ -16,8 +16,9 @@ type Option func(*Cache) error
 // WithLockFile makes the writers of a cache take turns by a lock on the file
 // at path, which is made when it is first needed and never deleted. Every
 // process that shares the cache must name the same file, and it should lie
-// beside the data, never in a folder that others can write. It takes the place
-// of the lock that the Persistence brings, if it is a [Locker].
+// beside the data, never in a folder that others can write. A Persistence that
+// is a [Locker] needs none: its own lock is used, since that is the one that its
+// other writers know.
 func WithLockFile(path string) Option {
 	return func(c *Cache) error {
 		if path == "" {
@@ -34,8 +35,8 @@ func WithStrict() Option {
 	return func(c *Cache) error { c.strict = true; return nil }
 }
 
-// WithLogger sets where storage trouble is reported that fails no call. The
-// default is slog.Default(), asked at each report. No record holds a secret.
+// WithLogger sets where storage trouble is logged. The default is
+// slog.Default(), asked at each record. No record holds a secret.
 func WithLogger(l *slog.Logger) Option {
 	return func(c *Cache) error { c.logger = l; return nil }
 }
