@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -121,6 +122,9 @@ func TestVectorsAreWhatTheGeneratorMakes(t *testing.T) {
 
 // The reader in Python was written from FORMAT.md alone.
 func TestVectorsInAnotherLanguage(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the vectors are the same everywhere, and Python is asked on the other systems")
+	}
 	var python string
 	for _, candidate := range []string{"/usr/bin/python3", "python3"} {
 		if exec.Command(candidate, "-c", "import cryptography.hazmat.primitives.ciphers.aead").Run() == nil {
