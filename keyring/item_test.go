@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/keyring"
@@ -413,6 +414,42 @@ func TestRevisionWithoutTheKeyring(t *testing.T) {
 		require.Equal(t, rev, got)
 	}
 	require.Len(t, k.Calls(), before)
+}
+
+// MSAL's memory of a cache.
+type msal struct{ data []byte }
+
+func (m *msal) Unmarshal(data []byte) error { m.data = bytes.Clone(data); return nil }
+func (m *msal) Marshal() ([]byte, error)    { return m.data, nil }
+
+// What MSAL does before every token costs no call of the keyring while nothing
+// has changed, and sees it when something has.
+func TestWarmReplaceWithoutTheKeyring(t *testing.T) {
+	ctx := t.Context()
+	for name, newKeyring := range limits {
+		t.Run(name, func(t *testing.T) {
+			k, lock := newKeyring(), withLock(t)
+			open := func() *persistence.Cache {
+				c, err := persistence.New(mustNew(t, k, lock))
+				require.NoError(t, err)
+				return c
+			}
+			c, m := open(), new(msal)
+			set := func(c *persistence.Cache, text string) {
+				require.NoError(t, c.Update(ctx, func([]byte) ([]byte, error) { return []byte(text), nil }))
+			}
+			set(c, `{"AccessToken":{"one":{"secret":"1"}}}`)
+			require.NoError(t, c.Replace(ctx, m, cache.ReplaceHints{}))
+			calls := len(k.Calls())
+			for range 10 {
+				require.NoError(t, c.Replace(ctx, m, cache.ReplaceHints{}))
+			}
+			require.Len(t, k.Calls(), calls)
+			set(open(), `{"AccessToken":{"two":{"secret":"2"}}}`)
+			require.NoError(t, c.Replace(ctx, m, cache.ReplaceHints{}))
+			require.Contains(t, string(m.data), "two")
+		})
+	}
 }
 
 // After a crash in a save or a delete the revision is that of what is stored,

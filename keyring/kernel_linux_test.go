@@ -33,6 +33,13 @@ func needKernel(t *testing.T) (k Limited, service string) {
 	k = Kernel()
 	_, err := k.Get(t.Context(), service, "alice")
 	testenv.Require(t, errors.Is(err, persistence.ErrNotFound), fmt.Sprintf("the kernel keyring does not work here: %v", err))
+	ForgetKernel(t, service)
+	return k, service
+}
+
+// ForgetKernel removes, at the end of the test, every item whose name contains
+// the service. It is also for the external test package.
+func ForgetKernel(t *testing.T, service string) {
 	t.Cleanup(func() {
 		err := withKernelRing(context.Background(), func(ring int) error {
 			for _, id := range keysIn(t, ring) {
@@ -46,7 +53,6 @@ func needKernel(t *testing.T) (k Limited, service string) {
 		})
 		require.NoError(t, err)
 	})
-	return k, service
 }
 
 // keysIn returns the keys that a keyring holds.

@@ -75,6 +75,14 @@ func (s *lockedStore) Revision(ctx context.Context) (string, error) {
 
 func (s *lockedStore) LoadRevision(ctx context.Context) ([]byte, string, error) {
 	data, rev, err := s.load(ctx)
+	if err == nil || errors.Is(err, persistence.ErrNotFound) {
+		// A user who deletes the item, or puts an old keyring back, knows
+		// nothing of the file. Should it be that of a save just now, its loss
+		// costs some reads.
+		if noted, _, fileErr := securefile.Read(s.revFile, 64); fileErr == nil && string(noted) != rev {
+			securefile.Remove(s.revFile)
+		}
+	}
 	return data, rev, s.wrap("load", err)
 }
 

@@ -10,6 +10,9 @@ import (
 // an environment variable.
 var programs = map[string]func(args []string) error{}
 
+// AddProgram is for the external test package.
+func AddProgram(name string, f func(args []string) error) { programs[name] = f }
+
 func TestMain(m *testing.M) {
 	if program := programs[os.Getenv("TOKENKEEP_TEST_PROGRAM")]; program != nil {
 		if err := program(os.Args[1:]); err != nil {

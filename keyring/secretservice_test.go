@@ -256,6 +256,15 @@ var refusals = []struct {
 		class: persistence.ErrUnavailable, says: "no default collection",
 	},
 	{
+		name: "KWallet without a wallet",
+		make: func(t *testing.T) {
+			bus := secretservice.StartBus(t)
+			bus.StartKWallet(t)
+			useBus(t, bus.Address)
+		},
+		class: persistence.ErrUnavailable, says: "no default collection",
+	},
+	{
 		name: "locked, no prompter",
 		make: func(t *testing.T) {
 			_, k := unlockedKeyring(t)

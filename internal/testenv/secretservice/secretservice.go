@@ -39,7 +39,7 @@ func Need(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			message := p + " is not installed (Debian: apt-get install gnome-keyring dbus-daemon libsecret-tools)"
+			message := p + " is not installed (Debian: apt-get install gnome-keyring dbus-daemon libsecret-tools libkf5wallet-bin)"
 			if os.Getenv("CI") == "true" {
 				t.Fatal(message)
 			}
@@ -151,28 +151,41 @@ type Keyring struct {
 func (b *Bus) StartKeyring(t testing.TB, withLogin bool) *Keyring {
 	t.Helper()
 	Need(t, "gnome-keyring-daemon")
-	owners := make(chan *dbus.Signal, 16)
-	b.conn.Signal(owners)
-	defer b.conn.RemoveSignal(owners)
-	match := []dbus.MatchOption{dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, name)}
-	check(t, b.conn.AddMatchSignal(match...))
-	defer b.conn.RemoveMatchSignal(match...)
-
 	cmd := exec.Command("gnome-keyring-daemon", "--foreground", "--components=secrets")
 	if withLogin {
 		// The password is read up to the end of the file.
 		cmd.Args = append(cmd.Args, "--unlock")
 		cmd.Stdin = strings.NewReader("test")
 	}
-	k := &Keyring{b.start(t, cmd), b}
+	return &Keyring{b.startService(t, cmd), b}
+}
+
+// StartKWallet starts a KWallet without a wallet, on a machine without a screen:
+// it is there, and has no default collection.
+func (b *Bus) StartKWallet(t testing.TB) {
+	t.Helper()
+	Need(t, "kwalletd5")
+	b.startService(t, exec.Command("kwalletd5", "-platform", "offscreen"))
+}
+
+// startService starts a program and waits until it is the Secret Service.
+func (b *Bus) startService(t testing.TB, cmd *exec.Cmd) (pid int) {
+	t.Helper()
+	owners := make(chan *dbus.Signal, 16)
+	b.conn.Signal(owners)
+	defer b.conn.RemoveSignal(owners)
+	match := []dbus.MatchOption{dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, name)}
+	check(t, b.conn.AddMatchSignal(match...))
+	defer b.conn.RemoveMatchSignal(match...)
+	pid = b.start(t, cmd)
 	for timeout := time.After(patience); ; {
 		select {
 		case s := <-owners:
 			if s.Name == "org.freedesktop.DBus.NameOwnerChanged" && s.Body[0] == name && s.Body[2] != "" {
-				return k
+				return pid
 			}
 		case <-timeout:
-			t.Fatal("GNOME Keyring did not take its name")
+			t.Fatal(cmd.Path + " did not become the Secret Service")
 		}
 	}
 }
@@ -205,6 +218,23 @@ func (k *Keyring) Resume(t testing.TB) {
 func (k *Keyring) Kill(t testing.TB) {
 	t.Helper()
 	check(t, syscall.Kill(k.Pid, syscall.SIGKILL))
+}
+
+// AwaitNoService waits until the bus has no Secret Service, as after a Kill.
+func (b *Bus) AwaitNoService(t testing.TB) {
+	t.Helper()
+	for timeout := time.After(patience); ; {
+		var owned bool
+		check(t, b.conn.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, name).Store(&owned))
+		if !owned {
+			return
+		}
+		select {
+		case <-timeout:
+			t.Fatal("the Secret Service did not end")
+		default:
+		}
+	}
 }
 
 // AddItem makes an item in the login collection, beside any that is like it.
