@@ -367,7 +367,28 @@ func (c *client) unlock(path dbus.ObjectPath) error {
 	if len(unlocked) == 0 && prompt == noPath {
 		return locked("it cannot be unlocked", needUnlock)
 	}
+	if len(unlocked) == 0 && !c.prompt && c.isOpenWallet(path) {
+		return c.ask(prompt)
+	}
 	return c.answer(prompt)
+}
+
+// isOpenWallet reports whether a collection that is said to be locked is a
+// wallet of KWallet that is open. KWallet opens a wallet for the Secret Service
+// only by a prompt, even if the user's login has opened it, and by default that
+// prompt then asks nobody.
+func (c *client) isOpenWallet(collection dbus.ObjectPath) bool {
+	var name string
+	if err := c.property(collection, collectionIface, "Label", &name); err != nil {
+		return false
+	}
+	for _, path := range []dbus.ObjectPath{"/modules/kwalletd5", "/modules/kwalletd6"} {
+		var open bool
+		if err := c.call(path, "org.kde.KWallet.isOpen", name).Store(&open); err == nil && open {
+			return true
+		}
+	}
+	return false
 }
 
 type match struct {
@@ -451,7 +472,7 @@ func (c *client) answer(prompt dbus.ObjectPath) error {
 }
 
 // ask shows a prompt and waits for its user: for as long as the caller's
-// context lasts, not for the timeout.
+// context lasts, not for the timeout, if the program allows it to ask.
 func (c *client) ask(prompt dbus.ObjectPath) error {
 	signals := make(chan *dbus.Signal, 16)
 	c.bus.Signal(signals)
@@ -476,8 +497,10 @@ func (c *client) ask(prompt dbus.ObjectPath) error {
 		}
 		return err
 	}
-	c.timer.Stop()
-	defer c.timer.Reset(c.timeout)
+	if c.prompt {
+		c.timer.Stop()
+		defer c.timer.Reset(c.timeout)
+	}
 	var patience <-chan time.Time
 	if _, ok := c.caller.Deadline(); !ok {
 		timer := time.NewTimer(promptTimeout)
@@ -496,7 +519,7 @@ func (c *client) ask(prompt dbus.ObjectPath) error {
 			default:
 				return nil
 			}
-		case <-c.caller.Done():
+		case <-c.ctx.Done():
 			return unanswered()
 		case <-patience:
 			return unanswered()

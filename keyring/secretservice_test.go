@@ -507,6 +507,51 @@ func TestSecretServiceAsBackend(t *testing.T) {
 	require.NotErrorIs(t, err, persistence.ErrKeyMissing)
 }
 
+// A second implementation. Its wallet is opened by the user's login, and no
+// program may have used it by the Secret Service since.
+func TestKWallet(t *testing.T) {
+	bus := secretservice.StartBus(t)
+	wallet := bus.StartKWalletWithWallet(t)
+	useBus(t, bus.Address)
+	ctx := t.Context()
+	for _, k := range []Limited{System(), System(AllowPrompt())} {
+		_, err := System().Get(ctx, "app", "alice")
+		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+		wallet.Open(t)
+		noLeaks(t)
+		_, err = k.Get(ctx, "app", "alice")
+		require.ErrorIs(t, err, persistence.ErrNotFound)
+		require.ErrorIs(t, k.Delete(ctx, "app", "alice"), persistence.ErrNotFound)
+		for _, secret := range []string{"first", "", "two\nlines and ünïcode", strings.Repeat("0123456789abcdef", 1<<14)} {
+			require.NoError(t, k.Set(ctx, "app", "alice", secret))
+			got, err := k.Get(ctx, "app", "alice")
+			require.NoError(t, err)
+			require.True(t, secret == got, "what was set must be got: %d bytes and %d", len(secret), len(got))
+		}
+		require.NoError(t, k.Set(ctx, "app", "bob", "his"))
+		require.NoError(t, k.Delete(ctx, "app", "alice"))
+		_, err = k.Get(ctx, "app", "alice")
+		require.ErrorIs(t, err, persistence.ErrNotFound)
+		got, err := k.Get(ctx, "app", "bob")
+		require.NoError(t, err)
+		require.Equal(t, "his", got)
+		require.NoError(t, k.Delete(ctx, "app", "bob"))
+
+		keys := NewKeySource(k, "app")
+		ref, key, err := keys.NewKey(ctx, "id")
+		require.NoError(t, err)
+		same, err := keys.Key(ctx, ref)
+		require.NoError(t, err)
+		require.Equal(t, key, same)
+		wallet.Close(t)
+		_, err = NewKeySource(System(), "app").Key(ctx, ref)
+		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+		wallet.Open(t)
+		require.NoError(t, keys.DeleteKey(ctx, ref))
+		wallet.Close(t)
+	}
+}
+
 func TestBusAddresses(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("XDG_RUNTIME_DIR", dir)

@@ -109,6 +109,7 @@ func (b *Bus) Env() []string {
 		"PATH=" + os.Getenv("PATH"),
 		"HOME=" + filepath.Join(b.Dir, "home"),
 		"XDG_DATA_HOME=" + filepath.Join(b.Dir, "home"),
+		"XDG_CONFIG_HOME=" + filepath.Join(b.Dir, "home"),
 		"XDG_RUNTIME_DIR=" + filepath.Join(b.Dir, "run"),
 		"DBUS_SESSION_BUS_ADDRESS=" + b.Address,
 	}
@@ -166,6 +167,48 @@ func (b *Bus) StartKWallet(t testing.TB) {
 	t.Helper()
 	Need(t, "kwalletd5")
 	b.startService(t, exec.Command("kwalletd5", "-platform", "offscreen"))
+}
+
+// KWallet is a KWallet of this bus that has an empty wallet.
+type KWallet struct{ bus *Bus }
+
+// StartKWalletWithWallet starts a KWallet with an empty wallet, which is closed.
+func (b *Bus) StartKWalletWithWallet(t testing.TB) *KWallet {
+	t.Helper()
+	// A wallet becomes a collection when KWallet starts.
+	Need(t, "kwalletd5")
+	pid := b.startService(t, exec.Command("kwalletd5", "-platform", "offscreen"))
+	k := &KWallet{b}
+	k.Open(t)
+	k.Close(t)
+	check(t, syscall.Kill(pid, syscall.SIGKILL))
+	b.AwaitNoService(t)
+	b.StartKWallet(t)
+	return k
+}
+
+const (
+	kwalletPath  = "/modules/kwalletd5"
+	kwalletIface = "org.kde.KWallet"
+	walletName   = "kdewallet" // the default one
+)
+
+// Open opens the wallet as its user's login does.
+func (k *KWallet) Open(t testing.TB) {
+	t.Helper()
+	wallet := k.bus.conn.Object(name, kwalletPath)
+	check(t, wallet.Call(kwalletIface+".pamOpen", 0, walletName, make([]byte, 56), int32(0)).Err)
+	var open bool
+	check(t, wallet.Call(kwalletIface+".isOpen", 0, walletName).Store(&open))
+	if !open {
+		t.Fatal("KWallet did not open its wallet")
+	}
+}
+
+// Close closes the wallet, which writes it.
+func (k *KWallet) Close(t testing.TB) {
+	t.Helper()
+	check(t, k.bus.conn.Object(name, kwalletPath).Call(kwalletIface+".closeAllWallets", 0).Err)
 }
 
 // startService starts a program and waits until it is the Secret Service.
