@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"testing"
@@ -49,6 +50,15 @@ func child(mode string, args []string) int {
 		fmt.Printf("%s", data)
 	case "loop", "loop in place":
 		err = loop(path, mode)
+	case "hold": // open, until the end of standard input
+		var f *os.File
+		if f, err = os.Open(path); err == nil {
+			fmt.Println("open")
+			io.Copy(io.Discard, os.Stdin)
+			err = f.Close()
+		}
+	case "read loop": // until the end of standard input
+		err = readLoop(path)
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -75,6 +85,27 @@ func loop(path, mode string) error {
 			return err
 		}
 		report(n)
+	}
+}
+
+// readLoop reads what loop saves until the end of standard input.
+func readLoop(path string) error {
+	over := make(chan struct{})
+	go func() { io.Copy(io.Discard, os.Stdin); close(over) }()
+	fmt.Println("reading")
+	for {
+		data, _, err := securefile.Read(path, limit)
+		if err == nil {
+			_, err = number(data)
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-over:
+			return nil
+		default:
+		}
 	}
 }
 
