@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,9 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/filelock"
 	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -30,7 +33,7 @@ const keyringTimeout = 15 * time.Second
 //
 // The candidates share one lock, and two files: the encrypted one, whose header
 // names its key's source, and the plaintext one. A plaintext file counts only
-// where there is no encrypted one.
+// where there is no encrypted one; beside one it is moved into it.
 type store struct {
 	cfg       Config
 	lock      *persistence.FileLock
@@ -39,10 +42,22 @@ type store struct {
 
 	current atomic.Pointer[backend]
 	turn    chan struct{} // of whoever makes the choice again
+	failed  failedChoice  // belongs to whoever has the turn
 
 	mu     sync.Mutex
 	warned map[string]bool
 }
+
+// failedChoice is why the choice could not be made again, and for what file: for
+// a while nobody is asked for a passphrase, and no keyring waited for, only to
+// fail for the same reason.
+type failedChoice struct {
+	err   error
+	stamp securefile.Stamp
+	at    time.Time
+}
+
+const askAgainAfter = time.Minute
 
 // backend is what every candidate is.
 type backend interface {
@@ -82,9 +97,22 @@ func (s *store) choose(ctx context.Context) error {
 		s.use(kept)
 		return s.tradeUp(ctx, kept)
 	}
+	// What all candidates need comes first, so that its failure does not pass
+	// for one of them, and leads to something less safe.
+	if err := s.proveLock(ctx); err != nil {
+		return err
+	}
 	choice, err := fallback.Choose(ctx, s.candidates()...)
+	if ctx.Err() != nil {
+		return openError(s.cfg.Dir, ctx.Err(), "")
+	}
 	if err != nil {
 		return err
+	}
+	for _, r := range choice.Refusals {
+		if errors.Is(r.Err, persistence.ErrLockTimeout) {
+			return r.Err
+		}
 	}
 	s.use(choice.Persistence.(backend))
 	switch current := choice.Persistence.(type) {
@@ -97,24 +125,61 @@ func (s *store) choose(ctx context.Context) error {
 	return nil
 }
 
+// proveLock shows that the folder can be written and the lock be had.
+func (s *store) proveLock(ctx context.Context) error {
+	ctx, cancel := boundedWait(ctx)
+	defer cancel()
+	unlock, err := s.lock.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	return unlock()
+}
+
+// boundedWait bounds what waits for other processes, but for no person.
+func boundedWait(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, persistence.DefaultTimeout)
+}
+
 // openStored opens the encrypted file that is there, with the source that its
 // header names and no other. It returns nil if there is none, or if it was of
 // no more use and is set aside now.
 func (s *store) openStored(ctx context.Context) (*encrypted.File, error) {
+	for {
+		file, err := s.tryStored(ctx)
+		if !useless(err) && !errors.Is(err, persistence.ErrNotFound) {
+			return file, err
+		}
+		if file == nil {
+			return nil, nil
+		}
+		// Whoever sets it aside, this process or a faster one, look again.
+		if err := s.setAside(ctx, file); err != nil {
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			return nil, openError(s.encrypted, ctx.Err(), "")
+		}
+	}
+}
+
+// tryStored is openStored once. If it fails because the file is of no more use
+// or has just disappeared, it also returns the file; ErrNotFound without a file
+// means that there is none.
+func (s *store) tryStored(ctx context.Context) (*encrypted.File, error) {
 	source, err := encrypted.StoredSource(s.encrypted)
-	if errors.Is(err, persistence.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil && !errors.Is(err, persistence.ErrCorrupt) {
-		return nil, err
-	}
-	if err != nil {
-		// Any source serves to move a file whose header is damaged.
-		file, openErr := s.file(encrypted.Passphrase(noPassphrase))
+	if errors.Is(err, persistence.ErrCorrupt) {
+		file, openErr := s.file(encrypted.DPAPI()) // any source serves to move the file
 		if openErr != nil {
 			return nil, openErr
 		}
-		return nil, s.setAside(ctx, file)
+		return file, err
+	}
+	if err != nil {
+		return nil, err
 	}
 	if s.cfg.Store != "" && s.cfg.Store != source {
 		return nil, s.storedError(fmt.Errorf("the tokens are kept with the key source %q, and the wish was %q", source, s.cfg.Store),
@@ -133,12 +198,9 @@ func (s *store) openStored(ctx context.Context) (*encrypted.File, error) {
 		bounded, cancel = context.WithTimeout(ctx, keyringTimeout)
 	}
 	defer cancel()
-	err = file.Prove(bounded)
-	switch {
-	case err == nil:
-		return file, nil
-	case useless(err):
-		return nil, s.setAside(ctx, file)
+	switch err := file.Prove(bounded); {
+	case err == nil, useless(err):
+		return file, err
 	default:
 		return nil, s.storedError(err, remedyOf(err))
 	}
@@ -214,10 +276,6 @@ func (s *store) source(name string) (encrypted.KeySource, error) {
 	}
 }
 
-func noPassphrase(context.Context) ([]byte, error) {
-	return nil, errors.New("there is no passphrase")
-}
-
 func (s *store) openPlaintext() (persistence.Persistence, error) {
 	if !s.cfg.AllowPlaintext {
 		return nil, openError("", fmt.Errorf("%w: this program does not permit it", persistence.ErrUnavailable),
@@ -250,56 +308,133 @@ func (s *store) warnPlaintext(refusals []fallback.Refusal) {
 	})
 }
 
-// tradeUp moves what the plaintext file holds into the encrypted one: copied,
-// read back, compared, and only then removed. Nobody writes meanwhile.
+// tradeUp moves what the plaintext file holds into the encrypted one: copied, or
+// merged with what is there, read back, compared, and only then removed. Every
+// step is conditional, so it needs no lock around it, and may run under one.
+//
+// The plaintext file may be there beside the encrypted one because a process
+// without a keyring stored its tokens while the other file did not exist yet, or
+// because a move was cut short. The lock file's note tells: what was being moved
+// when there was no encrypted file is not merged a second time, lest it bring
+// back accounts that were signed out since.
 func (s *store) tradeUp(ctx context.Context, to *encrypted.File) error {
+	if !exists(s.plaintext) {
+		return nil
+	}
+	ctx, cancel := boundedWait(ctx)
+	defer cancel()
 	from, err := s.plaintextFile()
 	if err != nil {
-		return err
+		return s.leftPlaintext(err)
 	}
-	if rev, err := from.Revision(ctx); err != nil || rev == "" {
-		return err
-	}
-	unlock, err := s.lock.Lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	data, rev, err := from.LoadRevision(ctx)
-	if errors.Is(err, persistence.ErrNotFound) {
-		return nil // another process was faster
-	}
-	if err != nil {
-		return err
-	}
-	if torn(data) {
-		kept, err := from.SetAside(ctx, rev)
-		return s.setAsideDone(s.plaintext, kept, err, "the file is damaged")
-	}
-	there, err := to.Revision(ctx)
-	if err != nil {
-		return err
-	}
-	if there == "" {
-		if _, err := to.SaveIf(ctx, data, ""); err != nil {
+	for {
+		done, err := s.moveOnce(ctx, from, to)
+		if done || err != nil && !errors.Is(err, persistence.ErrConflict) {
 			return err
 		}
-		if back, err := to.Load(ctx); err != nil || !bytes.Equal(back, data) {
-			return openError(s.encrypted, errors.Join(errors.New("what was moved from the plaintext file does not read back the same; the plaintext file was kept"), err),
-				"Check the disk, then start the program again.")
+		if ctx.Err() != nil {
+			return openError(s.plaintext, ctx.Err(), "")
 		}
 	}
-	// Where an encrypted file was there before, the plaintext one is left over
-	// from a move that was cut short, or older than the encrypted one.
-	return from.DeleteIf(ctx, rev)
+}
+
+func (s *store) moveOnce(ctx context.Context, from *fallback.InsecurePlaintextFile, to *encrypted.File) (done bool, err error) {
+	data, rev, err := from.LoadRevision(ctx)
+	switch {
+	case errors.Is(err, persistence.ErrNotFound):
+		return true, nil
+	case err != nil:
+		return true, s.leftPlaintext(err)
+	case torn(data):
+		kept, err := from.SetAside(ctx, rev)
+		return true, s.setAsideDone(s.plaintext, kept, err, "the file is damaged")
+	}
+	kept, there, err := to.LoadRevision(ctx)
+	switch {
+	case errors.Is(err, persistence.ErrNotFound):
+		if err := s.noteMove(ctx, rev); err != nil {
+			return false, err
+		}
+		if err := copyTo(ctx, to, data, ""); err != nil {
+			return false, err
+		}
+	case useless(err):
+		return false, s.setAside(ctx, to)
+	case err != nil:
+		return false, err
+	case !s.moved(rev):
+		merged, changed, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: data, Theirs: kept, Now: time.Now()})
+		if err != nil {
+			return true, s.leftPlaintext(errors.New("it cannot be merged with what is stored encrypted"))
+		}
+		if changed {
+			if err := copyTo(ctx, to, merged, there); err != nil {
+				return false, err
+			}
+		}
+	}
+	err = from.DeleteIf(ctx, rev)
+	return err == nil, err
+}
+
+// copyTo saves data where there is the revision, and reads it back.
+func copyTo(ctx context.Context, to *encrypted.File, data []byte, there string) error {
+	rev, err := to.SaveIf(ctx, data, there)
+	if err != nil {
+		return err
+	}
+	back, now, err := to.LoadRevision(ctx)
+	if err == nil && now != rev {
+		return persistence.ErrConflict // changed meanwhile: begin again
+	}
+	if err != nil || !bytes.Equal(back, data) {
+		return openError(to.Describe().Location, errors.Join(errors.New("what was moved from the plaintext file does not read back the same; the plaintext file was kept"), err),
+			"Check the disk, then start the program again.")
+	}
+	return nil
+}
+
+// leftPlaintext warns of a plaintext file that cannot be moved. That is no
+// reason not to use the encrypted one.
+func (s *store) leftPlaintext(err error) error {
+	s.warn(fallback.Warning{
+		Backend:  "plaintext",
+		Location: s.plaintext,
+		Message:  "a file with unencrypted tokens lies there and could not be moved into the encrypted one",
+		Reason:   cause(err).Error(),
+		Remedy:   strings.TrimSpace(remedyOf(err) + " Remove the file if it is not needed."),
+	})
+	return nil
+}
+
+// The note in the lock file holds words; those of a move begin like this, with
+// the plaintext file's revision behind.
+const movedWord = "moved:"
+
+func (s *store) noteMove(ctx context.Context, rev string) error {
+	return s.lock.Hold(ctx, func() error {
+		line, err := filelock.ReadNote(s.lock.Path())
+		if err != nil {
+			return err
+		}
+		words := slices.DeleteFunc(strings.Fields(line), func(w string) bool { return strings.HasPrefix(w, movedWord) })
+		return filelock.WriteNote(s.lock.Path(), strings.Join(append(words, movedWord+rev), " "))
+	})
+}
+
+func (s *store) moved(rev string) bool {
+	line, _ := filelock.ReadNote(s.lock.Path())
+	return slices.Contains(strings.Fields(line), movedWord+rev)
 }
 
 // setAside renames the encrypted file away, if it fails again in the same way
 // and is still the same.
 func (s *store) setAside(ctx context.Context, file *encrypted.File) error {
+	ctx, cancel := boundedWait(ctx)
+	defer cancel()
 	_, rev, err := file.LoadRevision(ctx)
 	if !useless(err) {
-		return err
+		return nil // another process was faster, or it was not so bad: look again
 	}
 	to, moveErr := file.SetAside(ctx, rev)
 	return s.setAsideDone(s.encrypted, to, moveErr, cause(err).Error())
@@ -329,25 +464,41 @@ func (s *store) use(b backend) { s.current.Store(&b) }
 // so that nobody goes on beside what is safer.
 func (s *store) backend(ctx context.Context) (backend, error) {
 	current := *s.current.Load()
-	if _, ok := current.(*fallback.InsecurePlaintextFile); !ok || !s.saferAppeared() {
+	if _, ok := current.(*fallback.InsecurePlaintextFile); !ok || !exists(s.encrypted) {
 		return current, nil
 	}
+	return s.chooseAgain(ctx, current)
+}
+
+// chooseAgain makes the choice again, unless another goroutine has made it since
+// current was in use.
+func (s *store) chooseAgain(ctx context.Context, current backend) (backend, error) {
 	select {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
 	case <-ctx.Done():
 		return nil, openError(s.encrypted, ctx.Err(), "")
 	}
-	if *s.current.Load() == current {
-		if err := s.choose(ctx); err != nil {
-			return nil, err
-		}
+	if now := *s.current.Load(); now != current {
+		return now, nil
 	}
+	stamp, _ := securefile.Stat(s.encrypted)
+	if f := s.failed; f.err != nil && f.stamp == stamp && time.Since(f.at) < askAgainAfter {
+		return nil, f.err
+	}
+	if err := s.choose(ctx); err != nil {
+		if ctx.Err() == nil {
+			s.failed = failedChoice{err, stamp, time.Now()}
+		}
+		return nil, err
+	}
+	s.failed = failedChoice{}
 	return *s.current.Load(), nil
 }
 
-func (s *store) saferAppeared() bool {
-	_, err := os.Lstat(s.encrypted)
+// exists says whether there is anything at path, as far as can be known.
+func exists(path string) bool {
+	_, err := os.Stat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
@@ -363,7 +514,29 @@ func (s *store) Revision(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return b.Revision(ctx)
+	rev, err := b.Revision(ctx)
+	if moved, moveErr := s.adopt(ctx, b, err == nil && rev == ""); moved || moveErr != nil {
+		if moveErr != nil {
+			return "", moveErr
+		}
+		return b.Revision(ctx)
+	}
+	return rev, err
+}
+
+// adopt moves the plaintext file's content into the encrypted file b where
+// nothing is stored yet: a process without a keyring was faster. It says whether
+// something is stored now.
+func (s *store) adopt(ctx context.Context, b backend, nothingStored bool) (bool, error) {
+	file, ok := b.(*encrypted.File)
+	if !ok || !nothingStored || !exists(s.plaintext) {
+		return false, nil
+	}
+	if err := s.tradeUp(ctx, file); err != nil {
+		return false, err
+	}
+	rev, err := file.Revision(ctx)
+	return rev != "", err
 }
 
 // LoadRevision implements persistence.Versioned.
@@ -375,11 +548,22 @@ func (s *store) LoadRevision(ctx context.Context) ([]byte, string, error) {
 	data, rev, err := b.LoadRevision(ctx)
 	switch file := b.(type) {
 	case *encrypted.File:
-		if useless(err) {
+		switch {
+		case useless(err):
 			if err := s.setAside(ctx, file); err != nil {
 				return nil, "", err
 			}
+			return file.LoadRevision(ctx)
+		case errors.Is(err, persistence.ErrWrongKey) && s.otherSource(file):
+			if b, err = s.chooseAgain(ctx, b); err != nil {
+				return nil, "", err
+			}
 			return b.LoadRevision(ctx)
+		}
+		if moved, moveErr := s.adopt(ctx, b, errors.Is(err, persistence.ErrNotFound)); moveErr != nil {
+			return nil, "", moveErr
+		} else if moved {
+			return file.LoadRevision(ctx)
 		}
 	case *fallback.InsecurePlaintextFile:
 		if err == nil && torn(data) {
@@ -387,10 +571,17 @@ func (s *store) LoadRevision(ctx context.Context) ([]byte, string, error) {
 			if err := s.setAsideDone(s.plaintext, to, err, "the file is damaged"); err != nil {
 				return nil, "", err
 			}
-			return b.LoadRevision(ctx)
+			return file.LoadRevision(ctx)
 		}
 	}
 	return data, rev, err
+}
+
+// otherSource says whether the encrypted file has its key from elsewhere by now:
+// a process with another choice of keys was faster, or the key was rotated.
+func (s *store) otherSource(file *encrypted.File) bool {
+	source, err := encrypted.StoredSource(s.encrypted)
+	return err == nil && source != file.Describe().KeySource
 }
 
 // torn says that data is a JSON object that breaks off or is broken. Nothing
@@ -419,6 +610,11 @@ func (s *store) SaveIf(ctx context.Context, data []byte, rev string) (string, er
 	b, err := s.backend(ctx)
 	if err != nil {
 		return "", err
+	}
+	if moved, err := s.adopt(ctx, b, rev == ""); err != nil {
+		return "", err
+	} else if moved {
+		return "", openError(s.encrypted, persistence.ErrConflict, "")
 	}
 	return b.SaveIf(ctx, data, rev)
 }

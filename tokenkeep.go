@@ -33,9 +33,9 @@ type Config struct {
 	Keyring keyring.Keyring
 
 	// Passphrase returns the passphrase that protects the file where no keyring
-	// works: from a prompt, or a secret store. It is asked at most once for a
-	// key, in Open or, if another process changes the key, in a later call. nil
-	// means that there is none.
+	// works: from a prompt, or a secret store. Open asks for it, and a later call
+	// only if another process has changed the key; after a failure nobody is asked
+	// again for a minute. nil means that there is none.
 	Passphrase func(ctx context.Context) ([]byte, error)
 
 	// AllowPlaintext permits, as the last resort, a file that whoever can read

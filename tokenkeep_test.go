@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 	"github.com/stretchr/testify/require"
@@ -575,4 +576,206 @@ func TestForeignSource(t *testing.T) {
 	_, err = tokenkeep.Open(ctx, m.config())
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 	require.Equal(t, []string{"app.enc"}, m.files())
+}
+
+const (
+	fromSSH     = `{"RefreshToken":{"ssh":{"secret":"1"}}}`
+	fromDesktop = `{"RefreshToken":{"desktop":{"secret":"1"}}}`
+)
+
+// withoutKeyring is the configuration of a process that has no keyring.
+func (m *machine) withoutKeyring() tokenkeep.Config {
+	cfg := m.config()
+	cfg.Keyring, cfg.AllowPlaintext = keyringtest.NewAbsent(), true
+	return cfg
+}
+
+// Two sessions start with nothing stored, one of them without a keyring: what
+// that one stores first is not lost, and is not left in plaintext.
+func TestPlaintextAppearsBesideNothing(t *testing.T) {
+	m := newMachine(t)
+	desktop, err := tokenkeep.Open(ctx, m.config())
+	require.NoError(t, err)
+	ssh, err := tokenkeep.Open(ctx, m.withoutKeyring())
+	require.NoError(t, err)
+	in := &rawClient{}
+	require.NoError(t, desktop.Replace(ctx, in, cache.ReplaceHints{}))
+	save(t, ssh, fromSSH)
+	in.data = []byte(fromDesktop)
+	require.NoError(t, desktop.Export(ctx, in, cache.ExportHints{}))
+	require.Equal(t, []string{"app.enc"}, m.files())
+	both := load(t, desktop)
+	require.Contains(t, both, `"ssh"`)
+	require.Contains(t, both, `"desktop"`)
+}
+
+// A move was cut short, or an encrypted file came from elsewhere.
+func TestPlaintextBesideEncrypted(t *testing.T) {
+	plain := func(m *machine) string { return filepath.Join(m.dir, "app.plaintext.json") }
+	start := func(t *testing.T) *machine {
+		m := newMachine(t)
+		c, err := tokenkeep.Open(ctx, m.config())
+		require.NoError(t, err)
+		save(t, c, fromDesktop)
+		require.NoError(t, os.WriteFile(plain(m), []byte(fromSSH), 0o600))
+		return m
+	}
+	t.Run("both are sound", func(t *testing.T) {
+		m := start(t)
+		c, err := tokenkeep.Open(ctx, m.config())
+		require.NoError(t, err)
+		require.Contains(t, load(t, c), `"ssh"`)
+		require.Contains(t, load(t, c), `"desktop"`)
+		require.Equal(t, []string{"app.enc"}, m.files())
+	})
+	t.Run("the encrypted one is damaged", func(t *testing.T) {
+		m := start(t)
+		flip(t, filepath.Join(m.dir, "app.enc"), -1)
+		c, err := tokenkeep.Open(ctx, m.config())
+		require.NoError(t, err)
+		require.Equal(t, fromSSH, load(t, c))
+		require.Len(t, m.files(), 2, "the damaged one is kept")
+	})
+	t.Run("the plaintext one cannot be read", func(t *testing.T) {
+		if runtime.GOOS == "windows" {
+			t.Skip("Windows has no modes")
+		}
+		for _, stored := range []bool{true, false} {
+			m := start(t)
+			require.NoError(t, os.Chmod(plain(m), 0o644))
+			if !stored {
+				require.NoError(t, os.Remove(filepath.Join(m.dir, "app.enc")))
+			}
+			c, err := tokenkeep.Open(ctx, m.config())
+			require.NoError(t, err, "no reason not to use the encrypted one")
+			require.Len(t, m.warnings, 1)
+			save(t, c, fromDesktop)
+			require.Equal(t, []string{"app.enc", "app.plaintext.json"}, m.files())
+		}
+	})
+	t.Run("a move was cut short, and an account signed out since", func(t *testing.T) {
+		m := newMachine(t)
+		ssh, err := tokenkeep.Open(ctx, m.withoutKeyring())
+		require.NoError(t, err)
+		save(t, ssh, fromSSH)
+		c, err := tokenkeep.Open(ctx, m.config()) // moves
+		require.NoError(t, err)
+		save(t, c, "{}")
+		require.NoError(t, os.WriteFile(plain(m), []byte(fromSSH), 0o600)) // as if it had died before removing it
+		c, err = tokenkeep.Open(ctx, m.config())
+		require.NoError(t, err)
+		require.Equal(t, "{}", load(t, c))
+		require.Equal(t, []string{"app.enc"}, m.files())
+	})
+}
+
+// A save that finds something safer makes the choice again under the lock that
+// it holds, and so does one that finds a plaintext file to move.
+func TestChoiceIsMadeAgainUnderTheLock(t *testing.T) {
+	m := newMachine(t)
+	ring := keyringtest.NewAbsent()
+	cfg := m.withoutKeyring()
+	cfg.Keyring = ring
+	ssh, err := tokenkeep.Open(ctx, cfg)
+	require.NoError(t, err)
+	ring.SetAbsent(false)
+	cfg.Keyring = ring.Reopen()
+	desktop, err := tokenkeep.Open(ctx, cfg)
+	require.NoError(t, err)
+	save(t, desktop, fromDesktop)
+	require.NoError(t, os.WriteFile(filepath.Join(m.dir, "app.plaintext.json"), []byte(fromSSH), 0o600))
+	bounded, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	require.NoError(t, ssh.Update(bounded, func(current []byte) ([]byte, error) {
+		require.Contains(t, string(current), `"ssh"`)
+		require.Contains(t, string(current), `"desktop"`)
+		return nil, nil
+	}))
+}
+
+func TestBusyLockIsNoReasonForPlaintext(t *testing.T) {
+	m := newMachine(t)
+	unlock, err := persistence.NewFileLock(filepath.Join(m.dir, "app.lock")).Lock(ctx)
+	require.NoError(t, err)
+	defer unlock()
+	cfg := m.config()
+	cfg.AllowPlaintext = true
+	bounded, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	_, err = tokenkeep.Open(bounded, cfg)
+	require.ErrorIs(t, err, persistence.ErrLockTimeout)
+	require.Empty(t, m.warnings)
+}
+
+// A process that has the other key source too follows a file that was made with
+// that one.
+func TestOtherSourceAppears(t *testing.T) {
+	m := newMachine(t)
+	cfg := m.config()
+	cfg.Passphrase = func(context.Context) ([]byte, error) { return []byte("correct horse"), nil }
+	desktop, err := tokenkeep.Open(ctx, cfg)
+	require.NoError(t, err)
+	cfg.Keyring = keyringtest.NewAbsent()
+	ssh, err := tokenkeep.Open(ctx, cfg)
+	require.NoError(t, err)
+	save(t, ssh, fromSSH)
+	in := &rawClient{}
+	require.NoError(t, desktop.Replace(ctx, in, cache.ReplaceHints{}))
+	require.Equal(t, fromSSH, string(in.data))
+	require.Equal(t, "passphrase", desktop.Describe().KeySource)
+}
+
+// Nobody is asked again and again for a passphrase that they do not give.
+func TestPromptIsNotRepeated(t *testing.T) {
+	m := newMachine(t)
+	asked, give := 0, false
+	cfg := m.withoutKeyring()
+	cfg.Passphrase = func(context.Context) ([]byte, error) {
+		asked++
+		if !give {
+			return nil, errors.New("cancelled")
+		}
+		return []byte("correct horse"), nil
+	}
+	plain, err := tokenkeep.Open(ctx, cfg)
+	require.NoError(t, err)
+	give = true
+	safe, err := tokenkeep.Open(ctx, cfg)
+	require.NoError(t, err)
+	save(t, safe, fromDesktop)
+	give, asked = false, 0
+	for range 5 {
+		require.Error(t, plain.Replace(ctx, &rawClient{}, cache.ReplaceHints{}))
+	}
+	require.Equal(t, 1, asked)
+}
+
+// Another process is faster in setting a file aside, at each of the moments
+// that a call of the keyring marks.
+func TestOthersSetAsideFirst(t *testing.T) {
+	for at := 1; at <= 3; at++ {
+		m := newMachine(t)
+		c, err := tokenkeep.Open(ctx, m.config())
+		require.NoError(t, err)
+		save(t, c, tokens)
+		path := filepath.Join(m.dir, "app.enc")
+		cfg := m.config()
+		cfg.Keyring = &interrupting{Keyring: keyringtest.New(), at: at, do: func() { _ = os.Rename(path, path+".damaged-by-another") }}
+		_, err = tokenkeep.Open(ctx, cfg)
+		require.NoError(t, err, "at call %d", at)
+	}
+}
+
+// interrupting does something before the call of that number.
+type interrupting struct {
+	*keyringtest.Keyring
+	at, calls int
+	do        func()
+}
+
+func (k *interrupting) Get(ctx context.Context, service, user string) (string, error) {
+	if k.calls++; k.calls == k.at {
+		k.do()
+	}
+	return k.Keyring.Get(ctx, service, user)
 }
