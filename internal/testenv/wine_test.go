@@ -1,0 +1,16 @@
+package testenv_test
+
+import (
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/tokenkeep/tokenkeep/internal/testenv"
+)
+
+// wine/run sets the variable to "1".
+func TestWine(t *testing.T) {
+	if wine := testenv.Wine(); wine != (os.Getenv("TOKENKEEP_WINE") == "1" && runtime.GOOS == "windows") {
+		t.Errorf("under Wine: %v", wine)
+	}
+}
