@@ -402,17 +402,37 @@ func (c *client) find(service, user string) ([]match, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.search(collection, service, user)
+	items, err := c.search(collection, service, user)
+	if err != nil || len(items) > 0 {
+		return items, err
+	}
+	// The item may be in another collection: it was stored when there was no
+	// login collection yet, or when another was the default one. That it is not
+	// in this one must not pass for its being gone.
+	var open, shut []dbus.ObjectPath
+	if err := c.call(servicePath, serviceIface+".SearchItems", attributes(service, user)).Store(&open, &shut); err != nil {
+		return nil, err
+	}
+	if len(open) == 0 && len(shut) > 0 {
+		return nil, locked("the item is in another collection, which is locked", needUnlock)
+	}
+	return c.ranked(open)
 }
 
-// search returns the items that have our attributes, the one that counts
-// first. More than one there are only if another program wrote some of them,
-// as Python's keyring does, with an attribute of its own besides.
+// search returns the items in the collection that have our attributes, the one
+// that counts first.
 func (c *client) search(collection dbus.ObjectPath, service, user string) ([]match, error) {
 	var paths []dbus.ObjectPath
 	if err := c.call(collection, collectionIface+".SearchItems", attributes(service, user)).Store(&paths); err != nil {
 		return nil, err
 	}
+	return c.ranked(paths)
+}
+
+// ranked orders items of our attributes. More than one there are only if another
+// program wrote some of them, as Python's keyring does, with an attribute of its
+// own besides.
+func (c *client) ranked(paths []dbus.ObjectPath) ([]match, error) {
 	items := make([]match, len(paths))
 	for i, path := range paths {
 		items[i].path = path
