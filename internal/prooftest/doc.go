@@ -11,7 +11,8 @@
 //   - nothing from the sight of readers, who need no lock (readers_test.go);
 //   - no rotated refresh token and no word of a failed sign-out to a full or
 //     read-only disk (trouble_linux_test.go);
-//   - nothing that was acknowledged to a power cut (powercut_linux_test.go).
+//   - nothing that was acknowledged to a power cut (powercut_linux_test.go), and
+//     nothing to an fsync that succeeds after it has failed (fsync_linux_test.go).
 //
 // Every proof has a control: a wrong way to do the same, which must be caught.
 //

@@ -198,7 +198,8 @@ func addByMSALProgram(args []string) error {
 			return err
 		}
 		for _, scope := range msalScopes[1:] {
-			if _, err := a.silent(ctx, r.Account, scope); err != nil {
+			// With other glue the process may even lose what it has just got.
+			if _, err := a.silent(ctx, r.Account, scope); err != nil && args[0] == tokenkeepGlue {
 				return err
 			}
 		}

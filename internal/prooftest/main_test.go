@@ -64,6 +64,18 @@ func times(short, inLongMode int) int {
 	return short
 }
 
+// onlyLong skips what takes minutes or needs loop devices.
+func onlyLong(t *testing.T) {
+	t.Helper()
+	if !long {
+		t.Skip("takes minutes, or needs loop devices: runs with TOKENKEEP_LONG=1")
+	}
+}
+
+// executableVariable tells a test program in a mount namespace of its own what
+// executable has built.
+const executableVariable = "TOKENKEEP_PROOF_EXECUTABLE"
+
 // built is the folder of the program that executable has built, or "".
 var built string
 
@@ -73,6 +85,9 @@ var built string
 var executable = sync.OnceValues(func() (path string, err error) {
 	if !long {
 		return os.Executable()
+	}
+	if path = os.Getenv(executableVariable); path != "" {
+		return path, nil
 	}
 	if built, err = os.MkdirTemp("", "prooftest"); err != nil {
 		return "", err

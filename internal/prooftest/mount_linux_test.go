@@ -44,11 +44,13 @@ func ownMounts(t *testing.T) bool {
 	if os.Getenv(mountsVariable) != "" {
 		return true
 	}
+	program, err := executable()
+	require.NoError(t, err)
 	run := func(env string, args ...string) ([]byte, error) {
 		exe, err := os.Executable()
 		require.NoError(t, err)
 		cmd := exec.CommandContext(t.Context(), exe, args...)
-		cmd.Env = append(os.Environ(), env, "GORACE=atexit_sleep_ms=0")
+		cmd.Env = append(os.Environ(), env, executableVariable+"="+program, "GORACE=atexit_sleep_ms=0")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 		if os.Geteuid() != 0 {
 			cmd.SysProcAttr.Unshareflags = 0

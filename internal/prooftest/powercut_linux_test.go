@@ -82,9 +82,7 @@ var mkfsExt4 = []string{"mkfs.ext4", "-q", "-F"}
 // and XFS. What is stored then is the old data or the new, whole, and the new
 // if they were acknowledged.
 func TestPowerCut(t *testing.T) {
-	if !long {
-		t.Skip("takes minutes, so it runs only with TOKENKEEP_LONG=1")
-	}
+	onlyLong(t)
 	testenv.Require(t, os.Geteuid() == 0, "needs root, to mount file systems")
 	for name, disk := range disks {
 		t.Run(name, func(t *testing.T) {
