@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -222,7 +221,7 @@ func useless(err error) bool {
 // candidates are all there are, in the order of preference; those that are not
 // permitted say so when they are opened.
 func (s *store) candidates() (all []fallback.Candidate) {
-	for _, name := range storesOf(runtime.GOOS) {
+	for _, name := range stores() {
 		c := fallback.Candidate{Name: name, Open: func(ctx context.Context) (persistence.Persistence, error) { return s.openNew(ctx, name) }}
 		switch name {
 		case storeKeyring, storeDPAPI:

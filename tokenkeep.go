@@ -131,22 +131,24 @@ func (cfg *Config) check() error {
 		return openError("", fmt.Errorf("Config.Name %q is not the name of a cache", cfg.Name),
 			"Use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or a digit, and no name of a Windows device.")
 	}
-	stores := append([]string{""}, append(storesOf(runtime.GOOS), storeMemory)...)
-	if cfg.Store == storeDPAPI && !slices.Contains(stores, storeDPAPI) {
-		return openError("", fmt.Errorf("%w: Config.Store %q, which is a part of Windows: %w", persistence.ErrUnavailable, storeDPAPI, errors.ErrUnsupported),
-			"Use one of "+strings.Join(stores[1:], ", ")+", or leave it empty.")
+	values := append(stores(), storeMemory)
+	remedy := "Use one of " + strings.Join(values, ", ") + ", or leave it empty."
+	if cfg.Store == storeDPAPI && !hasDPAPI {
+		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, storeDPAPI, errors.ErrUnsupported), remedy)
 	}
-	if !slices.Contains(stores, cfg.Store) {
-		return openError("", fmt.Errorf("Config.Store %q is unknown", cfg.Store),
-			"Use one of "+strings.Join(stores[1:], ", ")+", or leave it empty.")
+	if cfg.Store != "" && !slices.Contains(values, cfg.Store) {
+		return openError("", fmt.Errorf("Config.Store %q is unknown", cfg.Store), remedy)
 	}
 	return nil
 }
 
-// storesOf are the values of Config.Store that keep anything, in the order of
+// hasDPAPI: tests turn it off, to see what is done where DPAPI fails.
+var hasDPAPI = runtime.GOOS == "windows"
+
+// stores are the values of Config.Store that keep anything, in the order of
 // preference.
-func storesOf(goos string) []string {
-	if goos == "windows" {
+func stores() []string {
+	if hasDPAPI {
 		return []string{storeKeyring, storeDPAPI, storePassphrase, storePlaintext}
 	}
 	return []string{storeKeyring, storePassphrase, storePlaintext}

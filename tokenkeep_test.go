@@ -40,7 +40,14 @@ type machine struct {
 	warnings []fallback.Warning
 }
 
+// newMachine returns one that has no DPAPI, and differs from system to system as
+// little as can be.
 func newMachine(t *testing.T) *machine {
+	tokenkeep.WithoutDPAPI(t)
+	return newMachineOfTheSystem(t)
+}
+
+func newMachineOfTheSystem(t *testing.T) *machine {
 	return &machine{t: t, dir: filepath.Join(t.TempDir(), "tokens"), keyring: keyringtest.New()}
 }
 
@@ -81,9 +88,15 @@ func (m *machine) files() []string {
 }
 
 // TestChoice is the whole matrix: what the keyring does now, what is stored,
-// and whether plaintext is allowed. Windows has DPAPI wherever there is no
-// keyring, so that it comes to neither a passphrase nor a plaintext file.
+// and whether plaintext is allowed.
 func TestChoice(t *testing.T) {
+	t.Run("without DPAPI", func(t *testing.T) { tokenkeep.WithoutDPAPI(t); testChoice(t, false) })
+	if runtime.GOOS == "windows" {
+		t.Run("with DPAPI", func(t *testing.T) { testChoice(t, true) })
+	}
+}
+
+func testChoice(t *testing.T, dpapi bool) {
 	const (
 		encryptedFile = "app.enc"
 		plaintextFile = "app.plaintext.json"
@@ -125,7 +138,7 @@ func TestChoice(t *testing.T) {
 		{keyring: "absent", stored: "plaintext", class: persistence.ErrUnavailable, files: []string{plaintextFile}},
 		{keyring: "absent", stored: "plaintext", plaintext: true, backend: "plaintext", warned: true, files: []string{plaintextFile}},
 	} {
-		if runtime.GOOS == "windows" && c.keyring != "ok" && c.stored != "encrypted" {
+		if dpapi && c.keyring != "ok" && c.stored != "encrypted" { // it comes to nothing less safe
 			c.backend, c.source, c.class, c.warned, c.files = "encrypted", "dpapi", nil, false, nil
 			if c.stored != "" {
 				c.files = []string{encryptedFile}
@@ -133,7 +146,7 @@ func TestChoice(t *testing.T) {
 		}
 		name := strings.Join([]string{"keyring " + c.keyring, "stored " + c.stored, map[bool]string{true: "plaintext allowed"}[c.plaintext], map[bool]string{true: "passphrase"}[c.passphrase]}, ", ")
 		t.Run(name, func(t *testing.T) {
-			m := newMachine(t)
+			m := newMachineOfTheSystem(t)
 			if c.stored != "" {
 				was := m.config()
 				if c.stored == "plaintext" {
@@ -205,9 +218,6 @@ func TestNothingPlainOnDisk(t *testing.T) {
 }
 
 func TestSafestIsReportedWithEveryRefusal(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("DPAPI is not refused there")
-	}
 	m := newMachine(t)
 	m.keyring.SetAbsent(true)
 	_, err := tokenkeep.Open(ctx, m.config())
@@ -227,7 +237,7 @@ func TestSafestIsReportedWithEveryRefusal(t *testing.T) {
 func TestWishOnlyNarrows(t *testing.T) {
 	for _, c := range []struct{ store, backend string }{
 		{"", "encrypted"}, {"keyring", "encrypted"}, {"memory", "memory"}, {"plaintext", ""}, {"passphrase", ""}, {"nonsense", ""},
-		{"dpapi", map[bool]string{true: "encrypted"}[runtime.GOOS == "windows"]},
+		{"dpapi", ""},
 	} {
 		m := newMachine(t)
 		cfg := m.config()
@@ -256,7 +266,7 @@ func TestWishOnlyNarrows(t *testing.T) {
 }
 
 func TestDPAPIIsForWindows(t *testing.T) {
-	m := newMachine(t)
+	m := newMachineOfTheSystem(t)
 	cfg := m.config()
 	cfg.Store = "dpapi"
 	opened, err := tokenkeep.Open(ctx, cfg)
@@ -287,7 +297,7 @@ func TestFileOfAnotherUsersDPAPI(t *testing.T) {
 	vector, err := vectors.Files.ReadFile("ok-dpapi.vec")
 	require.NoError(t, err)
 	_, file, _ := bytes.Cut(vector, []byte("\n\n"))
-	m := newMachine(t)
+	m := newMachineOfTheSystem(t)
 	require.NoError(t, os.MkdirAll(m.dir, 0o700))
 	path := filepath.Join(m.dir, "app.enc")
 	require.NoError(t, os.WriteFile(path, file, 0o600))
@@ -475,9 +485,6 @@ func TestWhatIsNoDamageMovesNothing(t *testing.T) {
 // up: it must notice, and neither go on beside the encrypted file nor lose what
 // it has to say.
 func TestRunningPlaintextProcessMeetsSaferFile(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("DPAPI works there whatever the keyring does, so no process keeps a plaintext cache without being told to")
-	}
 	for _, itsKeyring := range []string{"works by now", "does not work"} {
 		t.Run(itsKeyring, func(t *testing.T) {
 			m := newMachine(t)
