@@ -340,7 +340,7 @@ func runKernel(t *testing.T, args ...string) string {
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), exe, args...)
-	cmd.Env = append(os.Environ(), "TOKENKEEP_TEST_PROGRAM=kernel")
+	cmd.Env = append(os.Environ(), "TOKENKEEP_TEST_PROGRAM=kernel", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	require.NoError(t, err)

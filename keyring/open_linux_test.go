@@ -79,7 +79,7 @@ func startAtOnce(t *testing.T, n int, cfg tokenkeep.Config, args ...string) stri
 	running := make([]*exec.Cmd, n)
 	for i := range running {
 		running[i] = exec.CommandContext(t.Context(), exe, append([]string{cfg.Dir, fmt.Sprintf("process %d", i)}, args...)...)
-		running[i].Env = append(os.Environ(), "TOKENKEEP_TEST_PROGRAM=add")
+		running[i].Env = append(os.Environ(), "TOKENKEEP_TEST_PROGRAM=add", "GORACE=atexit_sleep_ms=0")
 		running[i].Stdin = gate
 		running[i].Stderr = os.Stderr
 		require.NoError(t, running[i].Start())

@@ -66,7 +66,7 @@ func TestProcessesLoseNoUpdate(t *testing.T) {
 	running := make([]*exec.Cmd, processes)
 	for i := range running {
 		running[i] = exec.CommandContext(t.Context(), exe, dir, strconv.Itoa(each))
-		running[i].Env = append(os.Environ(), "TOKENKEEP_TEST_PROGRAM=count")
+		running[i].Env = append(os.Environ(), "TOKENKEEP_TEST_PROGRAM=count", "GORACE=atexit_sleep_ms=0")
 		running[i].Stderr = os.Stderr
 		require.NoError(t, running[i].Start())
 	}

@@ -52,7 +52,7 @@ func runGoKeyring(t *testing.T, bus *secretservice.Bus, op string, args ...strin
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, exe, append([]string{op}, args...)...)
-	cmd.Env = append(bus.Env(), "TOKENKEEP_TEST_PROGRAM=gokeyring")
+	cmd.Env = append(bus.Env(), "TOKENKEEP_TEST_PROGRAM=gokeyring", "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
