@@ -209,12 +209,10 @@ var started = time.Now().Unix()
 // those of another generation.
 func tokens(n, generation int) []byte {
 	const (
-		host   = "login.microsoftonline.com"
-		tenant = "c0000000-0000-4000-8000-000000000001"
-		each   = 2675 // bytes of an account and its token
+		host = "login.microsoftonline.com"
+		each = 2675 // bytes of an account and its token
 	)
 	secret := strings.Repeat("eyJ0eXAiOiJKV1QiLCJub25jZSI6IkFC", 52)
-	home := func(i int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d.%s", i, tenant) }
 	b := make([]byte, 0, n+2*each)
 	b = append(b, `{"AccessToken":{`...)
 	for i := range (n + each - 1) / each {
@@ -231,6 +229,16 @@ func tokens(n, generation int) []byte {
 	}
 	return append(b[:len(b)-1], "}}"...)
 }
+
+// home is the id of the i-th account of tokens.
+func home(i int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d.%s", i, tenant) }
+
+// The hints of a client that refreshes the token of the account that changes,
+// here, on our side.
+var (
+	replaceHints = cache.ReplaceHints{PartitionKey: home(3)}
+	exportHints  = cache.ExportHints{PartitionKey: home(3)}
+)
 
 // memory is an in-memory cache that does no work of its own, so that what is
 // measured is the storage.

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
-
 	"github.com/tokenkeep/tokenkeep/encrypted"
 )
 
@@ -80,10 +78,10 @@ func loadTokenkeep(tb testing.TB, p param) task {
 func loadBy(open opener) func(testing.TB, param) task {
 	return func(tb testing.TB, p param) task {
 		dir, want := tb.TempDir(), tokens(p.n, 1)
-		ok(tb, open(tb, dir).Export(ctx, &memory{data: want}, cache.ExportHints{}))
+		ok(tb, open(tb, dir).Export(ctx, &memory{data: want}, exportHints))
 		m := new(memory)
 		return task{
-			run: func() error { return open(tb, dir).Replace(ctx, m, cache.ReplaceHints{}) },
+			run: func() error { return open(tb, dir).Replace(ctx, m, replaceHints) },
 			check: func(run func() error) error {
 				m.data = nil
 				if err := run(); err != nil {

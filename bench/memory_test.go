@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
-
 	"github.com/tokenkeep/tokenkeep/internal/merge"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -156,14 +154,14 @@ func memoryMerge(o order) (func() (any, error), error) {
 		return nil, err
 	}
 	m := new(memory)
-	if err := c.Replace(ctx, m, cache.ReplaceHints{}); err != nil {
+	if err := c.Replace(ctx, m, replaceHints); err != nil {
 		return nil, err
 	}
 	if err := file.Save(ctx, changed(tokens(o.N, 1), 7, "theirs")); err != nil {
 		return nil, err
 	}
 	m.data = changed(m.data, 3, "ours")
-	return peakOf(len(m.data), func() error { return c.Export(ctx, m, cache.ExportHints{}) }, func() (bool, error) {
+	return peakOf(len(m.data), func() error { return c.Export(ctx, m, exportHints) }, func() (bool, error) {
 		got, err := file.Load(ctx)
 		want := changed(changed(tokens(o.N, 1), 3, "ours"), 7, "theirs")
 		return err == nil && merge.Equal(got, want), err

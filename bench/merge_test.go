@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
-
 	"github.com/tokenkeep/tokenkeep/internal/merge"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -155,9 +153,9 @@ func exportPlain(tb testing.TB, p param) task {
 	c := must(persistence.New(store))(tb)
 	m := &memory{data: tokens(p.n, 1)}
 	next := [2][]byte{changed(m.data, 3, "even"), changed(m.data, 3, "odd")}
-	export := func() error { return c.Export(ctx, m, cache.ExportHints{}) }
+	export := func() error { return c.Export(ctx, m, exportHints) }
 	ok(tb, export())
-	ok(tb, c.Replace(ctx, m, cache.ReplaceHints{})) // as MSAL does before every Export
+	ok(tb, c.Replace(ctx, m, replaceHints)) // as MSAL does before every Export
 	if p.name == "size=1MB/what=unchanged" {
 		next[0] = shuffled(m.data) // MSAL never gives the same bytes twice
 		next[1] = shuffled(m.data)
@@ -206,7 +204,7 @@ func exportMerge(tb testing.TB, p param) task {
 			if err := file.Save(ctx, v.base); err != nil {
 				return err
 			}
-			if err := ours.Replace(ctx, m, cache.ReplaceHints{}); err != nil {
+			if err := ours.Replace(ctx, m, replaceHints); err != nil {
 				return err
 			}
 			if err := file.Save(ctx, v.theirs); err != nil {
@@ -214,7 +212,7 @@ func exportMerge(tb testing.TB, p param) task {
 			}
 			m.data = v.ours
 			start := time.Now()
-			err := ours.Export(ctx, m, cache.ExportHints{})
+			err := ours.Export(ctx, m, exportHints)
 			exporting += time.Since(start)
 			exports++
 			return err

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
-
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -89,7 +87,7 @@ func newCache(tb testing.TB, dir string) (*desktop, []byte) {
 	tb.Helper()
 	d, data := newDesktop(), tokens(size10KB.n, 1)
 	c := must(tokenkeep.Open(ctx, tokenkeep.Config{Name: "bench", Dir: dir, Keyring: d}))(tb)
-	ok(tb, c.Export(ctx, &memory{data: data}, cache.ExportHints{}))
+	ok(tb, c.Export(ctx, &memory{data: data}, exportHints))
 	if len(d.items) != 1 {
 		tb.Fatal("the keyring has ", len(d.items), " items")
 	}

@@ -36,9 +36,9 @@ func replaceBy(open opener) func(testing.TB, param) task {
 		dir := tb.TempDir()
 		ours, others := open(tb, dir), open(tb, dir)
 		want := tokens(p.n, 1)
-		ok(tb, others.Export(ctx, &memory{data: want}, cache.ExportHints{}))
+		ok(tb, others.Export(ctx, &memory{data: want}, exportHints))
 		m, generation := new(memory), 1
-		replace := func() error { return ours.Replace(ctx, m, cache.ReplaceHints{}) }
+		replace := func() error { return ours.Replace(ctx, m, replaceHints) }
 		ok(tb, replace())
 		ok(tb, expect("loaded", m.data, want))
 		return task{
@@ -50,10 +50,10 @@ func replaceBy(open opener) func(testing.TB, param) task {
 				generation++
 				changed := &memory{data: tokens(p.n, generation)}
 				// Replace first, as MSAL does: what it brings is changed, not merged.
-				if err := others.Replace(ctx, new(memory), cache.ReplaceHints{}); err != nil {
+				if err := others.Replace(ctx, new(memory), replaceHints); err != nil {
 					return err
 				}
-				if err := others.Export(ctx, changed, cache.ExportHints{}); err != nil {
+				if err := others.Export(ctx, changed, exportHints); err != nil {
 					return err
 				}
 				if err := run(); err != nil {

@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 )
 
 // A Save, encrypted and durable. The limit is a new file, written, flushed and
@@ -68,17 +66,17 @@ func saveBy(open opener) func(testing.TB, param) task {
 		dir, m := tb.TempDir(), &memory{data: tokens(p.n, 1)}
 		store := open(tb, dir)
 		return task{
-			run: func() error { return store.Export(ctx, m, cache.ExportHints{}) },
+			run: func() error { return store.Export(ctx, m, exportHints) },
 			check: func(run func() error) error {
 				// Another generation, so that what is stored already is no answer.
-				if err := store.Export(ctx, &memory{data: tokens(p.n, 2)}, cache.ExportHints{}); err != nil {
+				if err := store.Export(ctx, &memory{data: tokens(p.n, 2)}, exportHints); err != nil {
 					return err
 				}
 				if err := run(); err != nil {
 					return err
 				}
 				got := new(memory)
-				if err := open(tb, dir).Replace(ctx, got, cache.ReplaceHints{}); err != nil {
+				if err := open(tb, dir).Replace(ctx, got, replaceHints); err != nil {
 					return err
 				}
 				return expect("saved", got.data, m.data)

@@ -94,7 +94,7 @@ func silentLimit(tb testing.TB, p param) task {
 func silentBy(open opener) func(testing.TB, param) task {
 	return func(tb testing.TB, p param) task {
 		s, dir := signIn(tb, p.n), tb.TempDir()
-		ok(tb, open(tb, dir).Export(ctx, &memory{data: s.stored}, cache.ExportHints{}))
+		ok(tb, open(tb, dir).Export(ctx, &memory{data: s.stored}, exportHints))
 		client := newMSAL(tb, s.authority, open(tb, dir))
 		return silent(tb, s, client)
 	}
