@@ -715,7 +715,7 @@ type reuser struct{ bytes []byte }
 
 func (r *reuser) Unmarshal(b []byte) error { r.bytes = append(r.bytes[:0], b...); return nil }
 func (r *reuser) Marshal() ([]byte, error) { return r.bytes, nil }
-func (r *reuser) set(t *testing.T, c client) {
+func (r *reuser) set(c *client) {
 	b, _ := c.Marshal()
 	r.bytes = append(r.bytes[:0], b...)
 }
@@ -724,13 +724,13 @@ func TestBytesThatAreUsedAgain(t *testing.T) {
 	p := persistence.NewMemory()
 	c, r := open(t, p), &reuser{}
 	replace(t, c, r, "")
-	a := client{}
+	a := &client{}
 	a.signIn("ann", "rt1", 1)
-	r.set(t, a)
+	r.set(a)
 	export(t, c, r, "")
 	require.Equal(t, "rt1", stored(t, p).refreshToken("ann"))
 	a.signIn("ann", "rt2", 2)
-	r.set(t, a)
+	r.set(a)
 	export(t, c, r, "")
 	require.Equal(t, "rt2", stored(t, p).refreshToken("ann"))
 }

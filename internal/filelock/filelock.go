@@ -138,7 +138,7 @@ func (l *Lock) acquire(ctx context.Context) (*flock.Flock, error) {
 
 	if w == nil {
 		a := l.newAttempt()
-		if held, err := a.take(false); held != nil || err != nil {
+		if held, err := a.take(nil); held != nil || err != nil {
 			return held, err
 		}
 		w = &waiter{wanted: true, done: make(chan result, 1)}
@@ -164,14 +164,26 @@ func (l *Lock) acquire(ctx context.Context) (*flock.Flock, error) {
 }
 
 func (l *Lock) wait(w *waiter, a *attempt) {
-	held, err := a.take(true)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waiter = nil
-	if w.wanted {
-		w.done <- result{held, err}
-	} else if held != nil {
-		letGo(held)
+	wanted := func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return w.wanted
+	}
+	for {
+		held, err := a.take(wanted)
+		l.mu.Lock()
+		if w.wanted && held == nil && err == nil { // adopted just now
+			l.mu.Unlock()
+			continue
+		}
+		l.waiter = nil
+		if w.wanted {
+			w.done <- result{held, err}
+		} else if held != nil {
+			letGo(held)
+		}
+		l.mu.Unlock()
+		return
 	}
 }
 
@@ -196,10 +208,12 @@ func newFlock(path string) *flock.Flock {
 // maxRestarts bounds how often a lock file may vanish while it is being locked.
 const maxRestarts = 100
 
-// take takes the lock and returns it held; or neither lock nor error if it is
-// not free and blocking is false, and then it may keep the turnstile.
-func (a *attempt) take(blocking bool) (_ *flock.Flock, err error) {
-	ok := false
+// take takes the lock and returns it held. Without wanted it does not wait: if
+// the lock is not free it returns neither lock nor error, and may keep the
+// turnstile. With wanted it waits, but makes no new file in the place of one that
+// vanished if nobody wants the lock any more; then too it returns neither.
+func (a *attempt) take(wanted func() bool) (_ *flock.Flock, err error) {
+	blocking, ok := wanted != nil, false
 	defer func() {
 		if a.turn != nil && (ok || err != nil) {
 			letGo(a.turn)
@@ -225,6 +239,12 @@ func (a *attempt) take(blocking bool) (_ *flock.Flock, err error) {
 			return a.main, nil
 		}
 		letGo(a.main)
+		if blocking && !wanted() {
+			if a.turn != nil {
+				letGo(a.turn)
+			}
+			return nil, nil
+		}
 	}
 	return nil, fmt.Errorf("%s: the lock file is being replaced all the time", a.path)
 }

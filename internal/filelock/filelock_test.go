@@ -199,6 +199,27 @@ func TestAbandonedWait(t *testing.T) {
 	}
 }
 
+// A wait that nobody wants any more makes no new file in the place of one that is
+// gone: the folder may have been given up meanwhile.
+func TestAbandonedWaitMakesNoFile(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows deletes no file that is open")
+	}
+	path := lockPath(t)
+	before := runtime.NumGoroutine()
+	l, other := filelock.New(path, true), filelock.New(path, true)
+	unlock := must(t, other)
+	timesOut(t, l)
+	require.NoError(t, os.Remove(path))
+	unlock()
+	for runtime.NumGoroutine() > before {
+		runtime.Gosched()
+	}
+	require.NoFileExists(t, path)
+	must(t, l)()
+	must(t, other)()
+}
+
 // While the abandoned wait is on, and when it ends, callers come and go.
 func TestAbandonedWaitsUnderLoad(t *testing.T) {
 	path := lockPath(t)
