@@ -2,6 +2,7 @@ package encrypted
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -301,12 +302,15 @@ func (f *File) rotate(ctx context.Context, to KeySource) error {
 		if err != nil {
 			return nil, "", err
 		}
+		// A key that was given up must not come back, though it could not be
+		// deleted when it was.
+		f.sweep(ctx, to)
 		if old.previous != "" { // noted before, lest a kill in between leave it for good
 			if err := f.note(old.previous); err != nil {
 				return nil, "", err
 			}
 		}
-		if made, err = f.makeKey(ctx, to, old); err != nil {
+		if made, err = f.makeKey(ctx, to, newID()); err != nil {
 			return nil, "", err
 		}
 		h := &header{source: made.source, ref: made.ref, previous: old.keyName()}
@@ -488,7 +492,11 @@ func (f *File) firstKey(ctx context.Context) (masterKey, error) {
 	if made.key != nil {
 		return made, nil
 	}
-	made, err := f.makeKey(ctx, source, nil)
+	id := newID()
+	if _, stores := source.(KeyDeleter); stores {
+		id = cmp.Or(f.stray(source.Source()), id)
+	}
+	made, err := f.makeKey(ctx, source, id)
 	if err != nil {
 		return masterKey{}, err
 	}
@@ -502,15 +510,12 @@ func (f *File) firstKey(ctx context.Context) (masterKey, error) {
 	return made, nil
 }
 
-// makeKey makes a key under the lock, noting it first if it will be stored. h
-// is the header of the file that is there, or nil.
-func (f *File) makeKey(ctx context.Context, source KeySource, h *header) (masterKey, error) {
-	id := newID()
+// makeKey makes the key of that id under the lock, noting it first if it will be
+// stored.
+func (f *File) makeKey(ctx context.Context, source KeySource, id string) (masterKey, error) {
 	_, stores := source.(KeyDeleter)
 	if stores {
-		if stray := f.stray(source.Source(), h); stray != "" {
-			id = stray
-		} else if err := f.note(source.Source() + "/" + id); err != nil {
+		if err := f.note(source.Source() + "/" + id); err != nil {
 			return masterKey{}, err
 		}
 	}

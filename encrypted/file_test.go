@@ -311,9 +311,32 @@ func TestRotateToAnotherSource(t *testing.T) {
 	require.Contains(t, note(t, f), first, "no source at hand can delete it")
 
 	require.NoError(t, f.Rotate(ctx, r))
-	require.Equal(t, first, headerOf(t, path).keyName(), "a key that was left over is used")
-	require.Len(t, r.ids(), 1)
+	require.NotEqual(t, first, headerOf(t, path).keyName())
+	require.Len(t, r.ids(), 1, "a key that was left over is deleted")
 	mustLoad(t, f, "one")
+}
+
+// A key that was given up may be why the file is rotated. That it could not be
+// deleted yet does not bring it back.
+func TestRotateNeverGoesBackToAnOldKey(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	f := newFile(t, path, r)
+	require.NoError(t, f.Save(ctx, []byte("one")))
+	used := []string{headerOf(t, path).ref}
+	for i := range 8 {
+		r.before = func(call string) error {
+			if call == "delete" && i < 5 {
+				return errors.New("not now")
+			}
+			return nil
+		}
+		require.NoError(t, f.Rotate(ctx, r))
+		require.NotContains(t, used, headerOf(t, path).ref)
+		used = append(used, headerOf(t, path).ref)
+	}
+	require.ElementsMatch(t, used[len(used)-2:], r.ids(), "all others were deleted in the end")
+	require.Empty(t, note(t, f))
+	mustLoad(t, newFile(t, path, r), "one")
 }
 
 func TestRotateRefuses(t *testing.T) {

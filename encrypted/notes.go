@@ -15,7 +15,7 @@ import (
 // A key that a source stores outlives the process that made it. So that no kill
 // leaves one behind for good, the lock file notes every key that may be stored
 // while no header names it: one that is being made, or is about to be deleted.
-// Whoever next makes a key under the lock uses a noted one; whoever has changed
+// Who makes a file's first key under the lock uses a noted one; who changes
 // which keys the header names sweeps the rest.
 //
 // The note is one line of words source/id@file. file is a hash of the path:
@@ -55,11 +55,11 @@ func (f *File) note(name string) error {
 	return filelock.WriteNote(f.lockPath(), strings.Join(words, " "))
 }
 
-// stray returns the id of a noted key of that source that h, which may be nil,
-// does not name.
-func (f *File) stray(source string, h *header) (id string) {
+// stray returns the id of a noted key of that source, or "". There is no file,
+// so no header names it.
+func (f *File) stray(source string) (id string) {
 	for _, word := range f.notes() {
-		if name, ok := f.own(word); ok && !h.names(name) {
+		if name, ok := f.own(word); ok {
 			if id, ok := strings.CutPrefix(name, source+"/"); ok {
 				return id
 			}
