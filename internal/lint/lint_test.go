@@ -35,7 +35,7 @@ var skips = map[string]string{
 
 	// These fail under CI as well.
 	"encrypted/vectors_test.go":                       "needs Python with a module",
-	"internal/prooftest/main_test.go":                 "takes minutes, or needs loop devices; not in long mode",
+	"internal/prooftest/mount_linux_test.go":          "takes minutes, or needs loop devices; not in long mode",
 	"internal/securefile/powercut_linux_test.go":      "needs the right to mount",
 	"internal/securefile/refuse_unix_test.go":         "needs root",
 	"internal/testenv/secretservice/secretservice.go": "needs a D-Bus daemon and a keyring",

@@ -229,8 +229,6 @@ func (m *memory) Unmarshal(data []byte) error {
 	return json.Unmarshal(data, &m.sections)
 }
 
-const environment = "login.microsoftonline.com"
-
 // add adds an entry to the cache.
 func (m *memory) add(key string) {
 	if m.sections[section] == nil {

@@ -140,41 +140,27 @@ func killAfter(p *process, n int, after time.Duration) (lines []string) {
 
 // A process that opens the cache and saves in a loop is killed at any moment,
 // many times. What is stored then is what it saved last or was about to save,
-// and at most one temporary file lies beside it.
+// and at most one temporary file lies beside it. So it is also where the process
+// gives the file new keys in between.
 func TestKills(t *testing.T) {
-	kills := times(30, 600) // of each backend
+	type saver struct {
+		kind   string
+		rotate bool
+	}
+	savers := []saver{{encryptedFile, true}}
 	for _, kind := range backends {
-		t.Run(kind, func(t *testing.T) {
+		savers = append(savers, saver{kind, false})
+	}
+	for _, s := range savers {
+		name, args, keys := s.kind, []any{}, 1
+		if s.rotate {
+			// The file's, the one before, and one that was made for it or not
+			// deleted yet.
+			name, args, keys = name+", rotated", []any{"rotate"}, 3
+		}
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rnd := random(t)
-			p := newPlace(t, kind)
-			running, err := p.cache(t.Context(), true)
-			require.NoError(t, err)
-			var last uint64
-			for range kills {
-				s := saves{last, last}
-				s.add(killAfter(start(t, "save", p.args()...), rnd.IntN(6), time.Duration(rnd.IntN(6000))*time.Microsecond)...)
-
-				data, err := p.load()
-				require.NoError(t, err)
-				last, err = numberOf(kind, data)
-				require.NoError(t, err)
-				require.Contains(t, []uint64{s.completed, s.started}, last)
-				same, err := running.Load(t.Context())
-				if last != 0 {
-					require.NoError(t, err)
-				}
-				require.Equal(t, string(data), string(same), "a process that has been running all the time")
-				require.LessOrEqual(t, len(temporary(dirFiles(t, p.dir))), 1)
-			}
-			require.NotZero(t, last)
-			t.Logf("%d kills, %d saves", kills, last)
-			require.NoError(t, p.save(numbered(kind, last+1)))
-			require.Empty(t, temporary(dirFiles(t, p.dir)))
-			if kind != keyringItem {
-				require.Len(t, dirFiles(t, p.dir), 1)
-				require.LessOrEqual(t, p.keyCount(t), 1)
-			}
+			killSavers(t, newPlace(t, s.kind), args, keys)
 		})
 	}
 	t.Run("control", func(t *testing.T) {
@@ -193,6 +179,39 @@ func TestKills(t *testing.T) {
 		}
 		t.Fatal("a writer in place was never caught: this test proves nothing")
 	})
+}
+
+func killSavers(t *testing.T, p place, args []any, keys int) {
+	kills, rnd := times(25, 500), random(t)
+	running, err := p.cache(t.Context(), true)
+	require.NoError(t, err)
+	var last uint64
+	for range kills {
+		s := saves{last, last}
+		s.add(killAfter(start(t, "save", p.args(args...)...), rnd.IntN(6), time.Duration(rnd.IntN(6000))*time.Microsecond)...)
+
+		data, err := p.load()
+		require.NoError(t, err)
+		last, err = numberOf(p.kind, data)
+		require.NoError(t, err)
+		require.Contains(t, []uint64{s.completed, s.started}, last)
+		same, err := running.Load(t.Context())
+		if last != 0 {
+			require.NoError(t, err)
+		}
+		require.Equal(t, string(data), string(same), "a process that has been running all the time")
+		require.LessOrEqual(t, len(temporary(dirFiles(t, p.dir))), 1)
+		if p.kind != keyringItem {
+			require.LessOrEqual(t, p.keyCount(t), keys)
+		}
+	}
+	require.NotZero(t, last)
+	t.Logf("%d kills, %d saves", kills, last)
+	require.NoError(t, p.save(numbered(p.kind, last+1)))
+	require.Empty(t, temporary(dirFiles(t, p.dir)))
+	if p.kind != keyringItem {
+		require.Len(t, dirFiles(t, p.dir), 1)
+	}
 }
 
 // firstSaveProgram makes the first save and removes it again, without end.

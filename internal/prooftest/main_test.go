@@ -64,14 +64,6 @@ func times(short, inLongMode int) int {
 	return short
 }
 
-// onlyLong skips what takes minutes or needs loop devices.
-func onlyLong(t *testing.T) {
-	t.Helper()
-	if !long {
-		t.Skip("takes minutes, or needs loop devices: runs with TOKENKEEP_LONG=1")
-	}
-}
-
 // executableVariable tells a test program in a mount namespace of its own what
 // executable has built.
 const executableVariable = "TOKENKEEP_PROOF_EXECUTABLE"

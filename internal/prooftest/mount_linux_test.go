@@ -36,6 +36,14 @@ func tryToMount() error {
 	return unix.Unmount(dir, 0)
 }
 
+// onlyLong skips what takes minutes or needs loop devices.
+func onlyLong(t *testing.T) {
+	t.Helper()
+	if !long {
+		t.Skip("takes minutes, or needs loop devices: runs with TOKENKEEP_LONG=1")
+	}
+}
+
 // ownMounts makes the rest of the test run in a mount namespace of its own,
 // whose mounts end with it: it returns true there. In the test program that the
 // test was started in it returns false, after the one there has run.

@@ -60,7 +60,6 @@ func newApp(c cache.ExportReplace, endpoint string) (*app, error) {
 		return nil, err
 	}
 	client.Transport = recorder{client.Transport}
-	// What the pages redirect to is looked at, not visited.
 	msal, err := public.New(clientID, public.WithAuthority(entra.Authority(entra.Contoso)), public.WithHTTPClient(client), public.WithCache(c))
 	return &app{msal, client}, err
 }
