@@ -53,6 +53,7 @@ func run(rounds int, benchtime, out string, maxLoad float64, patience time.Durat
 			}
 			results = append(results, parse(text))
 		}
+		conditions.earlier = true
 	} else {
 		dir, err := os.MkdirTemp("", "bench")
 		if err != nil {
@@ -64,6 +65,7 @@ func run(rounds int, benchtime, out string, maxLoad float64, patience time.Durat
 			return fmt.Errorf("%w\n%s", err, text)
 		}
 		conditions.loadBefore = waitForQuiet(maxLoad, patience)
+		conditions.busy = conditions.loadBefore > maxLoad
 		for n := range rounds {
 			fmt.Fprintf(os.Stderr, "round %d of %d\n", n+1, rounds)
 			// A round's own work is a load of about 1; more is somebody else's.

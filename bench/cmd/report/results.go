@@ -48,6 +48,9 @@ func (f figure) of(r round) (float64, bool) {
 	return v, ok
 }
 
+// cpu is the processor's time of the same benchmark.
+func (f figure) cpu() figure { return figure{f.bench, "cpu-ns/op"} }
+
 // spread is a figure over the rounds.
 type spread struct{ min, median, max float64 }
 

@@ -21,6 +21,8 @@ type conditions struct {
 	commit, kernel, disk string
 	processor            string
 	loadBefore, loadMost float64
+	busy                 bool   // with something else
+	earlier              bool   // the rounds were run before
 	msext, designs       string // versions
 }
 
@@ -72,11 +74,17 @@ func write(w io.Writer, rounds []round, c conditions) error {
 		missed = append(missed, m...)
 	}
 	fmt.Fprintf(w, "# Results\n\n")
-	fmt.Fprintf(w, "Read the ratios, not the times: they are of one machine. Made by\n\n\tcd bench && go run ./cmd/report\n\n")
+	fmt.Fprintf(w, "Read the ratios, not the times: they are of one machine. Made by\n\n\tcd bench && %s\n\n", strings.TrimSpace("go run ./cmd/report "+strings.Join(os.Args[1:], " ")))
 	fmt.Fprintf(w, "on %s at commit %s: %d rounds, interleaved, each benchmark for %s in each; medians, and the range of the ratios in brackets.\n\n", time.Now().UTC().Format(time.DateOnly), c.commit, len(rounds), c.benchtime)
 	fmt.Fprintf(w, "| | |\n|---|---|\n| processor | %s, %d used |\n| system | %s %s, %s |\n| file system | %s |\n| Go | %s |\n", c.processor, runtime.NumCPU(), runtime.GOOS, c.kernel, runtime.GOARCH, c.disk, strings.TrimPrefix(runtime.Version(), "go"))
 	if c.loadMost > 0 {
 		fmt.Fprintf(w, "| load | %.2f before; at most %.2f, with the benchmarks' own |\n", c.loadBefore, c.loadMost)
+	}
+	if c.earlier {
+		fmt.Fprintf(w, "\nMade of rounds that were run before; how busy the machine was then is not known here.\n")
+	}
+	if c.busy {
+		fmt.Fprintf(w, "\n**The machine was busy with other work.** Take no ratio of times for certain, nor a target for met or missed by a little; the ratio of processor time suffers less.\n")
 	}
 	fmt.Fprintf(w, "\nThe peers are microsoft-authentication-extensions-for-go/cache %s with its plain file (msext) and 99designs/keyring %s with its encrypted file and the obvious glue. Their keyring backends need cgo or a running keyring and are not measured.\n\n", c.msext, c.designs)
 	if len(missed) == 0 {
@@ -108,6 +116,9 @@ func (t table) write(w io.Writer, rounds []round) (missed []string, err error) {
 	if t.limit != "" {
 		head = append(head, "limit: "+t.limit, "ratio")
 	}
+	if t.cpu {
+		head = append(head, "of processor time")
+	}
 	if targets {
 		head = append(head, "target", "")
 	}
@@ -134,6 +145,13 @@ func (t table) write(w io.Writer, rounds []round) (missed []string, err error) {
 			} else {
 				cells = append(cells, "", "")
 			}
+		}
+		if t.cpu {
+			cell := ""
+			if s, ok := spreadOf(rounds, ratio(r.ours.cpu(), r.limit.cpu())); ok && r.ours.unit == "" {
+				cell = fmt.Sprintf("%.2f (%.2f–%.2f)", s.median, s.min, s.max)
+			}
+			cells = append(cells, cell)
 		}
 		if targets {
 			verdict := ""
