@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ func random(t *testing.T, runs int) (*rand.Rand, int) {
 	t.Logf("go test -run '^%s$' -merge.seed=%d", t.Name(), seed)
 	if *runsFlag > 0 {
 		runs = *runsFlag
-	} else if testing.Short() {
+	} else if os.Getenv("TOKENKEEP_LONG") == "" {
 		runs = max(runs/10, 1)
 	}
 	return rand.New(rand.NewSource(seed)), runs
