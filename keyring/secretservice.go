@@ -208,6 +208,12 @@ func (c *client) connect() error {
 			break
 		}
 	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		// A bus that does not even accept. The dialer's own clock may be a moment
+		// ahead of the context's.
+		<-c.ctx.Done()
+		return c.ctx.Err()
+	}
 	if err != nil {
 		return unavailable(fmt.Sprintf("the D-Bus session bus cannot be reached (%v)", reason(err)), needBus)
 	}

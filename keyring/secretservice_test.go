@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	gokeyring "github.com/zalando/go-keyring"
+	"golang.org/x/sys/unix"
 
 	"github.com/tokenkeep/tokenkeep/internal/testenv/secretservice"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -288,6 +289,11 @@ var refusals = []struct {
 		hangs: true, class: persistence.ErrUnavailable, says: "did not answer",
 	},
 	{
+		name:  "bus that does not accept",
+		make:  func(t *testing.T) { useBus(t, fullBus(t)) },
+		hangs: true, class: persistence.ErrUnavailable, says: "did not answer",
+	},
+	{
 		name: "stopped bus",
 		make: func(t *testing.T) {
 			bus, _ := unlockedKeyring(t)
@@ -303,6 +309,26 @@ var refusals = []struct {
 		},
 		hangs: true, class: persistence.ErrUnavailable, says: "did not answer",
 	},
+}
+
+// fullBus listens, and its queue of those who wait to be accepted is full.
+func fullBus(t *testing.T) (address string) {
+	dir, err := os.MkdirTemp("", "bus")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	at := &unix.SockaddrUnix{Name: filepath.Join(dir, "bus")}
+	socket := func() int {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		require.NoError(t, err)
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	listener := socket()
+	require.NoError(t, unix.Bind(listener, at))
+	require.NoError(t, unix.Listen(listener, 0))
+	for unix.Connect(socket(), at) == nil {
+	}
+	return "unix:path=" + at.Name
 }
 
 func TestSecretServiceRefuses(t *testing.T) {
