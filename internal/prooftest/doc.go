@@ -23,7 +23,7 @@
 // what a disk does with a flush that it was sent is not part of it.
 //
 // With the environment variable TOKENKEEP_LONG=1 everything runs many times,
-// for some minutes; power cuts run only then:
+// for five minutes on two idle cores; power cuts run only then:
 //
-//	TOKENKEEP_LONG=1 go test -race ./internal/prooftest
+//	TOKENKEEP_LONG=1 go test -race -timeout 30m ./internal/prooftest
 package prooftest
