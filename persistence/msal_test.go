@@ -26,6 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/entra"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 )
@@ -653,11 +654,13 @@ func TestMSALExclusive(t *testing.T) {
 	}
 }
 
-// msalFile is the plainest backend: a file without revisions or a lock.
+// msalFile is the plainest backend: a file without revisions or a lock. It is
+// replaced by securefile, since a mere os.Rename fails on Windows while another
+// process reads the file.
 type msalFile string
 
 func (f msalFile) Load(context.Context) ([]byte, error) {
-	b, err := os.ReadFile(string(f))
+	b, _, err := securefile.Read(string(f), 1<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, persistence.ErrNotFound
 	}
@@ -665,18 +668,11 @@ func (f msalFile) Load(context.Context) ([]byte, error) {
 }
 
 func (f msalFile) Save(_ context.Context, data []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(string(f)), "*")
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(data)
-	if err := errors.Join(err, temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), string(f))
+	_, err := securefile.Replace(string(f), data)
+	return err
 }
 
-func (f msalFile) Delete(context.Context) error { return os.Remove(string(f)) }
+func (f msalFile) Delete(context.Context) error { return securefile.Remove(string(f)) }
 
 // TestMSALProcesses: processes that share one sign-in, each of which refreshes
 // again and again, never spend one refresh token twice.
