@@ -58,9 +58,10 @@ type Cache struct {
 
 	nameless *inMemory
 
+	logged *kinds
+
 	mu       sync.Mutex
 	inMemory map[identity]*inMemory
-	logged   map[string]bool
 }
 
 var _ cache.ExportReplace = (*Cache)(nil)
@@ -71,7 +72,7 @@ var _ cache.ExportReplace = (*Cache)(nil)
 // [Locker], or [WithLockFile] is given. Where p is no Versioned, every Replace
 // loads the data, though unchanged data is not parsed again.
 func New(p Persistence, opts ...Option) (*Cache, error) {
-	c := &Cache{timeout: DefaultTimeout, nameless: newInMemory(), inMemory: map[identity]*inMemory{}, logged: map[string]bool{}}
+	c := &Cache{timeout: DefaultTimeout, nameless: newInMemory(), inMemory: map[identity]*inMemory{}, logged: new(kinds)}
 	c.nameless.nameless, c.nameless.met = true, true
 	if isNil(p) {
 		return nil, &Error{Op: "open", Backend: "cache", Err: errors.New("the Persistence is nil"),
@@ -86,6 +87,14 @@ func New(p Persistence, opts ...Option) (*Cache, error) {
 			return nil, &Error{Op: "open", Backend: d.Backend, Location: d.Location, Err: err, Remedy: "Correct the option that New was given."}
 		}
 	}
+	if err := c.keepIn(p); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// keepIn makes p the place where c keeps its data.
+func (c *Cache) keepIn(p Persistence) error {
 	if l, ok := p.(Locker); ok {
 		c.lock = l
 	}
@@ -94,13 +103,14 @@ func New(p Persistence, opts ...Option) (*Cache, error) {
 	case ok:
 		c.store = v
 	case c.lock == nil:
-		return nil, &Error{Op: "open", Backend: d.Backend, Location: d.Location,
+		d := Describe(p)
+		return &Error{Op: "open", Backend: d.Backend, Location: d.Location,
 			Err:    errors.New("the Persistence is neither a Versioned nor a Locker, so writers would overwrite each other's tokens"),
 			Remedy: "Give New the option WithLockFile."}
 	default:
 		c.store = hashed{p}
 	}
-	return c, nil
+	return nil
 }
 
 // Describe says what keeps the cache and where.
@@ -117,7 +127,11 @@ func (c *Cache) Replace(ctx context.Context, u cache.Unmarshaler, h cache.Replac
 	if isNil(u) {
 		return c.fail("load", errors.New("the Unmarshaler is nil"), "Pass Replace an in-memory cache.")
 	}
-	m := c.inMemoryOf(u)
+	return c.replace(ctx, u, c.inMemoryOf(u), h)
+}
+
+// replace is Replace for u, which m is of.
+func (c *Cache) replace(ctx context.Context, u cache.Unmarshaler, m *inMemory, h cache.ReplaceHints) error {
 	bounded, cancel := c.bounded(ctx)
 	defer cancel()
 	if err := m.acquire(bounded); err != nil {
@@ -197,7 +211,11 @@ func (c *Cache) Export(ctx context.Context, m cache.Marshaler, h cache.ExportHin
 	if isNil(m) {
 		return c.fail("save", errors.New("the Marshaler is nil"), "Pass Export an in-memory cache.")
 	}
-	im := c.inMemoryOf(m)
+	return c.export(ctx, m, c.inMemoryOf(m), h)
+}
+
+// export is Export for m, which im is of.
+func (c *Cache) export(ctx context.Context, m cache.Marshaler, im *inMemory, h cache.ExportHints) error {
 	bounded, cancel := c.bounded(ctx)
 	defer cancel()
 	if err := im.acquire(bounded); err != nil {
@@ -211,7 +229,6 @@ func (c *Cache) Export(ctx context.Context, m cache.Marshaler, h cache.ExportHin
 	if err != nil {
 		return c.fail("save", hidden{"the program's in-memory cache could not be marshalled", err}, "")
 	}
-	ours = bytes.Clone(ours) // to be kept: m may marshal into the same bytes again
 	im.hear(true, h.PartitionKey)
 	if h.PartitionKey == "" && !im.public && im.baseKnown && len(merge.SignedOut(ours, im.base)) > 0 {
 		im.public = true // a sign-in without a hint
@@ -229,7 +246,7 @@ func (c *Cache) Export(ctx context.Context, m cache.Marshaler, h cache.ExportHin
 	if _, ok := errors.AsType[*formatError](err); ok {
 		return err
 	}
-	im.pending = ours
+	im.pending = bytes.Clone(ours) // m may marshal into the same bytes again
 	im.refused = im.goneFor(h.PartitionKey)
 	signsOut := im.baseKnown && len(merge.SignedOut(im.base, ours)) > 0
 	if c.strict || signsOut || errors.Is(ctx.Err(), context.Canceled) {
@@ -262,20 +279,22 @@ func (c *Cache) writeOnce(ctx context.Context, im *inMemory, ours []byte, hint s
 	if err != nil {
 		return err
 	}
-	merged, changed, err := merge.Merge(merge.Input{Base: im.base, BaseUnknown: !im.baseKnown, Ours: ours, Theirs: theirs, Gone: gone, Now: time.Now()})
+	r, err := merge.Join(merge.Input{Base: im.base, BaseUnknown: !im.baseKnown, Ours: ours, Theirs: theirs, Gone: gone, Now: time.Now()})
 	switch {
 	case errors.Is(err, merge.ErrBoth), errors.Is(err, merge.ErrOurs) && rev == "" && !startsObject(ours):
 		c.report("format", "tokenkeep: the cache is not of the format that MSAL libraries share; the last writer wins", nil)
-		merged, changed = ours, rev == "" || !bytes.Equal(ours, theirs)
+		r.Merged, r.Changed = ours, rev == "" || !bytes.Equal(ours, theirs)
 	case err != nil:
 		return c.unmergeable(err)
 	}
-	if changed {
-		if _, err := c.store.SaveIf(ctx, merged, rev); err != nil {
+	var spare []byte
+	if r.Changed {
+		if _, err := c.store.SaveIf(ctx, r.Merged, rev); err != nil {
 			return err
 		}
+		spare = theirs
 	}
-	im.gave(ours, "", merge.SignedOut(im.base, ours))
+	im.gave(ours, "", r.SignedOut, spare)
 	im.settle(ours, hint, gone)
 	return nil
 }
@@ -297,7 +316,7 @@ func (c *Cache) writeDirect(ctx context.Context, im *inMemory, ours []byte, hint
 	if err != nil {
 		return err
 	}
-	im.gave(ours, rev, signedOut)
+	im.gave(ours, rev, signedOut, im.base)
 	im.settle(ours, hint, nil)
 	return nil
 }
@@ -474,11 +493,7 @@ func (c *Cache) report(what, msg string, err error) {
 			break
 		}
 	}
-	c.mu.Lock()
-	known := c.logged[kind]
-	c.logged[kind] = true
-	c.mu.Unlock()
-	if known {
+	if !c.logged.first(kind) {
 		return
 	}
 	l := c.logger
@@ -491,4 +506,24 @@ func (c *Cache) report(what, msg string, err error) {
 		attrs = append(attrs, "error", err.Error())
 	}
 	l.Warn(msg, attrs...)
+}
+
+// kinds are the kinds of trouble that were logged already.
+type kinds struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// first tells whether this is the first of that kind.
+func (k *kinds) first(kind string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.seen[kind] {
+		return false
+	}
+	if k.seen == nil {
+		k.seen = map[string]bool{}
+	}
+	k.seen[kind] = true
+	return true
 }

@@ -768,3 +768,43 @@ func TestTroubleWithoutIdentity(t *testing.T) {
 	require.Equal(t, "rt1", stored(t, p.Memory).refreshToken("ann"), "what could not be stored comes with the next")
 	require.Equal(t, "rt1", stored(t, p.Memory).refreshToken("bob"))
 }
+
+// sharing breaks the rules of Persistence: it hands out and keeps slices that
+// are not its own, as the simplest backend in memory does.
+type sharing struct{ data []byte }
+
+func (s *sharing) Load(context.Context) ([]byte, error) {
+	if s.data == nil {
+		return nil, persistence.ErrNotFound
+	}
+	return s.data, nil
+}
+func (s *sharing) Save(_ context.Context, data []byte) error { s.data = data; return nil }
+func (s *sharing) Delete(context.Context) error              { s.data = nil; return nil }
+
+// TestBackendThatSharesItsBytes: a Cache never writes into bytes that are still
+// stored, even where the backend gave them away.
+func TestBackendThatSharesItsBytes(t *testing.T) {
+	p := new(sharing)
+	lock := persistence.WithLockFile(filepath.Join(t.TempDir(), "lock"))
+	a, b := open(t, p, lock), open(t, p, lock)
+	ca, cb := new(client), new(client)
+	step := func(c *persistence.Cache, m *client, account string) {
+		m.signIn(account, "rt "+account, 1)
+		export(t, c, m, "")
+	}
+	replace(t, a, ca, "")
+	replace(t, b, cb, "")
+	step(a, ca, "alice")
+	step(b, cb, "bob") // merges
+	step(b, cb, "carol")
+	step(a, ca, "dave")
+	export(t, b, cb, "") // has nothing to write
+	require.Equal(t, 4, stored(t, p).keys("Account"))
+	replace(t, a, ca, "")
+	step(a, ca, "erin") // has nothing to merge
+	step(a, ca, "frank")
+	require.Equal(t, 6, stored(t, p).keys("Account"))
+	replace(t, b, cb, "")
+	require.Equal(t, 6, cb.keys("Account"))
+}

@@ -1,6 +1,7 @@
 package persistence
 
 import (
+	"bytes"
 	"context"
 	"reflect"
 	"runtime"
@@ -41,6 +42,7 @@ type inMemory struct {
 	// public says that MSAL gave the hints of a public client; see hear.
 	public   bool
 	unhinted bool // the last call was a Replace without a hint
+
 }
 
 func newInMemory() *inMemory { return &inMemory{turn: make(chan struct{}, 1)} }
@@ -79,8 +81,9 @@ func (m *inMemory) remember(data []byte, rev string) {
 
 // gave notes that the in-memory cache holds ours and that this much is stored.
 // rev is ours' own revision, or "" where others' entries were merged in;
-// signedOut are the accounts that ours has lost since base.
-func (m *inMemory) gave(ours []byte, rev string, signedOut []merge.Account) {
+// signedOut are the accounts that ours has lost since base. spare is what was
+// stored before, which nobody needs any more.
+func (m *inMemory) gave(ours []byte, rev string, signedOut []merge.Account, spare []byte) {
 	m.pending, m.refused = nil, nil
 	if m.nameless {
 		return
@@ -88,8 +91,17 @@ func (m *inMemory) gave(ours []byte, rev string, signedOut []merge.Account) {
 	if m.baseKnown {
 		m.noteGone(signedOut)
 	}
-	m.base, m.baseKnown = ours, true
+	m.base, m.baseKnown = keep(spare, ours), true
 	m.rev, m.held = rev, rev != ""
+}
+
+// keep returns a copy of ours, in spare if it fits: the in-memory cache may
+// marshal into the same bytes again.
+func keep(spare, ours []byte) []byte {
+	if cap(spare) < len(ours) {
+		return bytes.Clone(ours)
+	}
+	return append(spare[:0], ours...)
 }
 
 func (m *inMemory) noteGone(accounts []merge.Account) {

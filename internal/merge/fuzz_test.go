@@ -57,8 +57,8 @@ func FuzzScan(f *testing.F) {
 			require.Len(t, s.entries, len(want))
 			for i := range s.entries {
 				e := &s.entries[i]
-				require.Equal(t, want[e.pair].key, string(text(e.key)))
-				require.Equal(t, string(bytes.TrimSpace(want[e.pair].raw)), string(e.val))
+				require.Equal(t, want[string(e.pair)].key, string(text(e.key)))
+				require.Equal(t, string(bytes.TrimSpace(want[string(e.pair)].raw)), string(e.val))
 				require.Same(t, e, s.find(e.pair, -1+len(s.entries)-i))
 			}
 		}

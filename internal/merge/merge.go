@@ -114,22 +114,38 @@ var (
 	ErrBoth = errors.New("neither what is stored nor what is to be stored is a token cache")
 )
 
-// Merge returns the merged cache. If it would say the same as theirs, then
-// changed is false and merged is Theirs itself; else merged is valid JSON. The
-// error is nil, ErrOurs, ErrTheirs or ErrBoth; there is none for equal bytes.
+// Result is what a merge came to.
+type Result struct {
+	Merged    []byte    // the merged cache; valid JSON if it is not Theirs itself
+	Changed   bool      // false if it would say the same as theirs; then Merged is Theirs itself
+	SignedOut []Account // as SignedOut says of base and ours
+}
+
+// Merge is [Join] for callers that need not know who was signed out.
 func Merge(in Input) (merged []byte, changed bool, err error) {
+	r, err := Join(in)
+	return r.Merged, r.Changed, err
+}
+
+// Join merges. The error is nil, ErrOurs, ErrTheirs or ErrBoth; there is none
+// for equal bytes.
+func Join(in Input) (Result, error) {
 	if bytes.Equal(in.Ours, in.Theirs) {
-		return in.Theirs, false, nil
+		r := Result{Merged: in.Theirs}
+		if !in.BaseUnknown {
+			r.SignedOut = SignedOut(in.Base, in.Ours)
+		}
+		return r, nil
 	}
 	theirs, theirsOK := scan(in.Theirs)
 	ours, oursOK := scan(in.Ours)
 	switch {
 	case !oursOK && !theirsOK:
-		return nil, false, ErrBoth
+		return Result{}, ErrBoth
 	case !oursOK:
-		return nil, false, ErrOurs
+		return Result{}, ErrOurs
 	case !theirsOK:
-		return nil, false, ErrTheirs
+		return Result{}, ErrTheirs
 	}
 	m := merger{base: &doc{}, ours: ours, theirs: theirs, now: math.MaxInt64}
 	switch {
@@ -147,9 +163,11 @@ func Merge(in Input) (merged []byte, changed bool, err error) {
 		m.now = in.Now.Unix()
 	}
 	m.gone = setOf(in.Gone)
-	m.oursOut = setOf(signedOut(m.base, ours))
+	out := signedOut(m.base, ours)
+	m.oursOut = setOf(out)
 	m.theirsOut = setOf(signedOut(m.base, theirs))
-	return m.merge(in.Theirs)
+	merged, changed := m.merge(in.Theirs)
+	return Result{merged, changed, out}, nil
 }
 
 type merger struct {
@@ -161,7 +179,7 @@ type merger struct {
 }
 
 // merge merges section by section, in the order of theirs.
-func (m *merger) merge(stored []byte) ([]byte, bool, error) {
+func (m *merger) merge(stored []byte) ([]byte, bool) {
 	var out output
 	changed := false
 	for i := range m.theirs.sections {
@@ -175,9 +193,9 @@ func (m *merger) merge(stored []byte) ([]byte, bool, error) {
 		}
 	}
 	if !changed {
-		return stored, false, nil
+		return stored, false
 	}
-	return out.bytes(), true, nil
+	return out.bytes(), true
 }
 
 // section merges the sections of one name, of which o or t is not nil, and

@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"hash/maphash"
 	"math/bits"
-	"strings"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -36,17 +37,17 @@ func shared(name string) bool {
 // val are slices of the input, without white space around them.
 type entry struct {
 	key, val []byte
-	pair     string // what pairs it with an entry of another cache
+	pair     []byte // what pairs it with an entry of another cache; most often a part of key
 }
 
 // A section is one key of the outer object with its value.
 type section struct {
 	name     string
 	key, val []byte
-	object   bool             // null counts as an object without keys: so MSAL reads it
-	exact    bool             // pairs with regard to case
-	entries  []entry          // one of each pair
-	index    map[string]int32 // by entry.pair
+	object   bool    // null counts as an object without keys: so MSAL reads it
+	exact    bool    // pairs with regard to case
+	entries  []entry // one of each pair
+	slots    []int32 // a hash table by entry.pair: where the entry is, counted from 1, or 0
 }
 
 // A doc is a scanned cache.
@@ -74,6 +75,9 @@ func scan(data []byte) (*doc, bool) {
 			end = object(data, i, 2, func(key []byte, i int) int {
 				end := value(data, i, 2)
 				if end >= 0 {
+					if n := len(s.entries); n == cap(s.entries) {
+						s.entries = slices.Grow(s.entries, max(n, 16)) // append alone grows by a quarter, and leaves four times as much behind
+					}
 					s.entries = append(s.entries, entry{key: key, val: data[i:end]})
 				}
 				return end
@@ -107,20 +111,21 @@ func (d *doc) add(s section) {
 // well be two things: then it has regard to case whatever was asked.
 func (s *section) build(exact bool) {
 	s.exact = exact
-	s.index = make(map[string]int32, len(s.entries))
+	s.slots = make([]int32, 2<<bits.Len(uint(len(s.entries))))
 	kept := s.entries[:0]
 	for n, e := range s.entries {
 		k := text(e.key)
-		e.pair = string(k)
+		e.pair = k
 		if !exact && !isLower(k) {
-			e.pair = strings.ToLower(e.pair)
+			e.pair = bytes.ToLower(k)
 		}
-		i, dup := s.index[e.pair]
-		if !dup {
-			s.index[e.pair] = int32(len(kept))
+		slot := s.slot(e.pair)
+		if *slot == 0 {
 			kept = append(kept, e)
+			*slot = int32(len(kept))
 			continue
 		}
+		i := *slot - 1
 		before := text(kept[i].key)
 		switch {
 		case bytes.Equal(before, k):
@@ -129,11 +134,24 @@ func (s *section) build(exact bool) {
 			s.entries = append(kept, s.entries[n:]...)
 			s.build(true)
 			return
-		case string(before) != e.pair:
+		case !bytes.Equal(before, e.pair):
 			kept[i] = e // MSAL prefers the lower-case key, an old version wrote the other
 		}
 	}
 	s.entries = kept
+}
+
+var seed = maphash.MakeSeed()
+
+// slot returns where the table has the entry of that pair, or would have it.
+// Half of the table is empty at least.
+func (s *section) slot(pair []byte) *int32 {
+	for h := maphash.Bytes(seed, pair); ; h++ {
+		slot := &s.slots[h&uint64(len(s.slots)-1)]
+		if *slot == 0 || bytes.Equal(s.entries[*slot-1].pair, pair) {
+			return slot
+		}
+	}
 }
 
 // isLower reports whether k is in ASCII and has no capital letter, as nearly
@@ -170,15 +188,17 @@ func (d *doc) section(name string) *section {
 
 // find returns the entry of that pair, or nil. hint is where it is if both
 // caches have one order.
-func (s *section) find(pair string, hint int) *entry {
+func (s *section) find(pair []byte, hint int) *entry {
 	if s == nil {
 		return nil
 	}
-	if hint < len(s.entries) && s.entries[hint].pair == pair {
+	if hint < len(s.entries) && bytes.Equal(s.entries[hint].pair, pair) {
 		return &s.entries[hint]
 	}
-	if i, ok := s.index[pair]; ok {
-		return &s.entries[i]
+	if len(s.entries) > 0 {
+		if at := *s.slot(pair); at != 0 {
+			return &s.entries[at-1]
+		}
 	}
 	return nil
 }
@@ -360,12 +380,19 @@ func number(b []byte, i int) int {
 	return i
 }
 
+const (
+	ones  = 0x0101010101010101
+	highs = 0x80 * ones
+)
+
+// longRun is how far into a string the search for its end goes over to
+// [bytes.IndexByte], which is several times faster once it has begun.
+const longRun = 64
+
 func str(b []byte, i int) int {
-	const (
-		ones  = 0x0101010101010101
-		highs = 0x80 * ones
-	)
-	for i++; i < len(b); {
+	i++
+	long := i + longRun
+	for i < len(b) {
 		// Most of a cache is long tokens: take eight bytes at a time while none
 		// is a control character, a quote or a backslash. In such a byte's place
 		// a subtraction borrows, and the lowest of them is right.
@@ -377,6 +404,12 @@ func str(b []byte, i int) int {
 				break
 			}
 			i += 8
+			if i >= long {
+				long = len(b) // only once in a string, lest many escapes take long
+				if n := bytes.IndexByte(b[i:], '"'); n >= 0 && plain(b[i:i+n]) {
+					return i + n + 1
+				}
+			}
 		}
 		if i == len(b) {
 			return -1
@@ -395,6 +428,25 @@ func str(b []byte, i int) int {
 		}
 	}
 	return -1
+}
+
+// plain reports whether s has neither control characters nor backslashes.
+func plain(s []byte) bool {
+	if bytes.IndexByte(s, '\\') >= 0 {
+		return false
+	}
+	var control uint64
+	for ; len(s) >= 32; s = s[32:] {
+		w, x := binary.LittleEndian.Uint64(s), binary.LittleEndian.Uint64(s[8:])
+		y, z := binary.LittleEndian.Uint64(s[16:]), binary.LittleEndian.Uint64(s[24:])
+		control |= (w-' '*ones)&^w | (x-' '*ones)&^x | (y-' '*ones)&^y | (z-' '*ones)&^z
+	}
+	for _, c := range s {
+		if c < ' ' {
+			return false
+		}
+	}
+	return control&highs == 0
 }
 
 // escape scans what begins with the backslash at i.

@@ -139,12 +139,17 @@ func Read(path string, limit int64) ([]byte, Stamp, error) {
 	if st.Size > limit {
 		return nil, Stamp{}, &Error{Path: path, Reason: fmt.Sprintf("has %d bytes, more than the limit of %d", st.Size, limit), Err: ErrTooLarge}
 	}
-	buf := make([]byte, st.Size+1) // one more, to meet the end of the file
-	n, err := io.ReadFull(f, buf)
-	if err == nil {
+	buf := make([]byte, st.Size+1) // one more, to see whether it grew
+	n, err := f.Read(buf)
+	if n < int(st.Size) && err == nil {
+		var more int
+		more, err = io.ReadFull(f, buf[n:])
+		n += more
+	}
+	if n > int(st.Size) {
 		return nil, Stamp{}, &Error{Path: path, Reason: "grew while it was read", Err: fs.ErrInvalid}
 	}
-	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, Stamp{}, err
 	}
 	return buf[:n:n], st, nil
@@ -167,11 +172,11 @@ func ReadHead(path string, n int) ([]byte, Stamp, error) {
 	return buf[:n], st, nil
 }
 
-func openChecked(path string) (*os.File, Stamp, error) {
+func openChecked(path string) (io.ReadCloser, Stamp, error) {
 	if err := checkDir(filepath.Dir(path)); err != nil {
 		return nil, Stamp{}, err
 	}
-	return open(path, os.O_RDONLY, 0o077)
+	return openToRead(path, 0o077)
 }
 
 // Open opens a file that is there already and holds no secret, such as a lock

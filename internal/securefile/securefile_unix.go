@@ -5,6 +5,7 @@ package securefile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -86,6 +87,55 @@ func open(path string, flag int, forbidden uint32) (*os.File, Stamp, error) {
 	}
 	return f, stampOf(&st), nil
 }
+
+// openToRead is open for a file that is read at once: without an *os.File, which
+// costs more than the reading does.
+func openToRead(path string, forbidden uint32) (_ io.ReadCloser, _ Stamp, err error) {
+	var fd int
+	if err := again(func() (err error) {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		return err
+	}); err != nil {
+		var st unix.Stat_t
+		if lstat(path, &st) == nil {
+			if why := check(path, &st, forbidden); why != nil {
+				return nil, Stamp{}, why
+			}
+		}
+		return nil, Stamp{}, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := descriptor(fd)
+	var st unix.Stat_t
+	if err = again(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		err = &fs.PathError{Op: "fstat", Path: path, Err: err}
+	} else {
+		err = check(path, &st, forbidden)
+	}
+	if err != nil {
+		f.Close()
+		return nil, Stamp{}, err
+	}
+	return f, stampOf(&st), nil
+}
+
+// descriptor is an open regular file.
+type descriptor int
+
+func (d descriptor) Read(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	err = again(func() error { n, err = unix.Read(int(d), p); return err })
+	switch {
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (d descriptor) Close() error { return os.NewSyscallError("close", unix.Close(int(d))) }
 
 // checkTarget checks what is at path and is to be replaced or removed. Its mode
 // does not matter: the new file gets its own.

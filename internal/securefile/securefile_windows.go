@@ -3,6 +3,7 @@ package securefile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -117,6 +118,14 @@ func check(path string, h windows.Handle, info *windows.ByHandleFileInformation)
 		return insecure("Remove its other names, or put a copy in its place.", fmt.Sprintf("has %d names (hard links)", info.NumberOfLinks))
 	}
 	return nil
+}
+
+func openToRead(path string, forbidden uint32) (io.ReadCloser, Stamp, error) {
+	f, st, err := open(path, os.O_RDONLY, forbidden)
+	if err != nil {
+		return nil, Stamp{}, err
+	}
+	return f, st, nil
 }
 
 // checkTarget checks what is at path and is to be replaced or removed.
