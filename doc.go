@@ -31,7 +31,8 @@
 // less safe beside it. It trades up by itself: where a plaintext file is found
 // and something safer works, the data is moved, read back, and only then
 // removed. A file that is certainly damaged, or whose key is certainly gone, is
-// renamed and kept, with a warning, and the user signs in again. A mistyped
+// renamed to NAME.enc.damaged-TIME and kept, with a warning that says so, and
+// the user signs in again; the newest five such files stay. A mistyped
 // passphrase, a locked keyring or a file of a newer version moves nothing.
 //
 // # Guarantees

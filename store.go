@@ -171,7 +171,13 @@ func (s *store) openStored(ctx context.Context) (*encrypted.File, error) {
 func (s *store) tryStored(ctx context.Context) (*encrypted.File, error) {
 	source, err := encrypted.StoredSource(s.encrypted)
 	if errors.Is(err, persistence.ErrCorrupt) {
-		file, openErr := s.file(encrypted.DPAPI()) // any source serves to move the file
+		// Any source serves to move the file; this one can also delete the keys of
+		// older files.
+		keys, openErr := s.source(storeKeyring)
+		if openErr != nil {
+			return nil, openErr
+		}
+		file, openErr := s.file(keys)
 		if openErr != nil {
 			return nil, openErr
 		}
@@ -450,7 +456,7 @@ func (s *store) setAsideDone(path, to string, err error, reason string) error {
 			Location: path,
 			Message:  "the stored tokens can no longer be read, so you will have to sign in again",
 			Reason:   reason,
-			Remedy:   "The file was kept as " + to + "; it can be removed.",
+			Remedy:   "The file was kept as " + to + ", as the newest five of them are; it can be removed.",
 		})
 	}
 	return err
@@ -656,11 +662,12 @@ func (s *store) locker() persistence.NamedLocker {
 // Describe implements persistence.Describer.
 func (s *store) Describe() persistence.Description { return (*s.current.Load()).Describe() }
 
-// warn tells the program, once for each message.
+// warn tells the program, once for each message and what can be done about it.
 func (s *store) warn(w fallback.Warning) {
+	what := w.Message + w.Remedy
 	s.mu.Lock()
-	known := s.warned[w.Message]
-	s.warned[w.Message] = true
+	known := s.warned[what]
+	s.warned[what] = true
 	s.mu.Unlock()
 	if known {
 		return

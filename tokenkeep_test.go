@@ -423,6 +423,41 @@ func TestTornPlaintextIsSetAside(t *testing.T) {
 	}
 }
 
+// However often files are damaged, the newest five are kept, with their keys, and
+// each time the user is told where.
+func TestSetAsideIsBounded(t *testing.T) {
+	for _, name := range []string{"app.enc", "app.plaintext.json"} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			cfg := m.config()
+			cfg.AllowPlaintext = true
+			m.keyring.SetAbsent(name != "app.enc")
+			running, err := tokenkeep.Open(ctx, cfg)
+			require.NoError(t, err)
+			m.warnings = nil
+			path := filepath.Join(m.dir, name)
+			for range 8 {
+				c, err := tokenkeep.Open(ctx, cfg)
+				require.NoError(t, err)
+				save(t, c, tokens)
+				data, err := os.ReadFile(path)
+				require.NoError(t, err)
+				require.NoError(t, os.WriteFile(path, data[:len(data)-3], 0o600))
+				m.warnings = nil
+				require.Empty(t, load(t, running))
+				require.Len(t, m.warnings, 1)
+				require.Contains(t, m.warnings[0].Remedy, path+".damaged-")
+				kept, _, _ := strings.Cut(strings.TrimPrefix(m.warnings[0].Remedy, "The file was kept as "), ",")
+				require.FileExists(t, kept)
+			}
+			require.Len(t, m.files(), 5)
+			if name == "app.enc" {
+				require.Len(t, m.keyring.Items(), 5)
+			}
+		})
+	}
+}
+
 type rawClient struct{ data []byte }
 
 func (r *rawClient) Unmarshal(b []byte) error { r.data = b; return nil }

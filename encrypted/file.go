@@ -239,12 +239,22 @@ func (f *File) LockName(ctx context.Context, name string) (unlock func() error, 
 }
 
 // SetAside renames the file, if its revision still is rev, to a name beside it
-// that it returns. It is for a file that is certainly of no more use: one with
-// ErrCorrupt or ErrKeyMissing. Its keys stay where they are.
+// that it returns: the file's own with ".damaged-" and the time in UTC. It is
+// for a file that is certainly of no more use: one with ErrCorrupt or
+// ErrKeyMissing. Its keys stay where they are, so that it opens again should it
+// be mended.
+//
+// The newest five such files stay. Older ones are removed, and with them the
+// keys that they name and no other file here does, as far as this File's source
+// stores them. (What key a file with a damaged header had is not known, and
+// that key stays.)
 func (f *File) SetAside(ctx context.Context, rev string) (newPath string, err error) {
 	// A key that the file names is not for the next file to use.
 	if err = f.hold(ctx, func() error { f.sweep(ctx); return nil }); err == nil {
-		newPath, err = f.store.SetAside(ctx, rev)
+		newPath, err = f.store.SetAside(ctx, rev, f.forget)
+	}
+	if err == nil {
+		f.tidy(ctx)
 	}
 	return newPath, wrap("set aside", f.store.Path(), err)
 }

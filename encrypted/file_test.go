@@ -256,6 +256,82 @@ func TestASetAsideFileKeepsItsKeyID(t *testing.T) {
 	mustLoad(t, newFile(t, aside, r), "one")
 }
 
+// A file that was set aside is removed with its keys once there are enough newer
+// ones, but for keys that another file needs.
+func TestSetAsideFilesAndTheirKeysAreBounded(t *testing.T) {
+	r, path := newRing(), tempPath(t)
+	f := newFile(t, path, r)
+	harm := func() {
+		b := readFile(t, path)
+		b[len(b)-1] ^= 1
+		require.NoError(t, os.WriteFile(path, b, 0o600))
+	}
+	setAside := func() string {
+		_, rev, err := f.LoadRevision(ctx)
+		requireError(t, "corrupt", err)
+		aside, err := f.SetAside(ctx, rev)
+		require.NoError(t, err)
+		return aside
+	}
+	require.NoError(t, f.Save(ctx, []byte("data")))
+	require.NoError(t, f.Rotate(ctx, r)) // two keys
+	harm()
+	first := setAside()
+	require.Len(t, r.ids(), 2)
+	for n := range 10 {
+		require.NoError(t, f.Save(ctx, []byte("data")))
+		harm()
+		if n == 3 {
+			require.Len(t, r.ids(), 6, "what is kept has its keys")
+			require.FileExists(t, first)
+		}
+		setAside()
+		files, err := filepath.Glob(path + ".damaged-*")
+		require.NoError(t, err)
+		require.Len(t, r.ids(), len(files)+map[bool]int{true: 1}[n < 4])
+		require.LessOrEqual(t, len(files), 5)
+		require.Empty(t, note(t, f))
+	}
+	require.NoFileExists(t, first)
+
+	// One of them was mended, and put back as a copy.
+	files, err := filepath.Glob(path + ".damaged-*")
+	require.NoError(t, err)
+	mended := readFile(t, files[0])
+	mended[len(mended)-1] ^= 1
+	require.NoError(t, os.WriteFile(path, mended, 0o600))
+	mustLoad(t, f, "data")
+	id := headerOf(t, path).ref
+	for range 5 {
+		harm()
+		setAside()
+		require.NoError(t, os.WriteFile(path, mended, 0o600))
+	}
+	mustLoad(t, newFile(t, path, r), "data")
+	require.Equal(t, []string{id}, r.ids(), "those of the others are gone")
+
+	// A locked keyring keeps its key for now, and the next sweep deletes it.
+	require.NoError(t, f.Delete(ctx))
+	require.Empty(t, r.ids())
+	r.before = func(call string) error {
+		if call == "delete" {
+			return persistence.ErrKeyringLocked
+		}
+		return nil
+	}
+	for range 7 {
+		require.NoError(t, f.Save(ctx, []byte("data")))
+		harm()
+		setAside()
+	}
+	require.NotEmpty(t, note(t, f))
+	r.before = nil
+	require.NoError(t, f.Save(ctx, []byte("data")))
+	require.NoError(t, f.Delete(ctx))
+	require.Empty(t, note(t, f))
+	require.Len(t, r.ids(), 5)
+}
+
 func TestRotateKeepsThePreviousKeyOnce(t *testing.T) {
 	r, path := newRing(), tempPath(t)
 	f := newFile(t, path, r)

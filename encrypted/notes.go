@@ -136,7 +136,40 @@ func (f *File) noteKeys(ctx context.Context) (rev string, err error) {
 	return rev, err
 }
 
-// tidy sweeps, after a save or a delete that went well, if a key was noted since
+// forget notes, under the lock, the keys of the files old, which are about to be
+// removed, but for those that a file of kept names. There are no other files
+// here then: the last one has just been set aside.
+func (f *File) forget(old, kept []string) error {
+	source, ok := f.keySource().(KeyDeleter)
+	if !ok {
+		return nil
+	}
+	var needed []*header
+	for _, path := range kept {
+		if h, err := readHeader(path); err == nil {
+			needed = append(needed, h)
+		}
+	}
+	for _, path := range old {
+		h, err := readHeader(path)
+		if err != nil {
+			continue
+		}
+		for _, name := range []string{h.keyName(), h.previous} {
+			own := strings.HasPrefix(name, source.Source()+"/")
+			if !own || slices.ContainsFunc(needed, func(h *header) bool { return h.names(name) }) {
+				continue
+			}
+			f.setUntidy(true)
+			if err := f.note(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tidy sweeps, after a save or a removal that went well, if a key was noted since
 // the last time. Its own failure does no harm: the note says more than it needs
 // to.
 func (f *File) tidy(ctx context.Context) {

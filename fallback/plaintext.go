@@ -142,9 +142,11 @@ func (f *InsecurePlaintextFile) LockName(ctx context.Context, name string) (unlo
 }
 
 // SetAside renames the file, if its revision still is rev, to a name beside it
-// that it returns: for a file whose content is of no more use.
+// that it returns: for a file whose content is of no more use. The name is the
+// file's own with ".damaged-" and the time in UTC. The newest five stay, and
+// older ones are removed.
 func (f *InsecurePlaintextFile) SetAside(ctx context.Context, rev string) (newPath string, err error) {
-	return f.store.SetAside(ctx, rev)
+	return f.store.SetAside(ctx, rev, nil)
 }
 
 // Describe implements [persistence.Describer].

@@ -3,13 +3,18 @@
 package filestore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -366,11 +371,19 @@ func (s *Store) Rewrite(ctx context.Context, encode func(ctx context.Context, da
 	})
 }
 
+// KeepAside is how many files that were set aside stay, the newest of them.
+const KeepAside = 5
+
 // SetAside gives the file another name, so that it is out of the way and not
 // lost, if its revision still is rev; else it fails with ErrConflict. It returns
 // the new path: the old one, ".damaged-", the time in UTC and, if need be, a
 // number.
-func (s *Store) SetAside(ctx context.Context, rev string) (newPath string, err error) {
+//
+// Then it removes files that were set aside before, so that KeepAside of them
+// are left. forget is called first, unless it is nil, with those that go and
+// those that stay; if it fails, none is removed. That older files could not be
+// removed is no error: the next SetAside tries again.
+func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept []string) error) (newPath string, err error) {
 	err = s.underLock(ctx, "set aside", func() error {
 		_, current, err := s.head()
 		if err != nil {
@@ -379,22 +392,78 @@ func (s *Store) SetAside(ctx context.Context, rev string) (newPath string, err e
 		if current == "" || current != rev {
 			return persistence.ErrConflict
 		}
-		base := s.path + ".damaged-" + time.Now().UTC().Format("20060102T150405Z")
-		newPath = base
-		for n := 2; ; n++ {
-			err = securefile.Rename(s.path, newPath)
-			if !errors.Is(err, fs.ErrExist) || n > 1000 {
+		others := s.aside()
+		next := asideFile{time: time.Now().UTC().Format(asideTime)}
+		for _, f := range others {
+			if f.time == next.time {
+				next.n = max(f.n, 1) + 1
 				break
 			}
-			newPath = fmt.Sprintf("%s-%d", base, n)
+		}
+		newPath = s.path + next.suffix()
+		if err := securefile.Rename(s.path, newPath); err != nil {
+			return err
 		}
 		s.last.Store(nil)
-		return err
+		// The new one stays whatever its name says: a clock may have been wrong.
+		kept := []string{newPath}
+		var old []string
+		for _, f := range others {
+			if path := s.path + f.suffix(); len(kept) < KeepAside {
+				kept = append(kept, path)
+			} else {
+				old = append(old, path)
+			}
+		}
+		if len(old) > 0 && (forget == nil || forget(old, kept) == nil) {
+			for _, path := range old {
+				_ = securefile.Remove(path)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return "", err
 	}
 	return newPath, nil
+}
+
+// asideFile is a file that was set aside, by what was added to its name.
+type asideFile struct {
+	time string
+	n    int // 0 for none
+}
+
+const (
+	asideInfix = ".damaged-"
+	asideTime  = "20060102T150405Z"
+)
+
+func (f asideFile) suffix() string {
+	if f.n == 0 {
+		return asideInfix + f.time
+	}
+	return asideInfix + f.time + "-" + strconv.Itoa(f.n)
+}
+
+// aside returns the files that were set aside, the newest first.
+func (s *Store) aside() (all []asideFile) {
+	dir, base := filepath.Split(s.path)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		suffix, ok := strings.CutPrefix(e.Name(), base)
+		if !ok {
+			continue
+		}
+		stamp, number, _ := strings.Cut(strings.TrimPrefix(suffix, asideInfix), "-")
+		n, _ := strconv.Atoi(number)
+		f := asideFile{stamp, n}
+		if _, err := time.Parse(asideTime, stamp); err == nil && f.suffix() == suffix {
+			all = append(all, f)
+		}
+	}
+	slices.SortFunc(all, func(a, b asideFile) int { return cmp.Or(cmp.Compare(b.time, a.time), cmp.Compare(b.n, a.n)) })
+	return all
 }
 
 // underLock runs fn with the lock held and wraps its error.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -217,11 +218,11 @@ func TestDamagedFile(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, rev, same)
 
-			_, err = s.SetAside(t.Context(), "another")
+			_, err = s.SetAside(t.Context(), "another", nil)
 			require.ErrorIs(t, err, persistence.ErrConflict)
 			var moved []string
 			for range 3 { // within a second, so that names meet
-				newPath, err := s.SetAside(t.Context(), rev)
+				newPath, err := s.SetAside(t.Context(), rev, nil)
 				require.NoError(t, err)
 				require.Regexp(t, "^"+regexp.QuoteMeta(path)+`\.damaged-\d{8}T\d{6}Z(-\d)?$`, newPath)
 				require.NotContains(t, moved, newPath)
@@ -231,11 +232,59 @@ func TestDamagedFile(t *testing.T) {
 				require.Equal(t, content, string(kept))
 				_, err = s.Load(t.Context())
 				require.ErrorIs(t, err, persistence.ErrNotFound)
-				_, err = s.SetAside(t.Context(), rev)
+				_, err = s.SetAside(t.Context(), rev, nil)
 				require.ErrorIs(t, err, persistence.ErrConflict)
 				require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 			}
 		})
+	}
+}
+
+// Files that were set aside do not pile up: the newest stay, and what is not one
+// of them is left alone.
+func TestSetAsideIsBounded(t *testing.T) {
+	path := newPath(t)
+	s := open(t, path, filestore.Options{})
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+	put := func(name string) string {
+		require.NoError(t, os.WriteFile(path+name, []byte(name), 0o600))
+		return path + name
+	}
+	stay := []string{ // of the others that are like it, and of the user
+		put(".damaged-"), put(".damaged-20200101T000000Z.bak"), put(".damaged-20200101T000000Z-x"), put(".damaged-yesterday"), put("2.damaged-20200101T000000Z"),
+	}
+	require.NoError(t, os.Mkdir(path+".damaged-20200101T000001Z", 0o700)) // cannot be removed
+	stay = append(stay, path+".damaged-20200101T000001Z")
+	old := []string{put(".damaged-20210101T000000Z"), put(".damaged-20220101T000000Z"), put(".damaged-20220101T000000Z-2")}
+	kept := []string{put(".damaged-20220101T000000Z-10"), put(".damaged-20230101T000000Z"), put(".damaged-20240101T000000Z"), put(".damaged-21000101T000000Z")}
+	setAside := func(forget func(old, kept []string) error) string {
+		put("")
+		rev, err := s.Revision(t.Context())
+		require.NoError(t, err)
+		newPath, err := s.SetAside(t.Context(), rev, forget)
+		require.NoError(t, err)
+		return newPath
+	}
+	there := func() []string {
+		all, err := filepath.Glob(path + "*.damaged-*")
+		require.NoError(t, err)
+		return all
+	}
+	first := setAside(func([]string, []string) error { return errors.New("not now") })
+	require.ElementsMatch(t, slices.Concat(stay, old, kept, []string{first}), there())
+
+	second := setAside(func(gone, left []string) error {
+		require.ElementsMatch(t, append(old, stay[5], kept[0]), gone)
+		require.Len(t, left, filestore.KeepAside)
+		require.Subset(t, left, append(kept[1:], first))
+		require.FileExists(t, old[0])
+		return nil
+	})
+	require.ElementsMatch(t, slices.Concat(stay, kept[1:], []string{first, second}), there())
+	for range 10 {
+		last := setAside(nil)
+		require.FileExists(t, last)
+		require.Len(t, there(), len(stay)+filestore.KeepAside)
 	}
 }
 
