@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,7 +38,7 @@ type store struct {
 	encrypted string // path
 	plaintext string // path
 
-	current atomic.Pointer[backend]
+	current atomic.Pointer[inUse]
 	turn    chan struct{} // of whoever makes the choice again
 	failed  failedChoice  // belongs to whoever has the turn
 
@@ -82,10 +81,18 @@ func newStore(cfg Config) *store {
 	}
 }
 
-// choose makes the choice by what is stored and what works now.
+// choose makes the choice by what is stored and what works now, and logs it.
 func (s *store) choose(ctx context.Context) error {
+	err := s.find(ctx)
+	if err == nil {
+		s.logChoice(ctx)
+	}
+	return err
+}
+
+func (s *store) find(ctx context.Context) error {
 	if s.cfg.Store == storeMemory {
-		s.use(persistence.NewMemory())
+		s.use(persistence.NewMemory(), ByUser, nil)
 		return nil
 	}
 	kept, err := s.openStored(ctx)
@@ -93,7 +100,7 @@ func (s *store) choose(ctx context.Context) error {
 		return err
 	}
 	if kept != nil {
-		s.use(kept)
+		s.use(kept, ByStored, nil)
 		return s.tradeUp(ctx, kept)
 	}
 	// What all candidates need comes first, so that its failure does not pass
@@ -113,7 +120,7 @@ func (s *store) choose(ctx context.Context) error {
 			return r.Err
 		}
 	}
-	s.use(choice.Persistence.(backend))
+	s.use(choice.Persistence.(backend), ByOrder, choice.Refusals)
 	switch current := choice.Persistence.(type) {
 	case *encrypted.File:
 		return s.tradeUp(ctx, current)
@@ -190,6 +197,10 @@ func (s *store) tryStored(ctx context.Context) (*encrypted.File, error) {
 		return nil, s.storedError(fmt.Errorf("the tokens are kept with the key source %q, and the wish was %q", source, s.cfg.Store),
 			"Ask for the store that they are in, or remove the file to start anew.")
 	}
+	if s.cfg.Order != nil && !slices.Contains(s.cfg.Order, source) {
+		return nil, s.storedError(fmt.Errorf("%w: their key source is %q, which this program does not permit", persistence.ErrUnavailable, source),
+			"Use the program that stored the tokens, or remove the file to start anew.")
+	}
 	keys, err := s.source(source)
 	if err != nil {
 		return nil, s.storedError(err, remedyOf(err))
@@ -224,10 +235,10 @@ func useless(err error) bool {
 	return errors.Is(err, persistence.ErrCorrupt) || errors.Is(err, persistence.ErrKeyMissing)
 }
 
-// candidates are all there are, in the order of preference; those that are not
-// permitted say so when they are opened.
+// candidates are those that the program and the user ask for, in the order of
+// preference. One that lacks what it needs says so when it is opened.
 func (s *store) candidates() (all []fallback.Candidate) {
-	for _, name := range stores() {
+	for _, name := range s.cfg.order() {
 		c := fallback.Candidate{Name: name, Open: func(ctx context.Context) (persistence.Persistence, error) { return s.openNew(ctx, name) }}
 		switch name {
 		case storeKeyring, storeDPAPI:
@@ -462,13 +473,11 @@ func (s *store) setAsideDone(path, to string, err error, reason string) error {
 	return err
 }
 
-func (s *store) use(b backend) { s.current.Store(&b) }
-
 // backend returns the backend in use. Where that is the plaintext file and
 // another process has found something safer since, it makes the choice again,
 // so that nobody goes on beside what is safer.
 func (s *store) backend(ctx context.Context) (backend, error) {
-	current := *s.current.Load()
+	current := s.current.Load().backend
 	if _, ok := current.(*fallback.InsecurePlaintextFile); !ok || !exists(s.encrypted) {
 		return current, nil
 	}
@@ -484,7 +493,7 @@ func (s *store) chooseAgain(ctx context.Context, current backend) (backend, erro
 	case <-ctx.Done():
 		return nil, openError(s.encrypted, ctx.Err(), "")
 	}
-	if now := *s.current.Load(); now != current {
+	if now := s.current.Load().backend; now != current {
 		return now, nil
 	}
 	stamp, _ := securefile.Stat(s.encrypted)
@@ -498,7 +507,7 @@ func (s *store) chooseAgain(ctx context.Context, current backend) (backend, erro
 		return nil, err
 	}
 	s.failed = failedChoice{}
-	return *s.current.Load(), nil
+	return s.current.Load().backend, nil
 }
 
 // exists says whether there is anything at path, as far as can be known.
@@ -653,14 +662,14 @@ func (s *store) LockName(ctx context.Context, name string) (func() error, error)
 }
 
 func (s *store) locker() persistence.NamedLocker {
-	if m, ok := (*s.current.Load()).(*persistence.Memory); ok {
+	if m, ok := s.current.Load().backend.(*persistence.Memory); ok {
 		return m
 	}
 	return s.lock
 }
 
 // Describe implements persistence.Describer.
-func (s *store) Describe() persistence.Description { return (*s.current.Load()).Describe() }
+func (s *store) Describe() persistence.Description { return s.current.Load().Describe() }
 
 // warn tells the program, once for each message and what can be done about it.
 func (s *store) warn(w fallback.Warning) {
@@ -676,11 +685,7 @@ func (s *store) warn(w fallback.Warning) {
 		s.cfg.Warn(w)
 		return
 	}
-	l := s.cfg.Logger
-	if l == nil {
-		l = slog.Default()
-	}
-	l.Warn("tokenkeep: "+w.Message, "backend", w.Backend, "location", w.Location, "reason", w.Reason, "remedy", w.Remedy)
+	s.logger().Warn("tokenkeep: "+w.Message, "backend", w.Backend, "location", w.Location, "reason", w.Reason, "remedy", w.Remedy)
 }
 
 // cause is err without the place, which whoever wraps it names.

@@ -42,6 +42,13 @@ type Config struct {
 	// the user's files can use. Warn is told when it comes to that.
 	AllowPlaintext bool
 
+	// Order names the candidates that may keep the cache, the preferred one
+	// first: "keyring", "dpapi", "passphrase", "plaintext". nil means the
+	// platform's own order, which is that one, with "dpapi" on Windows only. One
+	// that is left out is not permitted, also where it has stored tokens already.
+	// "plaintext" can only be the last, and needs AllowPlaintext as well.
+	Order []string
+
 	// Store is the end user's wish, such as from an environment variable of the
 	// program: "" for none, or "keyring", "passphrase", "plaintext" or "memory",
 	// and on Windows "dpapi". It only narrows what the other fields permit.
@@ -55,8 +62,10 @@ type Config struct {
 	// know. It must be safe for concurrent use. nil means that it is logged.
 	Warn func(fallback.Warning)
 
-	// Logger gets the warnings that Warn does not, and storage trouble that
-	// fails no call. nil means slog.Default().
+	// Logger gets the warnings that Warn does not, storage trouble that fails no
+	// call and, once for each Open, the choice that was made: with every refusal
+	// at the level Info, or at Debug where there was none. A program that has to
+	// choose again while it runs logs that too. nil means slog.Default().
 	Logger *slog.Logger
 }
 
@@ -72,8 +81,9 @@ const (
 // Open returns the cache of that Name, kept in the safest way that works here:
 // in order, an encrypted file whose key is in the operating system's keyring, on
 // Windows one whose key DPAPI encrypts for the user, an encrypted file with a
-// passphrase if there is one, and a plaintext file if that is allowed. Give it to public.WithCache. See the package comment for
-// what Open does with what is already stored.
+// passphrase if there is one, and a plaintext file if that is allowed. Give it
+// to public.WithCache. See the package comment for what Open does with what is
+// already stored, and [ChoiceOf] for what it came to.
 //
 // Open proves what it chooses before it returns: it fetches the key of the file
 // that is there or, if nothing is stored, makes the key. So nobody signs in
@@ -88,6 +98,7 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	cfg.Order = slices.Clone(cfg.Order)
 	if cfg.Dir == "" {
 		dir, err := DefaultDir()
 		if err != nil {
@@ -131,28 +142,59 @@ func (cfg *Config) check() error {
 		return openError("", fmt.Errorf("Config.Name %q is not the name of a cache", cfg.Name),
 			"Use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or a digit, and no name of a Windows device.")
 	}
-	values := append(stores(), storeMemory)
-	remedy := "Use one of " + strings.Join(values, ", ") + ", or leave it empty."
-	if cfg.Store == storeDPAPI && !hasDPAPI {
-		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, storeDPAPI, errors.ErrUnsupported), remedy)
+	if err := cfg.checkOrder(); err != nil {
+		return err
 	}
-	if cfg.Store != "" && !slices.Contains(values, cfg.Store) {
+	values := append(slices.Clone(cfg.order()), storeMemory)
+	remedy := "Use one of " + strings.Join(values, ", ") + ", or leave it empty."
+	switch {
+	case cfg.Store == storeDPAPI && !hasDPAPI:
+		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, storeDPAPI, errors.ErrUnsupported), remedy)
+	case cfg.Store == "" || slices.Contains(values, cfg.Store):
+		return nil
+	case slices.Contains(allStores, cfg.Store):
+		return openError("", fmt.Errorf("%w: Config.Store is %q, which this program does not permit", persistence.ErrUnavailable, cfg.Store), remedy)
+	default:
 		return openError("", fmt.Errorf("Config.Store %q is unknown", cfg.Store), remedy)
+	}
+}
+
+func (cfg *Config) checkOrder() error {
+	remedy := "Use some of " + strings.Join(allStores, ", ") + ", each once, or nil for the default."
+	if cfg.Order != nil && len(cfg.Order) == 0 {
+		return openError("", errors.New("Config.Order names no candidate"), remedy)
+	}
+	for i, name := range cfg.Order {
+		switch {
+		case !slices.Contains(allStores, name):
+			return openError("", fmt.Errorf("Config.Order names %q, which is unknown", name), remedy)
+		case slices.Contains(cfg.Order[:i], name):
+			return openError("", fmt.Errorf("Config.Order names %q twice", name), remedy)
+		case name == storePlaintext && i != len(cfg.Order)-1:
+			return openError("", fmt.Errorf("Config.Order prefers %q to what is safer", name), "Put it at the end.")
+		}
 	}
 	return nil
 }
 
+// order returns the candidates that the program permits, the preferred one
+// first.
+func (cfg *Config) order() []string {
+	switch {
+	case cfg.Order != nil:
+		return cfg.Order
+	case hasDPAPI:
+		return allStores
+	default:
+		return []string{storeKeyring, storePassphrase, storePlaintext}
+	}
+}
+
+// allStores are the values of Config.Store that keep anything, the safest first.
+var allStores = []string{storeKeyring, storeDPAPI, storePassphrase, storePlaintext}
+
 // hasDPAPI: tests turn it off, to see what is done where DPAPI fails.
 var hasDPAPI = runtime.GOOS == "windows"
-
-// stores are the values of Config.Store that keep anything, in the order of
-// preference.
-func stores() []string {
-	if hasDPAPI {
-		return []string{storeKeyring, storeDPAPI, storePassphrase, storePlaintext}
-	}
-	return []string{storeKeyring, storePassphrase, storePlaintext}
-}
 
 func openError(location string, err error, remedy string) error {
 	return &persistence.Error{Op: "open", Backend: "cache", Location: location, Err: err, Remedy: remedy}

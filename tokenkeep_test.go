@@ -2,12 +2,14 @@ package tokenkeep_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -176,6 +178,16 @@ func testChoice(t *testing.T, dpapi bool) {
 				require.Equal(t, c.backend, d.Backend)
 				require.Equal(t, c.source, d.KeySource)
 				require.Equal(t, c.backend == "encrypted", d.Encrypted)
+				choice, ok := tokenkeep.ChoiceOf(opened)
+				require.True(t, ok)
+				require.Equal(t, d, choice.InUse)
+				if c.stored == "encrypted" {
+					require.Equal(t, tokenkeep.ByStored, choice.By)
+					require.Empty(t, choice.Refusals)
+				} else {
+					require.Equal(t, tokenkeep.ByOrder, choice.By)
+					require.Equal(t, preferredTo(cmp.Or(c.source, c.backend), dpapi), refused(choice.Refusals))
+				}
 				if c.stored != "" {
 					require.Equal(t, tokens, load(t, opened))
 				}
@@ -195,6 +207,27 @@ func testChoice(t *testing.T, dpapi bool) {
 			}
 		})
 	}
+}
+
+// preferredTo returns the candidates that come before that one.
+func preferredTo(candidate string, dpapi bool) []string {
+	all := []string{"keyring", "dpapi", "passphrase", "plaintext"}
+	if !dpapi {
+		all = []string{"keyring", "passphrase", "plaintext"}
+	}
+	return all[:slices.Index(all, candidate)]
+}
+
+// refused returns the candidates, and sees that each says why.
+func refused(refusals []fallback.Refusal) []string {
+	names := []string{}
+	for _, r := range refusals {
+		if r.Reason() == "" || r.Remedy() == "" {
+			return []string{r.Candidate + " does not explain itself"}
+		}
+		names = append(names, r.Candidate)
+	}
+	return names
 }
 
 func TestNothingPlainOnDisk(t *testing.T) {
@@ -331,6 +364,11 @@ func TestBadConfig(t *testing.T) {
 		"name of a device":         {Name: "con"},
 		"name of a device and dot": {Name: "nul.x"},
 		"unknown store":            {Name: "app", Store: "floppy"},
+		"order of nothing":         {Name: "app", Order: []string{}},
+		"order of the unknown":     {Name: "app", Order: []string{"keyring", "floppy"}},
+		"order with memory":        {Name: "app", Order: []string{"keyring", "memory"}},
+		"order with one twice":     {Name: "app", Order: []string{"keyring", "keyring"}},
+		"order of plaintext first": {Name: "app", Order: []string{"plaintext", "keyring"}, AllowPlaintext: true},
 		"folder is a file":         {Name: "app", Dir: file},
 		"folder cannot be made":    {Name: "app", Dir: filepath.Join(file, "sub")},
 	} {

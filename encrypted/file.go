@@ -590,10 +590,19 @@ func wrap(op, path string, err error) error {
 	if inner, ok := err.(*persistence.Error); ok {
 		e.Err, e.Remedy = inner.Err, inner.Remedy
 		if inner.Location != "" && inner.Location != path {
-			e.Err = fmt.Errorf("%s %s: %w", inner.Backend, inner.Location, inner.Err)
+			e.Err = elsewhere{inner}
 		}
 	} else if insecure, ok := errors.AsType[*securefile.Error](err); ok {
 		e.Remedy = insecure.Remedy
 	}
 	return e
 }
+
+// elsewhere is an error of another place. It says which, though neither what was
+// tried there nor the remedy, which the error around it has.
+type elsewhere struct{ err *persistence.Error }
+
+func (e elsewhere) Error() string {
+	return e.err.Backend + " " + e.err.Location + ": " + e.err.Err.Error()
+}
+func (e elsewhere) Unwrap() error { return e.err }

@@ -1,0 +1,91 @@
+package tokenkeep
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// Choice says how a cache is kept, and why so: for a program's own settings
+// page, or a report of a problem. Nothing in it is secret.
+type Choice struct {
+	// InUse is what keeps the cache.
+	InUse persistence.Description
+	// By says who chose it.
+	By ChosenBy
+	// Refusals are the candidates that were preferred and did not work, in
+	// order, each with its reason and its remedy. There are none unless By is
+	// ByOrder: nothing else was asked for then.
+	Refusals []fallback.Refusal
+}
+
+// ChosenBy says who made a [Choice].
+type ChosenBy string
+
+// Who can make a choice.
+const (
+	ByOrder  ChosenBy = "order"  // the order of preference: Config.Order, or the platform's
+	ByUser   ChosenBy = "user"   // the end user, through Config.Store
+	ByStored ChosenBy = "stored" // an encrypted file was there already
+)
+
+// ChoiceOf returns how the cache is kept now. That can change while the program
+// runs: where it keeps plaintext, and another process finds something safer, it
+// follows. ok is false for a cache that [Open] did not return. It does no I/O.
+func ChoiceOf(c *persistence.Cache) (choice Choice, ok bool) {
+	s, ok := c.Persistence().(*store)
+	if !ok {
+		return Choice{}, false
+	}
+	return s.current.Load().choice(), true
+}
+
+// inUse is the backend in use, and why.
+type inUse struct {
+	backend
+	by       ChosenBy
+	refusals []fallback.Refusal
+}
+
+func (u *inUse) choice() Choice {
+	return Choice{InUse: u.Describe(), By: u.by, Refusals: append([]fallback.Refusal(nil), u.refusals...)}
+}
+
+// use makes b the backend in use.
+func (s *store) use(b backend, by ChosenBy, refusals []fallback.Refusal) {
+	if s.cfg.Store != "" {
+		by = ByUser
+	}
+	s.current.Store(&inUse{b, by, refusals})
+}
+
+// logChoice logs the choice that was made: at the level Info if something
+// preferred was refused, else at Debug, as there is nothing to see to then.
+func (s *store) logChoice(ctx context.Context) {
+	c, level := s.current.Load().choice(), slog.LevelDebug
+	attrs := []slog.Attr{
+		slog.String("backend", c.InUse.Backend), slog.String("location", c.InUse.Location),
+		slog.Bool("encrypted", c.InUse.Encrypted), slog.String("chosenBy", string(c.By)),
+	}
+	if c.InUse.KeySource != "" {
+		attrs = append(attrs, slog.String("keySource", c.InUse.KeySource))
+	}
+	if len(c.Refusals) > 0 {
+		level = slog.LevelInfo
+		var refused []any
+		for _, r := range c.Refusals {
+			refused = append(refused, slog.Group(r.Candidate, "reason", r.Reason(), "remedy", r.Remedy()))
+		}
+		attrs = append(attrs, slog.Group("refused", refused...))
+	}
+	s.logger().LogAttrs(ctx, level, "tokenkeep: the cache's place was chosen", attrs...)
+}
+
+func (s *store) logger() *slog.Logger {
+	if s.cfg.Logger != nil {
+		return s.cfg.Logger
+	}
+	return slog.Default()
+}
