@@ -1,0 +1,187 @@
+// Package redisstore keeps token caches in Redis, one per account, for web
+// apps that run on several machines.
+//
+//	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{"redis:6379"}})
+//	store, err := redisstore.New(client, nil)
+//	...
+//	warnings, err := store.Check(ctx) // log them: Redis as it comes loses writes
+//
+// A single server, Sentinel and Cluster are all served: any
+// [redis.UniversalClient] will do. Redis 6.2 or later is needed, or a server
+// that speaks its protocol and runs Lua.
+//
+// # What is stored
+//
+// One key per account, Options.Prefix followed by the account's key. It is a
+// hash with two fields: "revision", a random text, and "data", the serialized
+// token cache. Every command touches one key, so Cluster needs no hash tags.
+// Tokens are stored as they come: for a server that is not to see them,
+// encrypt above this package.
+//
+// # What it costs
+//
+// Revision and LoadRevision take one round trip, HMGET and PTTL in one
+// pipeline. SaveIf and DeleteIf take one, a script that compares and sets
+// (EVALSHA). Save and Delete take two.
+//
+// # Expiry
+//
+// Every key has a time to live, which starts anew with each save. A read starts
+// it anew only when a tenth of it has passed, so an account that is in use
+// costs one more command every few days.
+//
+// # What is not promised
+//
+// A write is as durable as the server makes it. Check says what a server that
+// is killed would lose. Replication is asynchronous: when a replica takes over,
+// by Sentinel or in a Cluster, it may lack the last writes that were
+// acknowledged. An account whose write is lost has its earlier tokens back, or
+// none, and that user signs in again.
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/web/internal/account"
+)
+
+// DefaultPrefix is what the keys of accounts begin with by default.
+const DefaultPrefix = "tokenkeep:"
+
+// DefaultTTL is how long an account is kept by default after it was last
+// saved. It was last used at most a tenth of that before, so 108 days at least
+// pass without use before it is gone: longer than the 90 days without use that
+// a refresh token of Microsoft Entra ID lasts ("Configurable token lifetimes
+// in the Microsoft identity platform", refresh token max inactive time).
+const DefaultTTL = 120 * 24 * time.Hour
+
+// MaxSize is the largest data, in bytes, that an account can have. More fails
+// with persistence.ErrTooLarge.
+const MaxSize = account.MaxSize
+
+// Options are the settings of a Store. The zero value is right for most.
+type Options struct {
+	// Prefix is what the keys in Redis begin with; "" means DefaultPrefix. Apps
+	// that are not to share accounts need prefixes of their own.
+	Prefix string
+	// TTL is how long an account is kept after its last save, or after a use
+	// that comes when more than a tenth of it has passed. It should be longer
+	// than the authority's refresh tokens last without use. 0 means DefaultTTL;
+	// at least a second.
+	TTL time.Duration
+}
+
+// Store is a Redis that keeps accounts. It is safe for concurrent use, holds
+// nothing but its client, and needs no Close.
+type Store struct {
+	client redis.UniversalClient
+	prefix string
+	ttl    time.Duration
+}
+
+// New returns a Store on client, which stays the caller's to close. It does no
+// I/O; see [Store.Check]. A nil opts means the defaults.
+//
+// Reads must see the last write, so client must not read from replicas
+// (ReadOnly, RouteByLatency, RouteRandomly, ReplicaOnly).
+func New(client redis.UniversalClient, opts *Options) (*Store, error) {
+	if client == nil {
+		return nil, openError("the client is nil", "Pass New a client of go-redis.")
+	}
+	if opts == nil {
+		opts = &Options{}
+	}
+	s := &Store{client: client, prefix: opts.Prefix, ttl: opts.TTL}
+	if s.prefix == "" {
+		s.prefix = DefaultPrefix
+	}
+	if s.ttl == 0 {
+		s.ttl = DefaultTTL
+	}
+	if s.ttl < time.Second {
+		return nil, openError("the time to live is shorter than a second", "Set Options.TTL to longer than refresh tokens last, or to 0.")
+	}
+	return s, nil
+}
+
+func openError(what, remedy string) error {
+	return &persistence.Error{Op: "open", Backend: backend, Err: errors.New(what), Remedy: remedy}
+}
+
+// Account returns the cache of one account. key is the account's partition
+// key, of MSAL Go its home account id: UTF-8 text of 1 to 512 bytes without
+// NUL. A key that is anything else fails every call. Account does no I/O and
+// costs next to nothing.
+//
+// The errors of what it returns match persistence.ErrUnavailable where the
+// server is down, slow, read-only, full or refuses this client, and say
+// whether a save or a delete was done, or that it cannot be known.
+func (s *Store) Account(key string) persistence.Versioned {
+	return account.New(rows{s}, key)
+}
+
+const backend = "redis"
+
+// rows are the accounts as package account wants them.
+type rows struct{ *Store }
+
+func (r rows) Describe(key string) persistence.Description {
+	return persistence.Description{Backend: backend, Location: r.prefix + key}
+}
+
+func (r rows) Get(ctx context.Context, key string, withData bool) (data []byte, rev string, err error) {
+	key = r.prefix + key
+	fields := []string{"revision", "data"}
+	if !withData {
+		fields = fields[:1]
+	}
+	pipe := r.client.Pipeline()
+	get, left := pipe.HMGet(ctx, key, fields...), pipe.PTTL(ctx, key)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, "", err
+	}
+	rev, ok := get.Val()[0].(string)
+	if !ok {
+		return nil, "", nil
+	}
+	if withData {
+		text, ok := get.Val()[1].(string)
+		if !ok {
+			return nil, "", errNoData
+		}
+		data = []byte(text)
+	}
+	if left.Val() < r.ttl-r.ttl/10 {
+		// Whoever reads next tries again, should it fail.
+		r.client.PExpire(ctx, key, r.ttl)
+	}
+	return data, rev, nil
+}
+
+// put and drop compare the revision and change the key in one step. A put that
+// finds its own revision is one that was sent twice.
+var (
+	put = redis.NewScript(`
+local now = redis.call('HGET', KEYS[1], 'revision') or ''
+if now == ARGV[2] then return 1 end
+if now ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'revision', ARGV[2], 'data', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1`)
+	drop = redis.NewScript(`
+if redis.call('HGET', KEYS[1], 'revision') ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])`)
+)
+
+func (r rows) Put(ctx context.Context, key string, data []byte, old, rev string) (bool, error) {
+	return put.Run(ctx, r.client, []string{r.prefix + key}, old, rev, data, r.ttl.Milliseconds()).Bool()
+}
+
+func (r rows) Drop(ctx context.Context, key, old string) (bool, error) {
+	return drop.Run(ctx, r.client, []string{r.prefix + key}, old).Bool()
+}

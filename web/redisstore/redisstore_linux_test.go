@@ -1,0 +1,53 @@
+package redisstore_test
+
+import (
+	"crypto/rand"
+	"os"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
+	"github.com/tokenkeep/tokenkeep/web/internal/servers"
+	"github.com/tokenkeep/tokenkeep/web/redisstore"
+)
+
+func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
+
+func newStore(t testing.TB, c redis.UniversalClient, opts *redisstore.Options) *redisstore.Store {
+	t.Helper()
+	s, err := redisstore.New(c, opts)
+	require.NoError(t, err)
+	return s
+}
+
+// conform runs the conformance suite on what client returns clients of.
+func conform(t *testing.T, client func(t *testing.T) redis.UniversalClient) {
+	persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
+		key := rand.Text()
+		return func() (persistence.Persistence, error) {
+			return newStore(t, client(t), nil).Account(key), nil
+		}
+	}, &persistencetest.Options{MaxSize: redisstore.MaxSize})
+}
+
+func TestConformance(t *testing.T) {
+	r := servers.SharedRedis(t)
+	conform(t, func(t *testing.T) redis.UniversalClient { return servers.RedisClient(t, r.Addr) })
+}
+
+func TestSentinelConformance(t *testing.T) {
+	s := servers.StartSentinels(t)
+	conform(t, func(t *testing.T) redis.UniversalClient { return s.Client(t) })
+}
+
+func TestClusterConformance(t *testing.T) {
+	nodes := servers.StartCluster(t)
+	conform(t, func(t *testing.T) redis.UniversalClient {
+		c := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{nodes[0].Addr}, IsClusterMode: true})
+		t.Cleanup(func() { c.Close() })
+		return c
+	})
+}

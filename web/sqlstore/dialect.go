@@ -1,0 +1,113 @@
+package sqlstore
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Dialect is a database's own SQL. There are no others than those below.
+type Dialect int
+
+// The dialects. MySQL is also MariaDB's, 10.5 or later.
+const (
+	PostgreSQL Dialect = iota + 1
+	SQLite
+	MySQL
+)
+
+// dialect is in what the databases differ. In its statements, {table} is the
+// table, {name} a name made from the table's, and ? a parameter.
+type dialect struct {
+	quote    string
+	numbered bool // parameters are $1, $2, …
+	schema   []string
+	// insert adds a row, or changes none where the account has one.
+	insert string
+	// removeExpired removes rows that expired until a time, a number at most,
+	// the oldest first. A row that is renewed meanwhile stays.
+	removeExpired string
+	twice         bool // removeExpired names the time once more at the end
+	explain       func(error) failure
+}
+
+const insertUnlessThere = `INSERT INTO {table} (account, revision, data, expires) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`
+
+var dialects = map[Dialect]*dialect{
+	PostgreSQL: {
+		quote:    `"`,
+		numbered: true,
+		schema: []string{
+			`CREATE TABLE IF NOT EXISTS {table} (
+    account  text COLLATE "C" PRIMARY KEY,
+    revision text   NOT NULL,
+    data     bytea  NOT NULL,
+    expires  bigint NOT NULL -- seconds since 1970
+)`,
+			`CREATE INDEX IF NOT EXISTS {name}_expires ON {table} (expires)`,
+		},
+		insert: insertUnlessThere,
+		removeExpired: `DELETE FROM {table} WHERE account IN
+    (SELECT account FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?) AND expires <= ?`,
+		twice:   true,
+		explain: explainPostgreSQL,
+	},
+	SQLite: {
+		quote: `"`,
+		schema: []string{
+			`CREATE TABLE IF NOT EXISTS {table} (
+    account  TEXT    NOT NULL PRIMARY KEY,
+    revision TEXT    NOT NULL,
+    data     BLOB    NOT NULL,
+    expires  INTEGER NOT NULL -- seconds since 1970
+)`,
+			`CREATE INDEX IF NOT EXISTS {name}_expires ON {table} (expires)`,
+		},
+		insert: insertUnlessThere,
+		removeExpired: `DELETE FROM {table} WHERE account IN
+    (SELECT account FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?) AND expires <= ?`,
+		twice:   true,
+		explain: explainSQLite,
+	},
+	MySQL: {
+		quote: "`",
+		schema: []string{
+			// VARBINARY: text would be compared without regard to case and
+			// trailing blanks.
+			`CREATE TABLE IF NOT EXISTS {table} (
+    account  VARBINARY(512) NOT NULL PRIMARY KEY,
+    revision VARBINARY(64)  NOT NULL,
+    data     LONGBLOB       NOT NULL,
+    expires  BIGINT         NOT NULL, -- seconds since 1970
+    INDEX {name}_expires (expires)
+) ENGINE=InnoDB`,
+		},
+		// IGNORE would also cut what is too long, but nothing is.
+		insert:        `INSERT IGNORE INTO {table} (account, revision, data, expires) VALUES (?, ?, ?, ?)`,
+		removeExpired: `DELETE FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?`,
+		explain:       explainMySQL,
+	},
+}
+
+func (d *dialect) named(statement, table string) string {
+	name := table[strings.LastIndexByte(table, '.')+1:]
+	return strings.NewReplacer("{table}", qualified(table, d.quote), "{name}", name).Replace(statement)
+}
+
+func (d *dialect) placeholders(statement string) string {
+	if !d.numbered {
+		return statement
+	}
+	parts := strings.Split(statement, "?")
+	var b strings.Builder
+	for n, p := range parts[:len(parts)-1] {
+		b.WriteString(p + "$" + strconv.Itoa(n+1))
+	}
+	return b.String() + parts[len(parts)-1]
+}
+
+func (d *dialect) expiredArgs(now int64, limit int) []any {
+	if d.twice {
+		return []any{now, limit, now}
+	}
+	return []any{now, limit}
+}

@@ -1,0 +1,287 @@
+// Package sqlstore keeps token caches in a SQL database, one row per account,
+// for web apps. It works through database/sql with PostgreSQL, SQLite and
+// MySQL or MariaDB, and imports none of their drivers.
+//
+//	db, err := sqlite.Open("app.db") // of package sqlstore/sqlite; or sql.Open
+//	store, err := sqlstore.New(db, sqlstore.SQLite, nil)
+//	...
+//	err = store.Migrate(ctx) // makes the table, unless it is there
+//
+// # What is stored
+//
+// One row per account: its key, a random revision, the serialized token cache
+// and when it expires. SCHEMA.md has the SQL, for those who keep their schema
+// themselves. Tokens are stored as they come: for a database that is not to see
+// them, encrypt above this package.
+//
+// # What it costs
+//
+// Each of Revision, LoadRevision, SaveIf and DeleteIf is one statement on the
+// primary key, in a transaction of its own. Save and Delete are two. Nothing
+// is locked between statements: a save names the revision that it replaces.
+//
+// # Expiry
+//
+// Every row has a time after which it passes for absent. A save sets it anew; a
+// read does so only when a tenth of the time to live has passed, so that reads
+// are not writes. [Store.DeleteExpired] removes such rows, a bounded number at
+// a time; call it now and then. The time is that of the app's clock.
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/web/internal/account"
+)
+
+// DefaultTable is the name of the table by default.
+const DefaultTable = "tokenkeep_accounts"
+
+// DefaultTTL is how long an account is kept by default after it was last
+// saved. It was last used at most a tenth of that before, so 108 days at least
+// pass without use before it is gone: longer than the 90 days without use that
+// a refresh token of Microsoft Entra ID lasts ("Configurable token lifetimes
+// in the Microsoft identity platform", refresh token max inactive time).
+const DefaultTTL = 120 * 24 * time.Hour
+
+// MaxSize is the largest data, in bytes, that an account can have. More fails
+// with persistence.ErrTooLarge.
+const MaxSize = account.MaxSize
+
+// Options are the settings of a Store. The zero value is right for most.
+type Options struct {
+	// Table is the table's name: up to 48 of a-z, 0-9 and '_', not beginning with
+	// a digit; a schema of the same form may stand before it, with a dot. ""
+	// means DefaultTable. Apps that are not to share accounts need tables of
+	// their own.
+	Table string
+	// TTL is how long an account is kept after its last save, or after a use
+	// that comes when more than a tenth of it has passed. It should be longer
+	// than the authority's refresh tokens last without use. 0 means DefaultTTL;
+	// at least a second.
+	TTL time.Duration
+}
+
+// Store is a table that keeps accounts. It is safe for concurrent use, holds
+// nothing but its database handle, and needs no Close.
+type Store struct {
+	db    *sql.DB
+	d     *dialect
+	table string
+	ttl   time.Duration
+	now   func() time.Time
+
+	revision, load, insert, update, renew, remove, removeOld, removeExpired string
+}
+
+var tableName = regexp.MustCompile(`^(?:[a-z_][a-z0-9_]{0,47}\.)?[a-z_][a-z0-9_]{0,47}$`)
+
+// New returns a Store in db, which stays the caller's to close. It does no
+// I/O; see [Store.Migrate]. A nil opts means the defaults.
+func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	s := &Store{db: db, d: dialects[d], table: opts.Table, ttl: opts.TTL, now: time.Now}
+	if s.table == "" {
+		s.table = DefaultTable
+	}
+	if s.ttl == 0 {
+		s.ttl = DefaultTTL
+	}
+	switch {
+	case db == nil:
+		return nil, s.openError("the database is nil", "Pass New what sql.Open returned.")
+	case s.d == nil:
+		return nil, s.openError(fmt.Sprintf("there is no dialect %d", d), "Pass New one of PostgreSQL, SQLite and MySQL.")
+	case !tableName.MatchString(s.table):
+		return nil, s.openError("the table's name is not of the permitted form", "Set Options.Table to a name of a-z, 0-9 and '_'.")
+	case s.ttl < time.Second:
+		return nil, s.openError("the time to live is shorter than a second", "Set Options.TTL to longer than refresh tokens last, or to 0.")
+	}
+	s.revision = s.sql(`SELECT revision, expires FROM {table} WHERE account = ? AND expires > ?`)
+	s.load = s.sql(`SELECT revision, expires, data FROM {table} WHERE account = ? AND expires > ?`)
+	s.insert = s.sql(s.d.insert)
+	s.update = s.sql(`UPDATE {table} SET revision = ?, data = ?, expires = ? WHERE account = ? AND revision = ? AND expires > ?`)
+	s.renew = s.sql(`UPDATE {table} SET expires = ? WHERE account = ? AND revision = ? AND expires < ?`)
+	s.remove = s.sql(`DELETE FROM {table} WHERE account = ? AND revision = ? AND expires > ?`)
+	s.removeOld = s.sql(`DELETE FROM {table} WHERE account = ? AND expires <= ?`)
+	s.removeExpired = s.sql(s.d.removeExpired)
+	return s, nil
+}
+
+func (s *Store) openError(what, remedy string) error {
+	return &persistence.Error{Op: "open", Backend: backend, Err: errors.New(what), Remedy: remedy}
+}
+
+// sql is a statement in this store's dialect and on its table.
+func (s *Store) sql(statement string) string {
+	return s.d.placeholders(s.d.named(statement, s.table))
+}
+
+// Account returns the cache of one account. key is the account's partition
+// key, of MSAL Go its home account id: UTF-8 text of 1 to 512 bytes without
+// NUL. A key that is anything else fails every call. Account does no I/O and
+// costs next to nothing.
+//
+// The errors of what it returns match persistence.ErrUnavailable where the
+// database is down, slow, read-only, full, without the table or refuses this
+// user, and say whether a save or a delete was done, or that it cannot be known.
+// Statements that a database gave up for the sake of others (deadlocks,
+// serialization failures, a locked SQLite file) are repeated until the context
+// ends.
+func (s *Store) Account(key string) persistence.Versioned {
+	return account.New(rows{s}, key)
+}
+
+// Migrate makes the table and its index, or what a version of this package
+// needs that an earlier one did not. What is there already it leaves alone. It
+// may run in several processes at once, and at each start. It needs the right to
+// create tables; SCHEMA.md has the SQL for those who would rather run it
+// themselves.
+func (s *Store) Migrate(ctx context.Context) error {
+	for _, statement := range s.schema() {
+		if _, err := s.admin(ctx, "migrate", statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// schema is what Migrate runs, in order.
+func (s *Store) schema() (statements []string) {
+	for _, statement := range s.d.schema {
+		statements = append(statements, s.d.named(statement, s.table))
+	}
+	return statements
+}
+
+// DeleteExpired removes rows that have expired, limit at most, those that
+// expired first before others, and returns how many it removed. Fewer than limit means
+// that there are no more. A small limit, such as 1000, keeps the statement, and
+// what waits for it, short.
+func (s *Store) DeleteExpired(ctx context.Context, limit int) (int, error) {
+	if limit < 1 {
+		return 0, nil
+	}
+	now := s.now().Unix()
+	return s.admin(ctx, "expire", s.removeExpired, s.d.expiredArgs(now, limit)...)
+}
+
+// admin runs a statement that holds no account's data.
+func (s *Store) admin(ctx context.Context, op, statement string, args ...any) (int, error) {
+	n, err := account.Within(ctx, func(ctx context.Context) (int64, error) { return s.exec(ctx, statement, args...) })
+	if err == nil {
+		return int(n), nil
+	}
+	why := rows{s}.Explain(err)
+	if ctx.Err() != nil {
+		why.Err = ctx.Err()
+	}
+	return 0, &persistence.Error{Op: op, Backend: backend, Location: s.table, Err: why.Err, Remedy: why.Remedy}
+}
+
+// exec runs a statement, again and again if the database gave it up for the
+// sake of others, and returns how many rows it changed.
+func (s *Store) exec(ctx context.Context, statement string, args ...any) (n int64, err error) {
+	err = s.repeat(ctx, func() error {
+		result, err := s.db.ExecContext(ctx, statement, args...)
+		if err == nil {
+			n, err = result.RowsAffected()
+		}
+		return err
+	})
+	return n, err
+}
+
+func (s *Store) repeat(ctx context.Context, run func() error) error {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		err := run()
+		if err == nil || !s.d.explain(err).again {
+			return err
+		}
+		if account.Wait(ctx, wait) != nil {
+			return err
+		}
+	}
+}
+
+const backend = "sql"
+
+// rows are the accounts as package account wants them.
+type rows struct{ *Store }
+
+func (r rows) Describe(key string) persistence.Description {
+	return persistence.Description{Backend: backend, Location: r.table + "/" + key}
+}
+
+func (r rows) Get(ctx context.Context, key string, withData bool) (data []byte, rev string, err error) {
+	now := r.now().Unix()
+	var expires int64
+	statement, into := r.revision, []any{&rev, &expires}
+	if withData {
+		statement, into = r.load, append(into, &data)
+	}
+	err = r.repeat(ctx, func() error { return r.db.QueryRowContext(ctx, statement, key, now).Scan(into...) })
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, "", nil
+	case err != nil:
+		return nil, "", err
+	}
+	if fresh := r.expiry(now); expires < fresh-r.seconds()/10 {
+		// Whoever reads next tries again, should it fail.
+		r.db.ExecContext(ctx, r.renew, fresh, key, rev, fresh)
+	}
+	return data, rev, nil
+}
+
+func (r rows) seconds() int64         { return int64(r.ttl / time.Second) }
+func (r rows) expiry(now int64) int64 { return now + r.seconds() }
+
+func (r rows) Put(ctx context.Context, key string, data []byte, old, rev string) (bool, error) {
+	now := r.now().Unix()
+	if old != "" {
+		n, err := r.exec(ctx, r.update, rev, data, r.expiry(now), key, old, now)
+		return n > 0, err
+	}
+	insert := func() (bool, error) {
+		n, err := r.exec(ctx, r.insert, key, rev, data, r.expiry(now))
+		return n > 0, err
+	}
+	done, err := insert()
+	if done || err != nil {
+		return done, err
+	}
+	// A row that has expired passes for absent, and only stands in the way.
+	n, err := r.exec(ctx, r.removeOld, key, now)
+	if n == 0 || err != nil {
+		return false, err
+	}
+	return insert()
+}
+
+func (r rows) Drop(ctx context.Context, key, old string) (bool, error) {
+	n, err := r.exec(ctx, r.remove, key, old, r.now().Unix())
+	return n > 0, err
+}
+
+func (r rows) Explain(err error) account.Reason {
+	f := r.d.explain(err)
+	if f.Err == nil {
+		return driverError(err)
+	}
+	return f.Reason
+}
+
+// qualified is a table's name, each part in quotation marks.
+func qualified(name, quote string) string {
+	return quote + strings.ReplaceAll(name, ".", quote+"."+quote) + quote
+}
