@@ -381,23 +381,23 @@ func (c *codec) Revision(head []byte) (string, error) {
 }
 
 // Decode implements filestore.Codec. The data takes the place of the ciphertext.
-func (c *codec) Decode(ctx context.Context, file []byte) ([]byte, error) {
+func (c *codec) Decode(ctx context.Context, file []byte) (data []byte, rev string, err error) {
 	h, size, err := parseHead(file)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if len(file)-size < tagSize { // before anybody is asked for a key
-		return nil, fault(remedyCorrupt, "%w", corrupt("it is cut short"))
+		return nil, h.revision(), fault(remedyCorrupt, "%w", corrupt("it is cut short"))
 	}
 	_, d, err := (*File)(c).unlock(ctx, h)
 	if err != nil {
-		return nil, err
+		return nil, h.revision(), err
 	}
-	data, err := d.open(file, size)
+	data, err = d.open(file, size)
 	if errors.Is(err, persistence.ErrCorrupt) {
 		err = fault(remedyCorrupt, "%w", err)
 	}
-	return data, err
+	return data, h.revision(), err
 }
 
 // Encode implements filestore.Codec. It runs under the lock.

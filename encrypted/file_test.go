@@ -82,7 +82,7 @@ func TestNobodyIsAskedForTheKeyOfADamagedFile(t *testing.T) {
 	file := readFile(t, path)
 	r.before = func(call string) error { t.Error(call); return nil }
 	for n := range len(file) - len("one") {
-		_, err := (*codec)(newFile(t, path, r)).Decode(ctx, bytes.Clone(file[:n]))
+		_, _, err := (*codec)(newFile(t, path, r)).Decode(ctx, bytes.Clone(file[:n]))
 		require.Equal(t, "corrupt", classOf(err), "cut to %d", n)
 	}
 }

@@ -23,7 +23,7 @@ func sample(t testing.TB, data string, bound bool) (file []byte, decode func([]b
 	require.NoError(t, err)
 	if bound {
 		return parts[0], func(b []byte) error {
-			_, err := (*codec)(f).Decode(ctx, bytes.Clone(b))
+			_, _, err := (*codec)(f).Decode(ctx, bytes.Clone(b))
 			return err
 		}
 	}

@@ -162,7 +162,10 @@ func (plaintextCodec) Revision(file []byte) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-func (plaintextCodec) Decode(_ context.Context, file []byte) ([]byte, error) { return file, nil }
+func (c plaintextCodec) Decode(_ context.Context, file []byte) ([]byte, string, error) {
+	rev, err := c.Revision(file)
+	return file, rev, err
+}
 
 func (c plaintextCodec) Encode(_ context.Context, data, _ []byte) ([][]byte, string, error) {
 	rev, err := c.Revision(data)

@@ -30,8 +30,9 @@ type Codec interface {
 	// Revision returns the revision of a file whose first HeadSize bytes are
 	// head, or all of whose bytes are, where HeadSize is 0.
 	Revision(head []byte) (string, error)
-	// Decode returns the data in the file. It may return a part of file.
-	Decode(ctx context.Context, file []byte) ([]byte, error)
+	// Decode returns the data in the file, and its revision, also with an error
+	// if the head is sound: so the head is read once. It may return a part of file.
+	Decode(ctx context.Context, file []byte) (data []byte, rev string, err error)
 	// Encode returns the parts of a file that holds data, and its revision.
 	// head is that of the current file, nil if there is none. It is called
 	// under the lock.
@@ -223,37 +224,34 @@ func (s *Store) load(ctx context.Context) (data []byte, rev string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
-	file, rev, err := s.read()
-	if err != nil {
-		return nil, "", err
-	}
-	data, err = s.codec.Decode(ctx, file)
-	if err != nil {
-		return nil, rev, err
-	}
-	if data == nil {
-		data = []byte{}
-	}
-	return data, rev, nil
+	_, data, rev, err = s.read(ctx)
+	return data, rev, err
 }
 
-// read returns the file and its revision.
-func (s *Store) read() (file []byte, rev string, err error) {
+// read returns the file, its data and its revision, this also where the file
+// cannot be decoded.
+func (s *Store) read(ctx context.Context) (file, data []byte, rev string, err error) {
 	now := s.o.Clock()
 	file, stamp, err := securefile.Read(s.path, s.o.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.last.Store(nil)
-		return nil, "", persistence.ErrNotFound
+		return nil, nil, "", persistence.ErrNotFound
 	}
 	if err != nil {
-		return nil, "", err
+		return nil, nil, "", err
 	}
-	rev, err = s.codec.Revision(s.headOf(file))
-	if err != nil {
+	data, rev, err = s.codec.Decode(ctx, file)
+	if rev == "" {
 		rev = badRevision(file)
 	}
 	s.saw(stamp, rev, now)
-	return file, rev, nil
+	if err != nil {
+		return nil, nil, rev, err
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	return file, data, rev, nil
 }
 
 func (s *Store) headOf(file []byte) []byte {
@@ -358,11 +356,7 @@ func (s *Store) remove(ctx context.Context) error {
 // under the lock.
 func (s *Store) Rewrite(ctx context.Context, encode func(ctx context.Context, data, head []byte) (file [][]byte, rev string, err error)) error {
 	return s.underLock(ctx, "save", func() error {
-		file, _, err := s.read()
-		if err != nil {
-			return err
-		}
-		data, err := s.codec.Decode(ctx, file)
+		file, data, _, err := s.read(ctx)
 		if err != nil {
 			return err
 		}

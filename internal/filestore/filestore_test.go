@@ -48,11 +48,12 @@ func (c *codec) Revision(head []byte) (string, error) {
 	return string(head[5 : headSize-1]), nil
 }
 
-func (c *codec) Decode(_ context.Context, file []byte) ([]byte, error) {
-	if len(file) < headSize || !bytes.HasPrefix(file, []byte("head:")) || bytes.HasSuffix(file, []byte("damaged")) {
-		return nil, &persistence.Error{Err: persistence.ErrCorrupt, Remedy: "Sign in again."}
+func (c *codec) Decode(_ context.Context, file []byte) ([]byte, string, error) {
+	rev, err := c.Revision(file[:min(len(file), headSize)])
+	if err != nil || bytes.HasSuffix(file, []byte("damaged")) {
+		return nil, rev, &persistence.Error{Err: persistence.ErrCorrupt, Remedy: "Sign in again."}
 	}
-	return file[headSize:], nil
+	return file[headSize:], rev, nil
 }
 
 func (c *codec) Encode(_ context.Context, data, head []byte) ([][]byte, string, error) {
@@ -410,8 +411,8 @@ func TestKeyFileMissing(t *testing.T) {
 
 type keyless struct{ *codec }
 
-func (keyless) Decode(context.Context, []byte) ([]byte, error) {
-	return nil, &fs.PathError{Op: "open", Path: "key", Err: fs.ErrNotExist}
+func (keyless) Decode(context.Context, []byte) ([]byte, string, error) {
+	return nil, "rev", &fs.PathError{Op: "open", Path: "key", Err: fs.ErrNotExist}
 }
 
 // Processes count with LoadRevision and SaveIf, without any lock of their own:
