@@ -1,0 +1,186 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// files are those of one cache in one folder.
+type files struct {
+	name, dir            string
+	encrypted, plaintext bool
+	locks                []string // names
+	temporary            []string // names
+	aside                []string // names
+}
+
+func (f *files) path(suffix string) string { return filepath.Join(f.dir, f.name+suffix) }
+func (f *files) encryptedPath() string     { return f.path(encryptedSuffix) }
+func (f *files) plaintextPath() string     { return f.path(plaintextSuffix) }
+func (f *files) stored() bool              { return f.encrypted || f.plaintext }
+
+// newLock returns the lock that the cache's writers share.
+func (f *files) newLock() *persistence.FileLock { return persistence.NewFileLock(f.path(".lock")) }
+
+const (
+	encryptedSuffix = ".enc"
+	plaintextSuffix = ".plaintext.json"
+)
+
+// nameOf are the names of the files of a cache, as tokenkeep.Open, package
+// filestore and package securefile make them.
+const name = `([a-z0-9][a-z0-9._-]{0,63})`
+
+var (
+	dataFile  = regexp.MustCompile(`^` + name + `(\.enc|\.plaintext\.json)$`)
+	lockFile  = regexp.MustCompile(`^` + name + `\.lock(|\.turn|\.[0-9a-f]{16})$`)
+	asideFile = regexp.MustCompile(`^` + name + `(\.enc|\.plaintext\.json)\.damaged-[0-9TZ]+(-[0-9]+)?$`)
+	tempFile  = regexp.MustCompile(`^\.` + name + `(\.enc|\.plaintext\.json)\.[A-Z2-7]{26}\.tmp$`)
+)
+
+// scan returns the caches that have files in dir, by name. A folder that is not
+// there has none.
+func scan(dir string) ([]*files, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, &refusal{fmt.Sprintf("the folder %s cannot be read: %v", dir, pathless(err)), "Name the right one with -dir.", nil}
+	}
+	found := map[string]*files{}
+	of := func(name string) *files {
+		if found[name] == nil {
+			found[name] = &files{name: name, dir: dir}
+		}
+		return found[name]
+	}
+	for _, e := range entries {
+		n := e.Name()
+		if m := asideFile.FindStringSubmatch(n); m != nil {
+			of(m[1]).aside = append(of(m[1]).aside, n)
+		} else if m := tempFile.FindStringSubmatch(n); m != nil {
+			of(m[1]).temporary = append(of(m[1]).temporary, n)
+		} else if m := dataFile.FindStringSubmatch(n); m != nil {
+			of(m[1]).encrypted = of(m[1]).encrypted || m[2] == encryptedSuffix
+			of(m[1]).plaintext = of(m[1]).plaintext || m[2] == plaintextSuffix
+		} else if m := lockFile.FindStringSubmatch(n); m != nil {
+			of(m[1]).locks = append(of(m[1]).locks, n)
+		}
+	}
+	var all []*files
+	for _, f := range found {
+		all = append(all, f)
+	}
+	slices.SortFunc(all, func(a, b *files) int { return strings.Compare(a.name, b.name) })
+	return all, nil
+}
+
+// folder is where the caches are that the call is about.
+func (c *call) folder() (string, error) {
+	if c.dir != "" {
+		return filepath.Abs(c.dir)
+	}
+	return tokenkeep.DefaultDir()
+}
+
+var validName = regexp.MustCompile(`^` + name + `$`)
+
+// cache returns the files of the cache that was named.
+func (c *call) cache(name string) (*files, error) {
+	if !validName.MatchString(name) {
+		return nil, &misuse{fmt.Sprintf("%q is not the name of a cache", name), "See what there is: tokenkeep list"}
+	}
+	dir, err := c.folder()
+	if err != nil {
+		return nil, err
+	}
+	all, err := scan(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range all {
+		if f.name == name {
+			return f, nil
+		}
+	}
+	return &files{name: name, dir: dir}, nil
+}
+
+// storedCache is cache for one that has something stored.
+func (c *call) storedCache(name string) (*files, error) {
+	f, err := c.cache(name)
+	if err == nil && !f.stored() {
+		err = &refusal{fmt.Sprintf("nothing is stored under the name %s in %s", name, f.dir), "See what there is: tokenkeep list", persistence.ErrNotFound}
+	}
+	return f, err
+}
+
+// kept says how a cache is kept.
+type kept struct {
+	Backend   string `json:"backend"` // encrypted, plaintext or none
+	KeySource string `json:"keySource,omitempty"`
+	Location  string `json:"location,omitempty"`
+	Error     string `json:"error,omitempty"` // the class of what is wrong with the file
+
+	err error
+}
+
+// kept says how the cache is kept, by its files alone. A plaintext file counts
+// only where there is no encrypted one.
+func (f *files) kept() kept {
+	switch {
+	case f.encrypted:
+		source, err := encrypted.StoredSource(f.encryptedPath())
+		k := kept{Backend: "encrypted", KeySource: source, Location: f.encryptedPath(), err: err}
+		if err != nil {
+			k.Error = classOf(err)
+		}
+		return k
+	case f.plaintext:
+		return kept{Backend: "plaintext", Location: f.plaintextPath()}
+	}
+	return kept{Backend: "none"}
+}
+
+func (k kept) String() string {
+	switch {
+	case k.err != nil:
+		return "encrypted, but " + cause(k.err)
+	case k.Backend == "encrypted":
+		return "encrypted, " + keyWords(k.KeySource)
+	case k.Backend == "plaintext":
+		return "NOT encrypted"
+	}
+	return "nothing stored"
+}
+
+// keyWords says where a key comes from.
+func keyWords(source string) string {
+	switch source {
+	case storeKeyring:
+		return "key in the keyring"
+	case storeKernel:
+		return "key in the kernel's keyring"
+	case storeDPAPI:
+		return "key protected by Windows (DPAPI)"
+	case storePassphrase:
+		return "key from a passphrase"
+	}
+	return fmt.Sprintf("key given by its program (%s)", source)
+}
+
+// pathless is an error's cause without the path, which the sentence has already.
+func pathless(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"crypto/rand"
+
+	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// keyringState is the answer of a keyring.
+type keyringState struct {
+	situation string // "" if it works, else no-bus, no-service, no-collection, locked, no-answer or failed
+	err       error
+}
+
+// probe asks for an item that nobody has made. That it is not there says that
+// the keyring is there and open; nothing is stored to find that out.
+func probe(ctx context.Context, k keyring.Keyring) keyringState {
+	_, err := k.Get(ctx, "tokenkeep", "doctor asks whether the keyring answers")
+	if err == nil || errors.Is(err, persistence.ErrNotFound) {
+		return keyringState{}
+	}
+	text := err.Error()
+	has := func(s string) bool { return strings.Contains(text, s) }
+	situation := "failed"
+	switch {
+	case timedOut(err):
+		situation = "no-answer"
+	case errors.Is(err, persistence.ErrKeyringLocked):
+		situation = "locked"
+	case has("no default collection"):
+		situation = "no-collection"
+	case has("no Secret Service"), has("cannot be started"):
+		situation = "no-service"
+	case has("D-Bus session bus"), has("DBUS_SESSION_BUS_ADDRESS"):
+		situation = "no-bus"
+	}
+	return keyringState{situation, err}
+}
+
+// askKeyring asks the operating system's keyring, at the first call only.
+func (x *examination) askKeyring() func(context.Context) keyringState {
+	var state *keyringState
+	return func(ctx context.Context) keyringState {
+		if state == nil {
+			ctx, cancel := context.WithTimeout(ctx, x.timeout)
+			defer cancel()
+			s := probe(ctx, x.call.keyring)
+			state = &s
+		}
+		return *state
+	}
+}
+
+func keyringName() string {
+	switch {
+	case isWindows:
+		return "Credential Manager"
+	case isDarwin:
+		return "the Keychain"
+	}
+	return "the Secret Service"
+}
+
+func checkKeyring(ctx context.Context, x *examination) outcome {
+	state := x.keyring(ctx)
+	if state.situation == "" {
+		return outcome{Summary: keyringName() + " answers and is open"}
+	}
+	f := finding{ID: "keyring." + state.situation, What: sentence(cause(state.err)), Remedy: remedyOf(state.err)}
+	var o outcome
+	switch state.situation {
+	case "no-bus":
+		o.Summary = "not to be reached: no session bus"
+		f.What = "There is no D-Bus session bus here, and without one no keyring can be reached."
+		switch {
+		case x.session.container:
+			f.Remedy = "In a container that is as it should be. Give the program a passphrase, or let it use the kernel's keyring."
+		case x.session.sudo:
+			f.Remedy = "sudo does not pass on the bus of your session. Run the program without sudo."
+		case x.session.ssh:
+			f.Remedy = "An SSH session has none while you are not logged in at the screen. Log in there, or use a program that can ask for a passphrase."
+		case x.session.wsl:
+			f.Remedy = "In WSL, turn systemd on (systemd=true under [boot] in /etc/wsl.conf), install gnome-keyring, and start WSL anew."
+		}
+	case "no-service":
+		o.Summary = "not there: no Secret Service on the session bus"
+		f.What = "The session bus is there, and nobody on it keeps secrets: no keyring program is installed, or it does not start."
+		if commandExists("apt-get") {
+			f.Command = "sudo apt-get install gnome-keyring"
+		}
+	case "no-collection":
+		o.Summary = "there, but without a collection to keep anything in"
+		f.What = "The Secret Service answers, and has no collection (keyring) yet. The first login at the screen makes one."
+	case "locked":
+		o.Summary = keyringName() + " is locked"
+		f.What = "The keyring is there, and locked. What it keeps is safe; programs cannot have it until it is unlocked."
+		switch {
+		case isDarwin:
+			f.Command = "security unlock-keychain"
+		case x.session.ssh:
+			f.Remedy = "It opens when you log in at the screen; a login over SSH does not open it."
+		case commandExists("seahorse"):
+			f.Command = "seahorse"
+		}
+	case "no-answer":
+		o.Summary = keyringName() + " does not answer"
+		f.What = fmt.Sprintf("The keyring is there and has not answered within %v. It hangs, or shows a question that nobody answers, perhaps on another screen.", x.timeout)
+		f.Remedy = "Look for such a question and answer it. If there is none, end the keyring's program; it is started again when it is needed."
+	default:
+		o.Summary = keyringName() + " does not work"
+	}
+	o.problem(f)
+	return o
+}
+
+func checkKernel(ctx context.Context, x *examination) outcome {
+	state := probe(ctx, x.kernel)
+	if state.err == nil {
+		return outcome{Summary: "works, for programs that ask for it",
+			Details: []string{"Its items are gone after a reboot, and after three days without use."}}
+	}
+	o := outcome{Summary: "not to be used here"}
+	o.note(finding{ID: "kernel.unavailable", What: sentence(cause(state.err)) + " Only programs that ask for it need it.", Remedy: remedyOf(state.err)})
+	return o
+}
+
+// newID is an id for a key that is thrown away.
+func newID() string {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+func checkDPAPI(ctx context.Context, x *examination) outcome {
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	// Makes a key, in memory, and gets it back.
+	if _, _, err := encrypted.DPAPI().NewKey(ctx, newID()); err != nil {
+		o := outcome{Summary: "Windows does not protect keys here"}
+		o.problem(finding{ID: "dpapi.failed", What: sentence(cause(err)), Remedy: remedyOf(err)})
+		return o
+	}
+	return outcome{Summary: "Windows protects keys for this user"}
+}
+
+func checkPassphrase(ctx context.Context, x *examination) outcome {
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	// What a program does with a passphrase, with one that is none.
+	source := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("doctor"), nil })
+	if _, _, err := source.NewKey(ctx, newID()); err != nil {
+		o := outcome{Summary: "no key could be made from a passphrase"}
+		o.problem(finding{ID: "passphrase.failed", What: sentence(cause(err)), Remedy: remedyOf(err)})
+		return o
+	}
+	return outcome{Summary: "a file can be encrypted with one, by programs that can ask for it",
+		Details: []string{fmt.Sprintf("A key takes %d MiB of memory and so long to be made.", encrypted.DefaultCost.Memory>>10)}}
+}
+
+func checkPlaintext(_ context.Context, x *examination) outcome {
+	dir, err := x.folder()
+	if err == nil {
+		err = writable(dir)
+	}
+	if err != nil {
+		o := outcome{Summary: "no file can be made"}
+		o.problem(finding{ID: "plaintext.folder", What: sentence(fmt.Sprintf("the folder %s cannot be written: %v", dir, pathless(err))), Remedy: "See the check of the folder."})
+		return o
+	}
+	return outcome{Summary: "possible, by programs whose authors permit it"}
+}
+
+// sentence makes of an error's text one.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + strings.TrimSuffix(s[1:], ".") + "."
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+var doctorCommand = &command{
+	name: "doctor", args: "[CHECK...]", max: -1, short: "what works here, what does not, and what repairs it",
+	long: "Examines what programs need to keep a sign-in on this machine, in this session. Without arguments it makes all checks, else those that are named: " +
+		strings.Join(checkNames(), ", ") + ". It changes nothing, asks nobody, and waits for no answer longer than -timeout. " +
+		"What it prints names no user, no account and no token, and can be shown in public.",
+	examples: []string{"tokenkeep doctor", "tokenkeep doctor keyring", "tokenkeep doctor caches locks -dir /srv/app/tokens", "tokenkeep doctor -json"},
+	flags: func(set *flag.FlagSet, o *options) {
+		dirFlag(set, o)
+		passphraseFlag(set, o)
+		set.BoolVar(&o.verbose, "v", false, "show what is well in detail, too")
+		set.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer, as a `duration`")
+	},
+	run: runDoctor,
+}
+
+// check is one thing that the doctor looks at. Its id is part of the JSON.
+type check struct {
+	id    string
+	title string
+	run   func(context.Context, *examination) outcome
+	here  func(*call) bool // nil: everywhere
+}
+
+func checks() []check {
+	return []check{
+		{"session", "Session", checkSession, nil},
+		{"keyring", "Keyring", checkKeyring, nil},
+		{"dpapi", "DPAPI", checkDPAPI, func(*call) bool { return isWindows }},
+		{"kernel", "Kernel's keyring", checkKernel, func(c *call) bool { return c.kernel != nil }},
+		{"passphrase", "Passphrase", checkPassphrase, nil},
+		{"plaintext", "Plaintext", checkPlaintext, nil},
+		{"folder", "Folder", checkFolder, nil},
+		{"caches", "Caches", checkCaches, nil},
+		{"locks", "Locks", checkLocks, nil},
+		{"leftovers", "Left-overs", checkLeftovers, nil},
+		{"unencrypted", "Unencrypted tokens", checkUnencrypted, nil},
+	}
+}
+
+func checkNames() []string {
+	// Not from checks, which would be a loop of initialization.
+	return []string{"session", "keyring", "dpapi", "kernel", "passphrase", "plaintext", "folder", "caches", "locks", "leftovers", "unencrypted"}
+}
+
+// The states of a check.
+const (
+	statusOK      = "ok"
+	statusNote    = "note"    // worth to know; nothing is broken
+	statusProblem = "problem" // to be repaired
+)
+
+// outcome is what a check found.
+type outcome struct {
+	ID         string    `json:"id"`
+	Title      string    `json:"title"`
+	Status     string    `json:"status"`
+	Summary    string    `json:"summary"` // one line
+	DurationMS float64   `json:"durationMs"`
+	Findings   []finding `json:"findings"`
+	Details    []string  `json:"details"` // what is well
+}
+
+// finding is one thing that is not well, or worth to know.
+type finding struct {
+	ID      string `json:"id"` // of its kind, such as "keyring.locked"
+	Status  string `json:"status"`
+	Cache   string `json:"cache,omitempty"`
+	What    string `json:"what"`              // what is wrong, and why
+	Remedy  string `json:"remedy,omitempty"`  // what helps, in words
+	Command string `json:"command,omitempty"` // what repairs it, to be pasted
+}
+
+func (o *outcome) note(f finding) { f.Status = statusNote; o.add(f) }
+
+func (o *outcome) problem(f finding) { f.Status = statusProblem; o.add(f) }
+
+func (o *outcome) add(f finding) {
+	o.Findings = append(o.Findings, f)
+	if o.Status != statusProblem {
+		o.Status = f.Status
+	}
+}
+
+// examination is one run of the doctor.
+type examination struct {
+	*call
+	session session
+	caches  func() ([]*files, error)
+	keyring func(context.Context) keyringState // asked once
+}
+
+// examined is the doctor's report.
+type examined struct {
+	Dir      string    `json:"dir"`
+	Session  []string  `json:"session"`  // ids of what is special about it
+	Problems int       `json:"problems"` // how many findings are problems
+	Safest   string    `json:"safest"`   // where a program would keep a sign-in now: keyring, dpapi, passphrase, or "" if not all was checked
+	Checks   []outcome `json:"checks"`
+
+	verbose bool
+	partial bool
+}
+
+func runDoctor(ctx context.Context, c *call) (report, error) {
+	for _, name := range c.args {
+		if !slices.Contains(checkNames(), name) {
+			return nil, &misuse{fmt.Sprintf("there is no check %q", name), "There are " + strings.Join(checkNames(), ", ") + "."}
+		}
+	}
+	if c.timeout <= 0 {
+		return nil, &misuse{"-timeout must be more than nothing", "See: tokenkeep help doctor"}
+	}
+	dir, err := c.folder()
+	if err != nil {
+		return nil, err
+	}
+	x := &examination{call: c, session: c.findSession(), caches: once(func() ([]*files, error) { return scan(dir) })}
+	x.keyring = x.askKeyring()
+	r := &examined{Dir: dir, Session: x.session.ids(), verbose: c.verbose, partial: len(c.args) > 0}
+	for _, check := range checks() {
+		if len(c.args) > 0 && !slices.Contains(c.args, check.id) || check.here != nil && !check.here(c) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return nil, &refusal{"interrupted", "", ctx.Err()}
+		}
+		start := time.Now()
+		o := check.run(ctx, x)
+		o.DurationMS = float64(time.Since(start).Microseconds()) / 1000
+		o.ID, o.Title = check.id, check.title
+		if o.Status == "" {
+			o.Status = statusOK
+		}
+		if o.Findings == nil {
+			o.Findings = []finding{}
+		}
+		if o.Details == nil {
+			o.Details = []string{}
+		}
+		for _, f := range o.Findings {
+			if f.Status == statusProblem {
+				r.Problems++
+			}
+		}
+		r.Checks = append(r.Checks, o)
+	}
+	if !r.partial {
+		r.Safest = r.safest()
+	}
+	if r.Problems > 0 {
+		return r, errProblems
+	}
+	return r, nil
+}
+
+// once makes f do its work at the first call only.
+func once[T any](f func() (T, error)) func() (T, error) {
+	var done bool
+	var value T
+	var err error
+	return func() (T, error) {
+		if !done {
+			value, err = f()
+			done = true
+		}
+		return value, err
+	}
+}
+
+// safest is where a program would keep a sign-in now that brings a way to ask
+// for a passphrase.
+func (r *examined) safest() string {
+	for _, id := range []string{"keyring", "dpapi", "passphrase"} {
+		for _, o := range r.Checks {
+			if o.ID == id && o.Status == statusOK {
+				return id
+			}
+		}
+	}
+	return ""
+}
+
+var marks = map[string]struct{ mark, colour string }{
+	statusOK:      {"✓", green},
+	statusNote:    {"!", yellow},
+	statusProblem: {"✗", red},
+}
+
+func (r *examined) write(p *printer) {
+	for _, o := range r.Checks {
+		m := marks[o.Status]
+		p.line("[%s] %s: %s %s", p.in(m.colour, m.mark), p.in(bold, o.Title), o.Summary, p.in(faint, fmt.Sprintf("(%.0f ms)", o.DurationMS)))
+		if r.verbose {
+			for _, d := range o.Details {
+				p.wrapped("      ", d)
+			}
+		}
+		for _, f := range o.Findings {
+			p.wrapped("    "+marks[f.Status].mark+" ", f.What)
+			if f.Remedy != "" {
+				p.wrapped("      ", f.Remedy)
+			}
+			if f.Command != "" {
+				p.line("        %s", f.Command)
+			}
+		}
+	}
+	p.line("")
+	switch {
+	case r.Problems > 0:
+		p.line("%s %s", p.in(red, count(r.Problems, "problem")+"."), "What mends each stands below it.")
+	case r.partial:
+		p.line("%s", p.in(green, "What was checked is well."))
+	default:
+		p.line("%s", p.in(green, "All is well."))
+	}
+	if r.partial {
+		return
+	}
+	switch r.Safest {
+	case storeKeyring:
+		p.wrapped("", "A program that starts here now keeps its sign-in encrypted, with the key in the keyring.")
+	case storeDPAPI:
+		p.wrapped("", "A program that starts here now keeps its sign-in encrypted, with a key that Windows protects.")
+	case storePassphrase:
+		p.wrapped("", "A program that starts here now needs a passphrase to keep a new sign-in. One that has no way to ask for it says that there is no place, unless its author permits plaintext.")
+	}
+}

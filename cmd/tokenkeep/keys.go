@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// Where a cache can be kept. All but kernel are values of
+// tokenkeep.Config.Store; kernel is keyring with keyring.Kernel.
+const (
+	storeKeyring    = "keyring"
+	storeKernel     = "kernel"
+	storeDPAPI      = "dpapi"
+	storePassphrase = "passphrase"
+	storePlaintext  = "plaintext"
+)
+
+var stores = []string{storeKeyring, storeKernel, storeDPAPI, storePassphrase, storePlaintext}
+
+func checkStore(store string) error {
+	if store == "" || slices.Contains(stores, store) {
+		return nil
+	}
+	return &misuse{fmt.Sprintf("%q is no place to keep tokens", store), "Use one of " + strings.Join(stores, ", ") + "."}
+}
+
+// passphrase returns the passphrase of the cache, asking for it once.
+func (c *call) passphrase(name string) func(context.Context) ([]byte, error) {
+	return func(ctx context.Context) ([]byte, error) {
+		return c.ask(ctx, "Passphrase of "+name, c.passphraseEnv, "-passphrase-env", false)
+	}
+}
+
+// newPassphrase returns a passphrase that is to protect the cache from now on.
+func (c *call) newPassphrase(name string) func(context.Context) ([]byte, error) {
+	return func(ctx context.Context) ([]byte, error) {
+		return c.ask(ctx, "New passphrase of "+name, c.newPassphraseEnv, "-new-passphrase-env", true)
+	}
+}
+
+// keySource returns the source of keys for that store. known says whether the
+// passphrase is the one of a file that is there.
+func (c *call) keySource(store, name string, known bool) (encrypted.KeySource, error) {
+	switch store {
+	case storeKeyring:
+		return keyring.NewKeySource(c.keyring, "tokenkeep/"+name), nil
+	case storeKernel:
+		if c.kernel == nil {
+			return nil, &refusal{"the kernel's keyring is a part of Linux", "Use another store.", persistence.ErrUnavailable}
+		}
+		return keyring.NewKeySource(c.kernel, "tokenkeep/"+name), nil
+	case storeDPAPI:
+		return encrypted.DPAPI(), nil
+	case storePassphrase:
+		if known {
+			return encrypted.Passphrase(c.passphrase(name)), nil
+		}
+		return encrypted.Passphrase(c.newPassphrase(name)), nil
+	}
+	return nil, &refusal{fmt.Sprintf("only the program that stored the tokens has their key (%s)", store), "Use that program.", persistence.ErrUnavailable}
+}
+
+// open returns the backend that holds what is stored, having read it once, and
+// the store that it is. It changes nothing.
+func (c *call) open(ctx context.Context, f *files, lock *persistence.FileLock) (backend, []byte, string, error) {
+	if !f.encrypted {
+		p, err := openPlaintext(f, lock)
+		if err != nil {
+			return nil, nil, "", err
+		}
+		data, err := p.Load(ctx)
+		return p, data, storePlaintext, err
+	}
+	source, err := encrypted.StoredSource(f.encryptedPath())
+	if err != nil {
+		return nil, nil, "", err
+	}
+	if source == storeKeyring && c.kernel != nil {
+		// The header does not tell the keyrings apart, and asking the kernel's
+		// costs nothing.
+		if p, data, err := c.tryKey(ctx, f, lock, storeKernel); err == nil {
+			return p, data, storeKernel, nil
+		}
+	}
+	p, data, err := c.tryKey(ctx, f, lock, source)
+	return p, data, source, err
+}
+
+func (c *call) tryKey(ctx context.Context, f *files, lock *persistence.FileLock, store string) (backend, []byte, error) {
+	keys, err := c.keySource(store, f.name, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := encrypted.New(f.encryptedPath(), keys, &encrypted.Options{Name: f.name, Lock: lock})
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := p.Load(ctx)
+	return p, data, err
+}
+
+// backend is what both files are.
+type backend interface {
+	persistence.Versioned
+	persistence.Describer
+	SetAside(ctx context.Context, rev string) (newPath string, err error)
+}
+
+func openPlaintext(f *files, lock *persistence.FileLock) (backend, error) {
+	return fallback.NewInsecurePlaintextFile(f.plaintextPath(), func(fallback.Warning) {}, &fallback.Options{Lock: lock})
+}
+
+// openCache opens the cache as a program does, in that store, "" for the
+// safest that works. It moves plaintext into it that lies there.
+func (c *call) openCache(ctx context.Context, f *files, store string) (*persistence.Cache, error) {
+	config := tokenkeep.Config{Name: f.name, Dir: f.dir, Keyring: c.keyring, Store: store, AllowPlaintext: store == storePlaintext, Strict: true,
+		Warn: func(w fallback.Warning) {
+			if w.Backend != storePlaintext { // which was asked for
+				fmt.Fprintf(c.stderr, "%s", c.hide([]byte("tokenkeep: "+w.String()+"\n")))
+			}
+		}}
+	if store == storeKernel {
+		if c.kernel == nil {
+			_, err := c.keySource(store, f.name, false)
+			return nil, err
+		}
+		config.Keyring, config.Store = c.kernel, storeKeyring
+	}
+	if store == storePassphrase {
+		config.Passphrase = c.newPassphrase(f.name)
+		if f.encrypted {
+			config.Passphrase = c.passphrase(f.name)
+		}
+	}
+	return tokenkeep.Open(ctx, config)
+}
+
+// keyLost says that the file can certainly not be read any more.
+func keyLost(err error) bool {
+	return errors.Is(err, persistence.ErrCorrupt) || errors.Is(err, persistence.ErrKeyMissing)
+}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// command is one of the program's commands.
+type command struct {
+	name     string
+	args     string // as in its usage line
+	min, max int    // how many arguments it takes; max < 0 for any number
+	short    string // what it does, for the list
+	long     string // what else is to be known
+	examples []string
+	flags    func(*flag.FlagSet, *options)
+	run      func(context.Context, *call) (report, error)
+}
+
+// report is what a command found out or did. It is also what -json prints.
+type report interface{ write(*printer) }
+
+// errProblems makes the program exit as after an error, with nothing more to say
+// than the report does.
+var errProblems = errors.New("there are problems")
+
+func commands() []*command {
+	return []*command{doctorCommand, listCommand, inspectCommand, moveCommand, rotateCommand, passphraseCommand,
+		clearCommand, exportCommand, importCommand, versionCommand}
+}
+
+// options are the values of all flags; a command has some of them.
+type options struct {
+	json, names, yes, secrets, verbose, force bool
+	dir, to, toDir, out                       string
+	passphraseEnv, newPassphraseEnv           string
+	timeout                                   time.Duration
+}
+
+// call is one run of a command.
+type call struct {
+	*machine
+	options
+	command *command
+	args    []string
+	asked   map[string][]byte // passphrases, so that nobody is asked twice
+}
+
+// run runs the program and returns its exit code.
+func run(ctx context.Context, args []string, m *machine) int {
+	c := &call{machine: m, asked: map[string][]byte{}}
+	c.json = slices.ContainsFunc(args, func(a string) bool { return a == "-json" || a == "--json" }) // for an error before it is parsed
+	rep, err := c.dispatch(ctx, args)
+	var out bytes.Buffer
+	switch {
+	case c.json:
+		c.writeJSON(&out, rep, err)
+	case rep != nil:
+		rep.write(&printer{&out, isTerminal(m.stdout) && enableColour(m.stdout) && c.wantsColour()})
+	}
+	text := out.Bytes()
+	if _, verbatim := rep.(*exported); !verbatim {
+		text = c.hide(text)
+	}
+	if _, writeErr := m.stdout.Write(text); writeErr != nil && err == nil {
+		err = writeErr
+	}
+	if err == nil {
+		return exitFine
+	}
+	if !errors.Is(err, errProblems) {
+		what, remedy := explain(err)
+		fmt.Fprintf(m.stderr, "%s", c.hide([]byte("tokenkeep: "+what+remedy+"\n")))
+	}
+	if _, ok := errors.AsType[*misuse](err); ok {
+		return exitMisuse
+	}
+	return exitProblem
+}
+
+// dispatch finds the command and runs it.
+func (c *call) dispatch(ctx context.Context, args []string) (report, error) {
+	if len(args) == 0 {
+		return nil, &misuse{"no command is given", "See: tokenkeep help"}
+	}
+	name := args[0]
+	switch name {
+	case "help", "-h", "-help", "--help":
+		for _, a := range args[1:] {
+			if !strings.HasPrefix(a, "-") {
+				return helpFor(a)
+			}
+		}
+		return overview{}, nil
+	case "-version", "--version":
+		name = "version"
+	}
+	i := slices.IndexFunc(commands(), func(cmd *command) bool { return cmd.name == name })
+	if i < 0 {
+		return nil, &misuse{fmt.Sprintf("there is no command %q", name), "See: tokenkeep help"}
+	}
+	c.command = commands()[i]
+	set := c.command.flagSet(&c.options)
+	rest, err := parse(set, args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return helpFor(name)
+	}
+	seeHelp := "See: tokenkeep help " + name
+	if err != nil {
+		return nil, &misuse{err.Error(), seeHelp}
+	}
+	if len(rest) < c.command.min {
+		return nil, &misuse{name + " needs " + c.command.args, seeHelp}
+	}
+	if c.command.max >= 0 && len(rest) > c.command.max {
+		return nil, &misuse{fmt.Sprintf("%s does not take %q", name, rest[c.command.max]), seeHelp}
+	}
+	c.args = rest
+	return c.command.run(ctx, c)
+}
+
+func (cmd *command) flagSet(o *options) *flag.FlagSet {
+	set := flag.NewFlagSet(cmd.name, flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.Usage = func() {}
+	if cmd.flags != nil {
+		cmd.flags(set, o)
+	}
+	set.BoolVar(&o.json, "json", false, "print one JSON object")
+	set.BoolVar(&o.names, "show-names", false, "show the home folder's and the user's name")
+	return set
+}
+
+// parse is set.Parse that takes flags after arguments, too.
+func parse(set *flag.FlagSet, args []string) (rest []string, err error) {
+	for len(args) > 0 {
+		if err := set.Parse(args); err != nil {
+			return nil, err
+		}
+		left := set.Args()
+		if parsed := len(args) - len(left); parsed > 0 && args[parsed-1] == "--" {
+			return append(rest, left...), nil
+		}
+		if len(left) == 0 {
+			break
+		}
+		rest, args = append(rest, left[0]), left[1:]
+	}
+	return rest, nil
+}
+
+// Flags that several commands have.
+
+func dirFlag(set *flag.FlagSet, o *options) {
+	set.StringVar(&o.dir, "dir", "", "look in this `folder`, not in the platform's own")
+}
+
+func passphraseFlag(set *flag.FlagSet, o *options) {
+	set.StringVar(&o.passphraseEnv, "passphrase-env", "", "take the passphrase from this environment `variable`, ask nobody")
+}
+
+func newPassphraseFlag(set *flag.FlagSet, o *options) {
+	set.StringVar(&o.newPassphraseEnv, "new-passphrase-env", "", "take the new passphrase from this environment `variable`, ask nobody")
+}
+
+func yesFlag(set *flag.FlagSet, o *options) { set.BoolVar(&o.yes, "yes", false, "do not ask") }
+
+// writeJSON writes the one object of -json.
+func (c *call) writeJSON(w io.Writer, rep report, err error) {
+	type failure struct {
+		Message string `json:"message"`
+		Remedy  string `json:"remedy,omitempty"`
+		Class   string `json:"class"`
+	}
+	object := struct {
+		SchemaVersion int      `json:"schemaVersion"`
+		Command       string   `json:"command"`
+		OK            bool     `json:"ok"`
+		Result        report   `json:"result,omitempty"`
+		Error         *failure `json:"error,omitempty"`
+	}{SchemaVersion: 1, OK: err == nil, Result: rep}
+	if c.command != nil {
+		object.Command = c.command.name
+	}
+	if err != nil && !errors.Is(err, errProblems) {
+		what, remedy := explain(err)
+		object.Error = &failure{strings.TrimSuffix(what, "."), strings.TrimSpace(remedy), classOf(err)}
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	e.Encode(object)
+}
+
+func (c *call) wantsColour() bool { return c.env("NO_COLOR") == "" && c.env("TERM") != "dumb" }
+
+// isTerminal tells whether stream is a terminal.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"runtime"
+	"runtime/debug"
+)
+
+var versionCommand = &command{
+	name: "version", short: "print the version",
+	long:     "Prints the version of the program, the Go release that it was built with, and the platform.",
+	examples: []string{"tokenkeep version", "tokenkeep version -json"},
+	run:      func(context.Context, *call) (report, error) { return newVersion(), nil },
+}
+
+type version struct {
+	Version  string `json:"version"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func newVersion() *version {
+	v := &version{"(devel)", runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		v.Version = info.Main.Version
+	}
+	return v
+}
+
+func (v *version) write(p *printer) { p.line("tokenkeep %s, %s, %s", v.Version, v.Go, v.Platform) }
+
+// jsonText is the text of a report that has nothing else, as JSON.
+func jsonText(r report) ([]byte, error) {
+	var b bytes.Buffer
+	r.write(&printer{w: &b})
+	return json.Marshal(map[string]string{"text": b.String()})
+}
