@@ -32,7 +32,7 @@ func StartRedis(t testing.TB, settings ...string) *Redis {
 	need(t, "redis-server", "redis-server")
 	addr := address(16379)
 	host, port, _ := net.SplitHostPort(addr)
-	r := &Redis{Addr: addr, t: t, args: []string{"--bind", host, "--port", port, "--protected-mode", "no", "--dir", folder(t)}}
+	r := &Redis{Addr: addr, t: t, args: []string{"--bind", host, "--port", port, "--bind-source-addr", host, "--protected-mode", "no", "--dir", folder(t)}}
 	for n := 0; n+1 < len(settings); n += 2 {
 		r.args = append(r.args, "--"+settings[n], settings[n+1])
 	}
@@ -84,7 +84,7 @@ func StartSentinels(t testing.TB) *Sentinels {
 	master, port, _ := net.SplitHostPort(s.Master.Addr)
 	replica := address(16379)
 	announce, _, _ := net.SplitHostPort(replica)
-	s.Replica = StartRedis(t, "replicaof", master+" "+port, "replica-announce-ip", announce, "bind", announce, "repl-diskless-sync-delay", "0")
+	s.Replica = StartRedis(t, "replicaof", master+" "+port, "replica-announce-ip", announce, "bind", announce, "bind-source-addr", announce, "repl-diskless-sync-delay", "0")
 	s.Replica.Addr = replica
 	Eventually(t, "the replica is in sync", func() bool {
 		info, err := s.Replica.Client().InfoMap(t.Context(), "replication").Result()
