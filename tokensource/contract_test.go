@@ -305,7 +305,7 @@ var scenarios = []struct {
 		if err := check(again.AccessToken == token.AccessToken && w.stored().text(accessToken) == token.AccessToken, "it was not saved later"); err != nil {
 			return err
 		}
-		w.clock.advance(2 * time.Hour)
+		w.advance(2 * time.Hour)
 		_, err = program(w).Token()
 		return errors.Join(err, check(w.server.Reuses() == 0, "a spent refresh token was sent"))
 	}},
@@ -370,7 +370,7 @@ var scenarios = []struct {
 			if _, err := p.Token(); err != nil {
 				return err
 			}
-			w.clock.advance(2 * time.Hour)
+			w.advance(2 * time.Hour)
 		}
 		e := w.stored()
 		return check(e.text(refreshToken) == token.RefreshToken && e.text("id_token") == "the first" && e.text("scope") == "profile" && w.server.Refreshes() == 3, "stored: %s", e)
@@ -516,7 +516,7 @@ func TestOneRequestWhateverTheStyle(t *testing.T) {
 			require.Equal(t, test.fail != nil, err != nil, "%v", err)
 			require.Equal(t, test.want, w.server.Refreshes())
 			if test.fail == nil {
-				w.clock.advance(2 * time.Hour)
+				w.advance(2 * time.Hour)
 				_, err = s.Token()
 				require.NoError(t, err)
 				require.Equal(t, test.want+1, w.server.Refreshes(), "the style is remembered")

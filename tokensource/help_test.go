@@ -99,6 +99,13 @@ func (w *world) stored() entry {
 	return e
 }
 
+// advance moves the clock. The provider, which tells lifetimes by the real one,
+// issues tokens that have an hour from then on.
+func (w *world) advance(d time.Duration) {
+	w.clock.advance(d)
+	w.server.SetLifetime(time.Duration(w.clock.ahead.Load()) + time.Hour)
+}
+
 // clock is moved by tests only ever forward.
 type clock struct{ ahead atomic.Int64 }
 

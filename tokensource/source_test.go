@@ -1,0 +1,663 @@
+package tokensource
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
+
+	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+func TestNobodySignedIn(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	s := w.source()
+	_, err := s.Token()
+	require.ErrorIs(t, err, ErrSignInRequired)
+	_, err = s.Load(t.Context())
+	require.ErrorIs(t, err, persistence.ErrNotFound)
+	require.NoError(t, s.Delete(t.Context()))
+	require.Zero(t, w.server.Refreshes())
+	require.Nil(t, w.stored())
+}
+
+func TestSaveLoadDelete(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	s, other := w.source(), w.source()
+	token := w.newSignIn()
+	require.NoError(t, s.Save(t.Context(), token))
+	for _, s := range []*Source{s, other} { // from memory, and from the store
+		got, err := s.Token()
+		require.NoError(t, err)
+		require.Equal(t, token.AccessToken, got.AccessToken)
+		require.Equal(t, "Bearer", got.Type())
+		require.WithinDuration(t, token.Expiry, got.Expiry, time.Second)
+		require.Empty(t, got.RefreshToken)
+		require.Nil(t, got.Extra("refresh_token"))
+		got, err = s.Load(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, token.RefreshToken, got.RefreshToken)
+		require.Equal(t, token.RefreshToken, got.Extra("refresh_token"))
+	}
+	require.Zero(t, w.server.Refreshes())
+
+	require.NoError(t, s.Delete(t.Context()))
+	_, err := s.Token()
+	require.ErrorIs(t, err, ErrSignInRequired)
+	require.Nil(t, w.stored())
+	_, err = other.Token()
+	require.NoError(t, err, "it has a good token in hand, as documented")
+	w.advance(2 * time.Hour)
+	_, err = other.Token()
+	require.ErrorIs(t, err, ErrSignInRequired)
+}
+
+func TestSeveralKeys(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	c := w.cache()
+	tokens := map[string]string{}
+	for _, k := range []string{"alice", "Alice", "bob", "ö \" {"} {
+		s, err := New(t.Context(), c, k, w.server.Config())
+		require.NoError(t, err)
+		token, err := w.server.SignIn(k)
+		require.NoError(t, err)
+		require.NoError(t, s.Save(t.Context(), token))
+		tokens[k] = token.AccessToken
+	}
+	for k, want := range tokens {
+		s, err := New(t.Context(), w.cache(), k, w.server.Config())
+		require.NoError(t, err)
+		got, err := s.Token()
+		require.NoError(t, err)
+		require.Equal(t, want, got.AccessToken)
+	}
+	s, err := New(t.Context(), c, "alice", w.server.Config())
+	require.NoError(t, err)
+	require.NoError(t, s.Delete(t.Context()))
+	s, err = New(t.Context(), c, "Alice", w.server.Config())
+	require.NoError(t, err)
+	_, err = s.Token()
+	require.NoError(t, err)
+}
+
+func TestInvalidate(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	a, b := w.source(), w.source()
+	require.NoError(t, a.Save(t.Context(), w.newSignIn()))
+	first, err := a.Token()
+	require.NoError(t, err)
+	_, err = b.Token()
+	require.NoError(t, err)
+
+	a.Invalidate(nil)
+	a.Invalidate(&oauth2.Token{AccessToken: "another one"})
+	same, err := a.Token()
+	require.NoError(t, err)
+	require.Equal(t, first.AccessToken, same.AccessToken)
+
+	a.Invalidate(first)
+	second, err := a.Token()
+	require.NoError(t, err)
+	require.NotEqual(t, first.AccessToken, second.AccessToken)
+	require.Equal(t, 1, w.server.Refreshes())
+	a.Invalidate(first) // by a slower goroutine
+	same, err = a.Token()
+	require.NoError(t, err)
+	require.Equal(t, second.AccessToken, same.AccessToken)
+
+	// The other process' API refuses it too; the token that is stored is another.
+	b.Invalidate(first)
+	same, err = b.Token()
+	require.NoError(t, err)
+	require.Equal(t, second.AccessToken, same.AccessToken)
+	require.Equal(t, 1, w.server.Refreshes())
+}
+
+func TestEarlyExpiry(t *testing.T) {
+	for _, test := range []struct {
+		lifetime, early time.Duration
+		good, due       time.Duration // after the sign-in
+	}{
+		{time.Hour, DefaultEarlyExpiry, time.Hour - 15*time.Second, time.Hour - 9*time.Second},
+		{time.Hour, 5 * time.Minute, 54 * time.Minute, 56 * time.Minute},
+		{time.Hour, 0, time.Hour - 5*time.Second, time.Hour + time.Second},
+		{time.Hour, 3 * time.Hour, 29 * time.Minute, 31 * time.Minute}, // not in the first half
+		{0, time.Hour, 10000 * time.Hour, 0},                           // without expiry
+	} {
+		t.Run(fmt.Sprint(test.lifetime, test.early), func(t *testing.T) {
+			w := newWorld(t, oauthserver.Options{})
+			w.server.SetLifetime(test.lifetime)
+			s := w.source(WithEarlyExpiry(test.early))
+			require.NoError(t, s.Save(t.Context(), w.newSignIn()))
+			w.clock.advance(test.good)
+			for _, s := range []*Source{s, w.source(WithEarlyExpiry(test.early))} {
+				_, err := s.Token()
+				require.NoError(t, err)
+				require.Zero(t, w.server.Refreshes())
+			}
+			if test.due == 0 {
+				return
+			}
+			w.clock.advance(test.due - test.good)
+			w.server.SetLifetime(3 * time.Hour)
+			_, err := s.Token()
+			require.NoError(t, err)
+			require.Equal(t, 1, w.server.Refreshes())
+		})
+	}
+}
+
+func TestTroubleWhileTheTokenIsStillGood(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	s := w.source(WithEarlyExpiry(10 * time.Minute))
+	require.NoError(t, s.Save(t.Context(), w.newSignIn()))
+	w.advance(55 * time.Minute)
+	w.server.Fail(2, oauthserver.Failure{Status: 503, Code: "server_error"})
+	got, err := s.Token()
+	require.NoError(t, err)
+	require.NotEmpty(t, got.AccessToken)
+	require.Equal(t, 1, w.server.Refreshes())
+	w.advance(10 * time.Minute) // now it has expired
+	_, err = s.Token()
+	require.ErrorIs(t, err, ErrTemporary)
+	_, err = s.Token()
+	require.NoError(t, err)
+}
+
+func TestRetryAfter(t *testing.T) {
+	for name, header := range map[string]func(now time.Time) string{
+		"seconds": func(time.Time) string { return "90" },
+		"date":    func(now time.Time) string { return now.Add(90 * time.Second).UTC().Format(http.TimeFormat) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, oauthserver.Options{})
+			w.signedIn()
+			s := w.source()
+			w.server.Fail(1, oauthserver.Failure{Status: 429, Code: "slow_down", RetryAfter: header(w.clock.now())})
+			for range 3 {
+				_, err := s.Token()
+				require.ErrorIs(t, err, ErrTemporary)
+				refused, ok := errors.AsType[*oauth2.RetrieveError](err)
+				require.True(t, ok)
+				require.Equal(t, 429, refused.Response.StatusCode)
+				require.Equal(t, "slow_down", refused.ErrorCode)
+				require.Regexp(t, "^(8[89]|90)$", refused.Response.Header.Get("Retry-After"))
+			}
+			require.Equal(t, 1, w.server.Refreshes(), "asked once, then waited as told")
+
+			w.advance(95 * time.Second)
+			_, err := s.Token()
+			require.NoError(t, err)
+			require.Equal(t, 2, w.server.Refreshes())
+		})
+	}
+	t.Run("another process was luckier", func(t *testing.T) {
+		w := newWorld(t, oauthserver.Options{})
+		w.signedIn()
+		s := w.source()
+		w.server.Fail(1, oauthserver.Failure{Status: 429, RetryAfter: "90"})
+		_, err := s.Token()
+		require.ErrorIs(t, err, ErrTemporary)
+		theirs, err := w.source().Token()
+		require.NoError(t, err)
+		ours, err := s.Token()
+		require.NoError(t, err)
+		require.Equal(t, theirs.AccessToken, ours.AccessToken)
+	})
+	for in, want := range map[string]time.Duration{"": 0, "-5": 0, "x": 0, "7": 7 * time.Second, "999999999": maxPause, "99999999999999999999": 0} {
+		require.Equal(t, want, retryAfter(in, time.Now()), in)
+	}
+}
+
+func TestNeitherTemporaryNorSignIn(t *testing.T) {
+	for _, f := range []oauthserver.Failure{{Status: 401, Code: "invalid_client"}, {Status: 400, Code: "invalid_scope"}, {Status: 403, Body: "<p>no</p>"}} {
+		w := newWorld(t, oauthserver.Options{})
+		w.signedIn()
+		w.server.Fail(1, f)
+		_, err := w.source().Token()
+		require.Error(t, err)
+		require.NotErrorIs(t, err, ErrTemporary)
+		require.NotErrorIs(t, err, ErrSignInRequired)
+		require.NotNil(t, w.stored())
+	}
+	for _, code := range []string{"interaction_required", "login_required"} {
+		w := newWorld(t, oauthserver.Options{})
+		w.signedIn()
+		w.server.Fail(1, oauthserver.Failure{Status: 400, Code: code})
+		_, err := w.source().Token()
+		require.ErrorIs(t, err, ErrSignInRequired)
+		require.NotNil(t, w.stored(), "the refresh token may still be good")
+	}
+	for _, code := range []string{"bad_refresh_token", "invalid_refresh_token"} { // GitHub's and Slack's, with the status 200
+		w := newWorld(t, oauthserver.Options{})
+		w.signedIn()
+		w.server.Fail(1, oauthserver.Failure{Status: 200, Code: code})
+		_, err := w.source().Token()
+		require.ErrorIs(t, err, ErrSignInRequired)
+		require.Nil(t, w.stored())
+	}
+}
+
+// A provider that cannot be reached: no server, and no such name.
+func TestUnreachable(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	conf := w.server.Config()
+	require.NoError(t, w.server.Close())
+	_, err := w.sourceOf(conf).Token()
+	require.ErrorIs(t, err, ErrTemporary)
+	require.ErrorContains(t, err, "connect")
+	require.NotNil(t, w.stored())
+}
+
+func TestCancelledCallerEndsItForNobodyElse(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	s := w.source()
+	held := w.server.Hold()
+	ctx, cancel := context.WithCancel(t.Context())
+	impatient := begin(func() (*oauth2.Token, error) { return s.TokenContext(ctx) })
+	<-held.Arrived()
+	patient := begin(s.Token)
+	cancel()
+	r := <-impatient
+	require.ErrorIs(t, r.err, context.Canceled)
+	require.ErrorIs(t, r.err, ErrTemporary)
+	held.Release()
+	r = <-patient
+	require.NoError(t, r.err)
+	require.Equal(t, 1, w.server.Refreshes())
+	require.Equal(t, r.token.AccessToken, w.stored().text(accessToken))
+}
+
+// The refresh token is spent; that nobody waits any more must not lose the answer.
+func TestAnswerIsKeptThoughAllCallersHaveGone(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	s := w.source()
+	held := w.server.Hold()
+	ctx, cancel := context.WithCancel(t.Context())
+	got := begin(func() (*oauth2.Token, error) { return s.TokenContext(ctx) })
+	<-held.Arrived()
+	cancel()
+	require.Error(t, (<-got).err)
+	saved := make(chan struct{})
+	var once sync.Once
+	w.onStore(func(op string, call func() error) error {
+		err := call()
+		if op == "SaveIf" && err == nil {
+			once.Do(func() { close(saved) })
+		}
+		return err
+	})
+	held.Release()
+	<-saved
+	_, err := w.source().Token()
+	require.NoError(t, err)
+	_, err = s.Token()
+	require.NoError(t, err)
+	require.Equal(t, 1, w.server.Refreshes())
+	require.Zero(t, w.server.Reuses())
+}
+
+func TestWaitForTheLockEndsWithTheContext(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	s := w.source()
+	err := w.cache().Exclusive(t.Context(), section+" "+key, func(context.Context) error {
+		ctx, cancel := context.WithCancel(t.Context())
+		locking := make(chan struct{})
+		w.onStore(func(op string, call func() error) error {
+			if op == "LockName" {
+				close(locking)
+			}
+			return call()
+		})
+		got := begin(func() (*oauth2.Token, error) { return s.TokenContext(ctx) })
+		<-locking
+		w.onStore(func(_ string, call func() error) error { return call() })
+		cancel()
+		require.ErrorIs(t, (<-got).err, context.Canceled)
+		return nil
+	})
+	require.NoError(t, err)
+	require.Zero(t, w.server.Refreshes(), "nobody waited for it any more")
+	_, err = s.Token()
+	require.NoError(t, err)
+	require.Equal(t, 1, w.server.Refreshes())
+}
+
+// Save keeps a token that it cannot store, and says so.
+func TestSaveFails(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	s := w.source()
+	full := errors.New("no space left")
+	w.onStore(func(op string, call func() error) error {
+		if op == "SaveIf" {
+			return full
+		}
+		return call()
+	})
+	token := w.newSignIn()
+	require.ErrorIs(t, s.Save(t.Context(), token), full)
+	got, err := s.Token()
+	require.NoError(t, err)
+	require.Equal(t, token.AccessToken, got.AccessToken)
+	got, err = s.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, token.RefreshToken, got.RefreshToken)
+	require.Nil(t, w.stored())
+
+	// It expires unsaved, and is refreshed all the same.
+	w.advance(2 * time.Hour)
+	got, err = s.Token()
+	require.NoError(t, err)
+	require.NotEqual(t, token.AccessToken, got.AccessToken)
+	w.advance(2 * time.Hour)
+	got, err = s.Token()
+	require.NoError(t, err)
+	require.Equal(t, 2, w.server.Refreshes())
+	require.Zero(t, w.server.Reuses())
+	require.Nil(t, w.stored())
+
+	w.onStore(func(_ string, call func() error) error { return call() })
+	w.advance(2 * time.Minute)
+	again, err := s.Token()
+	require.NoError(t, err)
+	require.Equal(t, got.AccessToken, again.AccessToken)
+	require.Equal(t, got.AccessToken, w.stored().text(accessToken))
+}
+
+// While a token cannot be saved, the attempts get rarer.
+func TestUnsavedIsTriedLessAndLess(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	s := w.source()
+	saves := 0
+	w.onStore(func(op string, call func() error) error {
+		if op == "SaveIf" {
+			saves++
+			return errors.New("no space left")
+		}
+		return call()
+	})
+	for range 100 {
+		_, err := s.Token()
+		require.NoError(t, err)
+	}
+	require.Equal(t, 2, saves, "the save, and the next call")
+	for range 30 * 60 {
+		w.advance(time.Second)
+		_, err := s.Token()
+		require.NoError(t, err)
+	}
+	require.Greater(t, saves, 30)
+	require.Less(t, saves, 50)
+	require.Equal(t, 1, strings.Count(w.logged.String(), "cannot store"))
+	require.Equal(t, 1, w.server.Refreshes())
+}
+
+// Another sign-in that was stored meanwhile is not overwritten by a late save.
+func TestUnsavedYields(t *testing.T) {
+	for _, signOut := range []bool{false, true} {
+		w := newWorld(t, oauthserver.Options{})
+		w.signedIn()
+		s := w.source()
+		w.onStore(func(op string, call func() error) error {
+			if op == "SaveIf" {
+				return errors.New("no space left")
+			}
+			return call()
+		})
+		_, err := s.Token()
+		require.NoError(t, err)
+		w.onStore(func(_ string, call func() error) error { return call() })
+		other := w.newSignIn()
+		if signOut {
+			require.NoError(t, w.source().Delete(t.Context()))
+			_, err := s.Token()
+			require.ErrorIs(t, err, ErrSignInRequired)
+			require.Nil(t, w.stored())
+			continue
+		}
+		require.NoError(t, w.source().Save(t.Context(), other))
+		got, err := s.Token()
+		require.NoError(t, err)
+		require.Equal(t, other.AccessToken, got.AccessToken)
+		require.Equal(t, other.RefreshToken, w.stored().text(refreshToken))
+	}
+}
+
+func TestStorageTrouble(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	s := w.source()
+	w.onStore(func(op string, call func() error) error { return persistence.ErrKeyringLocked })
+	_, err := s.Token()
+	require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+	require.NotErrorIs(t, err, ErrSignInRequired)
+	require.ErrorIs(t, s.Delete(t.Context()), persistence.ErrKeyringLocked)
+	w.onStore(func(_ string, call func() error) error { return call() })
+	_, err = s.Token()
+	require.NoError(t, err)
+
+	require.NoError(t, w.memory.Save(t.Context(), []byte(`["no", "cache"]`)))
+	w.advance(2 * time.Hour)
+	_, err = s.Token()
+	require.ErrorIs(t, err, persistence.ErrCorrupt)
+	require.ErrorIs(t, s.Save(t.Context(), w.newSignIn()), persistence.ErrCorrupt)
+	data, err := w.memory.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, `["no", "cache"]`, string(data), "what is not understood is not overwritten")
+
+	require.NoError(t, w.memory.Save(t.Context(), []byte(`{"OAuth2Token":{"example alice":"?"}}`)))
+	_, err = w.source().Token()
+	require.ErrorIs(t, err, ErrSignInRequired)
+	require.NoError(t, w.source().Save(t.Context(), w.newSignIn()))
+	_, err = w.source().Token()
+	require.NoError(t, err)
+}
+
+// A Versioned without any lock has none of a name either.
+type lockless struct{ persistence.Versioned }
+
+func TestNoNamedLocks(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	c, err := persistence.New(lockless{w.memory})
+	require.NoError(t, err)
+	s, err := New(t.Context(), c, key, w.server.Config())
+	require.NoError(t, err)
+	_, err = s.Token()
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.ErrorContains(t, err, "WithLockFile")
+	require.Zero(t, w.server.Refreshes())
+}
+
+func TestNewRefuses(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	c, conf := w.cache(), w.server.Config()
+	var nobody *oauth2.Config
+	for name, try := range map[string]func() (*Source, error){
+		"context": func() (*Source, error) { return New(nil, c, key, conf) }, //nolint:staticcheck // that is the test
+		"cache":   func() (*Source, error) { return New(t.Context(), nil, key, conf) },
+		"key":     func() (*Source, error) { return New(t.Context(), c, "", conf) },
+		"no conf": func() (*Source, error) { return New(t.Context(), c, key, nil) },
+		"conf":    func() (*Source, error) { return New(t.Context(), c, key, nobody) },
+		"early":   func() (*Source, error) { return New(t.Context(), c, key, conf, WithEarlyExpiry(-1)) },
+	} {
+		_, err := try()
+		var e *persistence.Error
+		require.ErrorAs(t, err, &e, name)
+		require.NotEmpty(t, e.Remedy)
+	}
+	s, err := New(t.Context(), c, key, conf, nil, WithLogger(nil))
+	require.NoError(t, err)
+	for _, token := range []*oauth2.Token{nil, {}} {
+		require.Error(t, s.Save(t.Context(), token))
+	}
+}
+
+// The HTTP client comes from the context, of New if that of the call has none.
+func TestHTTPClient(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	var by []string
+	via := func(name string) context.Context {
+		return context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			by = append(by, name)
+			return http.DefaultTransport.RoundTrip(r)
+		})})
+	}
+	s, err := New(via("new"), w.cache(), key, w.server.Config())
+	require.NoError(t, err)
+	s.now = w.clock.now
+	for _, call := range []func() (*oauth2.Token, error){
+		s.Token,
+		func() (*oauth2.Token, error) { return s.TokenContext(t.Context()) },
+		func() (*oauth2.Token, error) { return s.TokenContext(via("call")) },
+	} {
+		_, err := call()
+		require.NoError(t, err)
+		w.advance(3 * time.Hour)
+	}
+	require.Equal(t, []string{"new", "new", "call"}, by)
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// package oauth2 writes to the tokens that it is given.
+func TestUnderPackageOAuth2(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	require.NoError(t, w.source().Save(t.Context(), w.newSignIn()))
+	s := w.source()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			client := oauth2.NewClient(t.Context(), s)
+			if i%2 == 0 {
+				client = &http.Client{Transport: &oauth2.Transport{Source: oauth2.ReuseTokenSourceWithExpiry(nil, s, time.Minute)}}
+			}
+			res, err := client.Get(w.server.URL + "/me")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer res.Body.Close()
+			var me struct{ User string }
+			if err := json.NewDecoder(res.Body).Decode(&me); err != nil || me.User != "alice" {
+				t.Errorf("%v %q", err, me.User)
+			}
+			token, err := s.Token()
+			if err != nil || !token.Valid() {
+				t.Errorf("%v %t", err, token.Valid())
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// The provider echoes what it was sent, wherever it can.
+func TestNoSecretInErrors(t *testing.T) {
+	for name, f := range map[string]func(sent string) oauthserver.Failure{
+		"description": func(sent string) oauthserver.Failure {
+			return oauthserver.Failure{Status: 400, Code: "invalid_grant", Description: "Bad token " + sent + "!"}
+		},
+		"code": func(sent string) oauthserver.Failure { return oauthserver.Failure{Status: 400, Code: sent} },
+		"body": func(sent string) oauthserver.Failure { return oauthserver.Failure{Status: 403, Body: "<p>" + sent} },
+		"5xx":  func(sent string) oauthserver.Failure { return oauthserver.Failure{Status: 500, Body: "<p>" + sent} },
+		"hotel": func(sent string) oauthserver.Failure {
+			return oauthserver.Failure{Status: 200, Body: sent}
+		},
+		"retry": func(sent string) oauthserver.Failure {
+			return oauthserver.Failure{Status: 503, Code: "server_error", RetryAfter: sent}
+		},
+		"number": func(sent string) oauthserver.Failure { // package oauth2 quotes it
+			return oauthserver.Failure{Status: 200, Body: `{"access_token":"x","expires_in":"` + sent + `"}`}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, oauthserver.Options{Secret: "planted client secret"})
+			token := w.signedIn()
+			conf := w.server.Config()
+			conf.ClientSecret = "planted client secret"
+			s := w.sourceOf(conf)
+			w.onStore(func(op string, call func() error) error {
+				if op == "SaveIf" {
+					return errors.New("no space left")
+				}
+				return call()
+			})
+			sent := token.RefreshToken + " " + token.AccessToken + " " + conf.ClientSecret
+			w.server.Fail(1, f(sent))
+			_, err := s.Token()
+			require.Error(t, err)
+			var texts []string
+			var walk func(err error)
+			walk = func(err error) {
+				texts = append(texts, err.Error(), fmt.Sprintf("%+v %#v", err, err))
+				if refused, ok := err.(*oauth2.RetrieveError); ok {
+					texts = append(texts, string(refused.Body), fmt.Sprintf("%+v", *refused.Response))
+				}
+				switch e := err.(type) {
+				case interface{ Unwrap() error }:
+					if e.Unwrap() != nil {
+						walk(e.Unwrap())
+					}
+				case interface{ Unwrap() []error }:
+					for _, err := range e.Unwrap() {
+						walk(err)
+					}
+				}
+			}
+			walk(err)
+			slog.New(slog.NewTextHandler(&w.logged, nil)).Error("failed", "err", err)
+			if _, err := s.Token(); err == nil { // exchanged, and not saved
+				require.Contains(t, w.logged.String(), "cannot store")
+			}
+			all := strings.Join(texts, "\n") + w.logged.String()
+			for _, secret := range append(w.server.Issued(), conf.ClientSecret) {
+				require.NotContains(t, all, secret)
+			}
+			require.NotContains(t, all, token.RefreshToken[:20])
+		})
+	}
+}
+
+// A Source in use by many goroutines through every kind of trouble.
+func TestManyGoroutines(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	sources := []*Source{w.source(), w.source(), w.source()}
+	const rounds = 10
+	for range rounds {
+		var wg sync.WaitGroup
+		for i := range 24 {
+			wg.Go(func() {
+				s := sources[i%len(sources)]
+				token, err := s.Token()
+				if err != nil {
+					t.Error(err)
+				}
+				s.Invalidate(&oauth2.Token{AccessToken: "stale"})
+				_ = token
+			})
+		}
+		wg.Wait()
+		w.advance(10 * time.Hour)
+	}
+	require.Equal(t, rounds, w.server.Refreshes())
+	require.Zero(t, w.server.Reuses())
+}
