@@ -6,3 +6,16 @@ func Remembered(c *Cache) int {
 	defer c.mu.Unlock()
 	return len(c.inMemory)
 }
+
+// RememberedOf is Remembered for a Partitioned.
+func RememberedOf(p *Partitioned) int { return Remembered(p.front) }
+
+// Unsaved returns of how many partitions p keeps what could not be stored.
+func Unsaved(p *Partitioned) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.unsaved)
+}
+
+// MaxUnsaved is how many those can be.
+const MaxUnsaved = maxUnsaved

@@ -43,6 +43,7 @@ type inMemory struct {
 	public   bool
 	unhinted bool // the last call was a Replace without a hint
 
+	accounts *accounts // where the in-memory cache is of a Partitioned
 }
 
 func newInMemory() *inMemory { return &inMemory{turn: make(chan struct{}, 1)} }
