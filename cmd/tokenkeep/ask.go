@@ -49,7 +49,11 @@ func (c *call) ask(ctx context.Context, prompt, variable, flag string, twice boo
 // readHidden reads a line from the terminal with its echo off.
 func (c *call) readHidden(ctx context.Context, prompt string) ([]byte, error) {
 	fd := int(c.stdin.(*os.File).Fd())
-	before, err := term.GetState(fd)
+	c.terminal.Lock()
+	defer c.terminal.Unlock()
+	// The echo goes before the prompt comes, not a moment after it, as it would
+	// with ReadPassword alone.
+	before, err := term.MakeRaw(fd)
 	if err != nil {
 		return nil, err
 	}
@@ -64,12 +68,12 @@ func (c *call) readHidden(ctx context.Context, prompt string) ([]byte, error) {
 		read <- line{text, err}
 	}()
 	defer fmt.Fprintln(c.stderr)
+	defer term.Restore(fd, before)
 	select {
 	case l := <-read:
 		return l.text, l.err
-	case <-ctx.Done(): // interrupted: the echo must come back
-		term.Restore(fd, before)
-		return nil, context.Cause(ctx)
+	case <-ctx.Done():
+		return nil, &refusal{"interrupted; nothing was changed", "", ctx.Err()}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,15 +40,14 @@ const planted = "PLANTED"
 func tokenkeepMain() int {
 	m := &machine{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, root: os.Getenv("TEST_ROOT"),
 		keyring: testKeyring("TEST_KEYRING"), kernel: testKeyring("TEST_KERNEL")}
-	if os.Getenv("TEST_KEYRING") == "real" {
-		m.keyring = keyring.System()
-	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	if os.Getenv("TEST_TERMINAL") != "" { // the streams must be what they are
-		return run(context.Background(), os.Args[1:], m)
+		return run(ctx, os.Args[1:], m)
 	}
 	var out, errs bytes.Buffer
 	m.stdout, m.stderr = io.MultiWriter(&out, os.Stdout), io.MultiWriter(&errs, os.Stderr)
-	code := run(context.Background(), os.Args[1:], m)
+	code := run(ctx, os.Args[1:], m)
 	if bytes.Contains(append(out.Bytes(), errs.Bytes()...), []byte(planted)) && os.Getenv("SECRETS") != "allowed" {
 		return fail("a secret was printed")
 	}
@@ -95,14 +95,18 @@ func checkJSON(text []byte, code int) error {
 }
 
 // testKeyring is the keyring whose items lie in the folder that the variable
-// names, after what state it is in: "locked:folder", "absent:folder".
+// names, after the state it is in ("locked:folder", "absent:folder"), or the
+// operating system's, if it says "real".
 func testKeyring(variable string) keyring.Keyring {
 	state, dir, ok := strings.Cut(os.Getenv(variable), ":")
 	if !ok {
 		dir, state = state, ""
 	}
-	if dir == "" {
+	switch dir {
+	case "":
 		return nil
+	case "real":
+		return keyring.System()
 	}
 	os.MkdirAll(dir, 0o700)
 	k := keyringtest.NewDir(dir)

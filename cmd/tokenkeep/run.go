@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -55,6 +56,8 @@ type call struct {
 	command *command
 	args    []string
 	asked   map[string][]byte // passphrases, so that nobody is asked twice
+
+	terminal sync.Mutex // of who has its echo off
 }
 
 // run runs the program and returns its exit code.
@@ -62,6 +65,9 @@ func run(ctx context.Context, args []string, m *machine) int {
 	c := &call{machine: m, asked: map[string][]byte{}}
 	c.json = slices.ContainsFunc(args, func(a string) bool { return a == "-json" || a == "--json" }) // for an error before it is parsed
 	rep, err := c.dispatch(ctx, args)
+	// An interrupted question may have been left behind that is about to put the
+	// terminal right; and there is to be no other.
+	c.terminal.Lock()
 	var out bytes.Buffer
 	switch {
 	case c.json:
