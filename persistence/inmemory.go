@@ -22,7 +22,7 @@ type inMemory struct {
 	met      bool // took an empty cache
 	given    bool // was given what is stored, at least once
 
-	base      []byte // what it was last given, or last gave
+	base      []byte // what it was last given, or last gave: its own, to be written into
 	baseKnown bool
 	rev       string // the stored revision that base is of, where held
 	held      bool

@@ -348,7 +348,7 @@ func (p *Partitioned) adopt(a *account) {
 	a.drop()
 	a.unsaved = u
 	if u != nil {
-		a.memory.base, a.memory.baseKnown = u.base, u.baseKnown
+		a.memory.base, a.memory.baseKnown = bytes.Clone(u.base), u.baseKnown // base is written into
 		a.memory.pending, a.memory.refused = bytes.Clone(u.ours), u.refused
 	}
 }
