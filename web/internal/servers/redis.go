@@ -3,6 +3,7 @@
 package servers
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -19,23 +20,27 @@ const redisReady = "Ready to accept connections"
 
 // Redis is a Redis server.
 type Redis struct {
-	Addr string
-	proc *process
-	t    testing.TB
-	args []string
+	Addr   string
+	proc   *process
+	t      testing.TB
+	config string
 }
 
-// StartRedis starts a Redis with the default configuration of a server that
-// was given none, but for the settings: "appendonly", "yes" and so on.
+// StartRedis starts a Redis that has its default configuration, but for the
+// settings, pairs of a name and a value: "appendonly", "yes" and so on.
 func StartRedis(t testing.TB, settings ...string) *Redis {
 	t.Helper()
 	need(t, "redis-server", "redis-server")
 	addr := address(16379)
 	host, port, _ := net.SplitHostPort(addr)
-	r := &Redis{Addr: addr, t: t, args: []string{"--bind", host, "--port", port, "--bind-source-addr", host, "--protected-mode", "no", "--dir", folder(t)}}
+	dir := folder(t)
+	config := fmt.Sprintf("bind %s\nbind-source-addr %[1]s\nport %s\nprotected-mode no\ndir %s\n", host, port, dir)
 	for n := 0; n+1 < len(settings); n += 2 {
-		r.args = append(r.args, "--"+settings[n], settings[n+1])
+		config += settings[n] + " " + settings[n+1] + "\n"
 	}
+	file := filepath.Join(dir, "redis.conf")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	r := &Redis{Addr: addr, t: t, config: file}
 	r.Start()
 	return r
 }
@@ -43,7 +48,7 @@ func StartRedis(t testing.TB, settings ...string) *Redis {
 // Start starts the server again after Kill, with the same folder and address.
 func (r *Redis) Start() {
 	r.t.Helper()
-	r.proc = start(r.t, redisReady, 0, "redis-server", r.args...)
+	r.proc = start(r.t, redisReady, 0, "redis-server", r.config)
 }
 
 // Kill ends the server with SIGKILL.
@@ -135,7 +140,9 @@ func StartCluster(t testing.TB) (nodes []*Redis) {
 		nodes = append(nodes, r)
 		args = append(args, r.Addr)
 	}
-	out, err := exec.Command(cli, append(args, "--cluster-replicas", "0", "--cluster-yes")...).CombinedOutput()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, cli, append(args, "--cluster-replicas", "0", "--cluster-yes")...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	for _, n := range nodes {
 		Eventually(t, "the cluster is up", func() bool {

@@ -54,7 +54,7 @@ func SharedRedis(t testing.TB) *Redis {
 	sharedMu.Lock()
 	defer sharedMu.Unlock()
 	if shared.redis == nil {
-		shared.redis = StartRedis(lasting{t}, "save", "")
+		shared.redis = StartRedis(lasting{t}, "save", `""`)
 	}
 	return shared.redis
 }
