@@ -123,7 +123,7 @@ type Proxy struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
-	mute  bool
+	lose  int
 }
 
 // StartProxy starts a proxy to target.
@@ -167,7 +167,10 @@ func (p *Proxy) forward(to, from net.Conn, answers bool) {
 			return
 		}
 		p.mu.Lock()
-		lost := answers && p.mute
+		lost := answers && p.lose > 0
+		if lost {
+			p.lose--
+		}
 		p.mu.Unlock()
 		if lost {
 			return
@@ -178,12 +181,12 @@ func (p *Proxy) forward(to, from net.Conn, answers bool) {
 	}
 }
 
-// LoseAnswers says whether the next answer that the server gives is lost, with
-// its connection.
-func (p *Proxy) LoseAnswers(lose bool) {
+// LoseAnswers loses the next n answers that the server gives, each with its
+// connection.
+func (p *Proxy) LoseAnswers(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mute = lose
+	p.lose = n
 }
 
 // Cut ends all connections that there are now.
