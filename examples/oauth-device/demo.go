@@ -1,0 +1,49 @@
+package main
+
+// What only the demo needs: a pretend provider.
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/oauth2"
+
+	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+)
+
+var byHand = flag.Bool("by-hand", false, "in the demo, open the page and enter the code yourself")
+
+// demo starts a provider on loopback and makes the program use it. Its state is
+// kept, so that the next run's provider knows this run's tokens.
+func demo(config *tokenkeep.Config, conf *oauth2.Config, show *func(context.Context, *oauth2.DeviceAuthResponse) error) (stop func(), err error) {
+	fmt.Print("This is a demo: the provider is a pretend one on this machine, its tokens are\nworth nothing. See -help for real ones.\n\n")
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	server, err := oauthserver.Start(oauthserver.Options{StateFile: filepath.Join(dir, "tokenkeep-oauth-device", "provider.json")})
+	if err != nil {
+		return nil, err
+	}
+	config.Name += "-demo"       // pretend accounts have no place among real ones
+	config.AllowPlaintext = true // the tokens are worth nothing
+	*conf = *server.Config()
+	if *api == "" {
+		*api = server.URL + "/me"
+	}
+	if !*byHand {
+		tell := *show
+		*show = func(ctx context.Context, code *oauth2.DeviceAuthResponse) error {
+			if err := tell(ctx, code); err != nil {
+				return err
+			}
+			fmt.Print("(The demo does that for you, as alice. With -by-hand you do.)\n\n")
+			return oauthserver.Approve(ctx, code.VerificationURI, code.UserCode, "alice")
+		}
+	}
+	return func() { server.Close() }, nil
+}

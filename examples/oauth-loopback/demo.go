@@ -1,0 +1,45 @@
+package main
+
+// What only the demo needs: a pretend provider.
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/oauth2"
+
+	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+)
+
+var byHand = flag.Bool("by-hand", false, "in the demo, sign in in the browser yourself")
+
+// demo starts a provider on loopback and makes the program use it. Its state is
+// kept, so that the next run's provider knows this run's tokens.
+func demo(config *tokenkeep.Config, conf *oauth2.Config, browse *func(ctx context.Context, url string) error) (stop func(), err error) {
+	fmt.Print("This is a demo: the provider is a pretend one on this machine, its tokens are\nworth nothing. See -help for real ones.\n\n")
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	server, err := oauthserver.Start(oauthserver.Options{StateFile: filepath.Join(dir, "tokenkeep-oauth-loopback", "provider.json")})
+	if err != nil {
+		return nil, err
+	}
+	config.Name += "-demo"       // pretend accounts have no place among real ones
+	config.AllowPlaintext = true // the tokens are worth nothing
+	*conf = *server.Config()
+	if *api == "" {
+		*api = server.URL + "/me"
+	}
+	if !*byHand {
+		*browse = func(ctx context.Context, url string) error {
+			fmt.Print("(The demo does that for you, as alice. With -by-hand you do.)\n\n")
+			return oauthserver.Browse(ctx, url, "alice")
+		}
+	}
+	return func() { server.Close() }, nil
+}
