@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -84,18 +85,15 @@ func runMove(ctx context.Context, c *call) (report, error) {
 
 // moveFolder moves to a folder where nothing is stored under that name.
 func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string, target *files) error {
-	if there, err := scan(target.dir); err != nil {
+	there, err := scan(target.dir)
+	if err != nil {
 		return err
-	} else {
-		for _, other := range there {
-			if other.name == f.name && other.stored() {
-				return &refusal{fmt.Sprintf("something is stored under the name %s in %s already", f.name, target.dir), "Clear it first, or name another folder.", persistence.ErrConflict}
-			}
-		}
 	}
-	var p persistence.Versioned
+	if slices.ContainsFunc(there, func(other *files) bool { return other.name == f.name && other.stored() }) {
+		return &refusal{fmt.Sprintf("something is stored under the name %s in %s already", f.name, target.dir), "Clear it first, or name another folder.", persistence.ErrConflict}
+	}
+	var p persistence.Persistence
 	if to == storePlaintext {
-		var err error
 		if p, err = openPlaintext(target, target.newLock()); err != nil {
 			return err
 		}
@@ -108,34 +106,7 @@ func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string
 			return err
 		}
 	}
-	return transfer(ctx, from, p)
-}
-
-// transfer moves what from holds to to, which holds nothing.
-func transfer(ctx context.Context, from, to persistence.Versioned) error {
-	for {
-		data, rev, err := from.LoadRevision(ctx)
-		if err != nil {
-			return err
-		}
-		copied, err := to.SaveIf(ctx, data, "")
-		if err != nil {
-			return err
-		}
-		back, err := to.Load(ctx)
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(back, data) {
-			return &refusal{"what was copied does not read back the same", "Check the disk. Nothing was removed.", persistence.ErrCorrupt}
-		}
-		if err = from.DeleteIf(ctx, rev); err == nil || ctx.Err() != nil || classOf(err) != "conflict" {
-			return err
-		}
-		if err := to.DeleteIf(ctx, copied); err != nil { // changed meanwhile: begin again
-			return err
-		}
-	}
+	return persistence.Move(ctx, from, p)
 }
 
 // moveToPlaintext replaces the encrypted file by a plaintext one in the same

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
+)
+
+// The whole test of a backend: every rule of package persistence.
+func TestVault(t *testing.T) {
+	persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
+		server := httptest.NewServer(new(service))
+		t.Cleanup(server.Close)
+		return func() (persistence.Persistence, error) { return Vault{server.URL, server.Client()}, nil }
+	}, nil)
+}
+
+func TestVaultIsDown(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	_, err := Vault{server.URL, http.DefaultClient}.Load(t.Context())
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }))
+	defer broken.Close()
+	require.ErrorIs(t, Vault{broken.URL, broken.Client()}.Save(t.Context(), nil), persistence.ErrUnavailable)
+}
+
+func TestBackend(t *testing.T) {
+	out := testenv.BuildProgram(t).Run(t, 0)
+	require.Contains(t, out, "laptop: alice@contoso.example has signed in\n")
+	require.Contains(t, out, "desktop: alice@contoso.example is signed in already\n")
+}

@@ -1,0 +1,76 @@
+// Headless is a service on a server: it has no desktop, no keyring and nobody to
+// ask. It signs in with its own secret, and keeps its token encrypted with a
+// passphrase from the environment, so that a restart does not ask the authority
+// again.
+//
+//	CONTOSO_PASSPHRASE='a long one' go run ./examples/headless
+//
+// systemd hands such a variable over with LoadCredential or EnvironmentFile,
+// Kubernetes with a Secret. Where the server has a place for keys of its own (a
+// KMS, a TPM, a mounted file), package encrypted takes the key from there.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
+
+	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/internal/demo"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func passphrase(context.Context) ([]byte, error) {
+	if p := os.Getenv("CONTOSO_PASSPHRASE"); p != "" {
+		return []byte(p), nil
+	}
+	return nil, errors.New("CONTOSO_PASSPHRASE is not set")
+}
+
+func run(ctx context.Context) error {
+	authority, err := demo.Start("headless")
+	if err != nil {
+		return err
+	}
+	defer authority.Close()
+
+	tokens, err := tokenkeep.Open(ctx, tokenkeep.Config{
+		Name:       "contoso-example-service",
+		Dir:        os.Getenv("STATE_DIRECTORY"), // systemd's; "" means the user's own folder
+		Store:      "passphrase",                 // and nothing else, even if a keyring is there
+		Passphrase: passphrase,
+	})
+	if err != nil {
+		return err
+	}
+	secret, err := confidential.NewCredFromSecret(demo.ServerSecret)
+	if err != nil {
+		return err
+	}
+	client, err := confidential.New(authority.URL, demo.ServerID, secret, confidential.WithHTTPClient(authority.Client), confidential.WithCache(tokens))
+	if err != nil {
+		return err
+	}
+	result, err := client.AcquireTokenByCredential(ctx, []string{"https://graph.microsoft.com/.default"}) // looks into the cache first
+	if err != nil {
+		return err
+	}
+	from := "the authority"
+	if result.Metadata.TokenSource == confidential.TokenSourceCache {
+		from = "the cache"
+	}
+	fmt.Printf("A token from %s, good until %s.\n", from, result.ExpiresOn.Local().Format("15:04"))
+	return nil
+}

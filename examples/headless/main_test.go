@@ -1,0 +1,37 @@
+package main_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/internal/testenv"
+)
+
+func TestHeadless(t *testing.T) {
+	const passphrase = "a planted passphrase"
+	p := testenv.BuildProgram(t)
+	out := p.Run(t, 1)
+	require.Contains(t, out, "CONTOSO_PASSPHRASE is not set")
+
+	dir := filepath.Join(p.Home, "state")
+	p.Env = append(p.Env, "STATE_DIRECTORY="+dir, "CONTOSO_PASSPHRASE="+passphrase)
+	first := p.Run(t, 0)
+	require.Contains(t, first, "A token from the authority")
+	second := p.Run(t, 0)
+	require.Contains(t, second, "A token from the cache")
+	file, err := os.ReadFile(filepath.Join(dir, "contoso-example-service.enc"))
+	require.NoError(t, err)
+	require.Contains(t, string(file), "key passphrase ")
+	require.NotContains(t, string(file), "AccessToken")
+
+	p.Env = append(p.Env, "CONTOSO_PASSPHRASE=mistyped")
+	wrong := p.Run(t, 1)
+	require.Contains(t, wrong, "wrong key or passphrase")
+	for _, out := range []string{out, first, second, wrong} {
+		require.NotContains(t, out, passphrase)
+		require.NotContains(t, out, "mistyped")
+	}
+}
