@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"crypto/rand"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -11,10 +12,30 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 	"github.com/tokenkeep/tokenkeep/web/internal/servers"
+	"github.com/tokenkeep/tokenkeep/web/internal/storetest"
 	"github.com/tokenkeep/tokenkeep/web/redisstore"
 )
 
-func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
+func TestMain(m *testing.M) {
+	storetest.Main(open)
+	os.Exit(servers.Main(m))
+}
+
+// open opens the store that is at an address, and has a prefix of its own.
+func open(where string) (func(string) persistence.Versioned, error) {
+	addr, prefix, _ := strings.Cut(where, " ")
+	s, err := redisstore.New(redis.NewClient(&redis.Options{Addr: addr}), &redisstore.Options{Prefix: prefix})
+	return s.Account, err
+}
+
+func TestTwoApps(t *testing.T) {
+	storetest.TwoApps(t, open, func(t *testing.T) string { return servers.SharedRedis(t).Addr + " " + rand.Text() })
+}
+
+func TestConditionKeepsUpdates(t *testing.T) {
+	s := newStore(t, servers.RedisClient(t, servers.SharedRedis(t).Addr), &redisstore.Options{Prefix: rand.Text()})
+	storetest.LostWithout(t, s.Account)
+}
 
 func newStore(t testing.TB, c redis.UniversalClient, opts *redisstore.Options) *redisstore.Store {
 	t.Helper()

@@ -75,6 +75,8 @@ func explainPostgreSQL(err error) failure {
 	switch state {
 	case "40001", "40P01":
 		return busy("the database gave up the statement for another one's sake")
+	case "23505", "42P07", "42710":
+		return busy("another process is making the table") // IF NOT EXISTS does not see it yet
 	case "55P03":
 		return busy("the row is locked")
 	case "25006":

@@ -1,16 +1,64 @@
 package sqlstore_test
 
 import (
+	"context"
+	"database/sql"
 	"os"
+	"path/filepath"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 	"github.com/tokenkeep/tokenkeep/web/internal/servers"
+	"github.com/tokenkeep/tokenkeep/web/internal/storetest"
 	"github.com/tokenkeep/tokenkeep/web/sqlstore"
+	"github.com/tokenkeep/tokenkeep/web/sqlstore/sqlite"
 )
 
-func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
+func TestMain(m *testing.M) {
+	storetest.Main(open)
+	os.Exit(servers.Main(m))
+}
+
+// open opens the store in the PostgreSQL database at a URL, or in the SQLite
+// file at a path.
+func open(where string) (func(string) persistence.Versioned, error) {
+	d := sqlstore.PostgreSQL
+	db, err := sql.Open("pgx", where)
+	if filepath.IsAbs(where) {
+		d = sqlstore.SQLite
+		db, err = sqlite.Open(where)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := sqlstore.New(db, d, nil)
+	if err == nil {
+		err = s.Migrate(context.Background())
+	}
+	return s.Account, err
+}
+
+func TestTwoApps(t *testing.T) {
+	t.Run("PostgreSQL", func(t *testing.T) {
+		pg := servers.SharedPostgres(t)
+		storetest.TwoApps(t, open, func(t *testing.T) string { return pg.URL(pg.NewDatabase(t)) })
+	})
+	t.Run("SQLite", func(t *testing.T) {
+		storetest.TwoApps(t, open, func(t *testing.T) string { return filepath.Join(t.TempDir(), "app.db") })
+	})
+}
+
+func TestConditionKeepsUpdates(t *testing.T) {
+	pg := servers.SharedPostgres(t)
+	for _, where := range []string{pg.URL(pg.NewDatabase(t)), filepath.Join(t.TempDir(), "app.db")} {
+		account, err := open(where)
+		require.NoError(t, err)
+		storetest.LostWithout(t, account)
+	}
+}
 
 func TestPostgreSQLConformance(t *testing.T) {
 	pg := servers.SharedPostgres(t)
