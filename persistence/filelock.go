@@ -52,6 +52,10 @@ func (l *FileLock) Path() string { return l.lock.Path() }
 //
 // Where the file system has no locks the error is [ErrUnavailable].
 func (l *FileLock) Lock(ctx context.Context) (unlock func() error, err error) {
+	held := locksOf(ctx)
+	if held.reenter(l) {
+		return func() error { return nil }, nil
+	}
 	release, err := l.lock.Lock(ctx)
 	if err != nil {
 		return nil, lockError(l.lock.Path(), err)
@@ -60,10 +64,12 @@ func (l *FileLock) Lock(ctx context.Context) (unlock func() error, err error) {
 	l.mu.Lock()
 	l.grant = g
 	l.mu.Unlock()
+	held.add(l)
 	var once sync.Once
 	return func() error {
 		var err error
 		once.Do(func() {
+			held.remove(l)
 			l.mu.Lock()
 			l.grant = nil // nobody relies on it from now on
 			l.mu.Unlock()
@@ -110,6 +116,9 @@ func (l *FileLock) LockName(ctx context.Context, name string) (unlock func() err
 // longer than ctx, and fails like Lock; then it returns what fn returns. fn must
 // not call Hold, Lock or an unlock.
 func (l *FileLock) Hold(ctx context.Context, fn func() error) (err error) {
+	if owner := locksOf(ctx).owner(l); owner != nil && owner != l {
+		return owner.Hold(ctx, fn)
+	}
 	if g := l.join(); g != nil {
 		defer g.users.Done()
 	} else {
@@ -140,6 +149,69 @@ func (l *FileLock) join() *grant {
 		l.grant.users.Add(1)
 	}
 	return l.grant
+}
+
+// locks are what one [Move] has locked. Its context carries them, so that two
+// FileLocks of one file do not wait for each other.
+type locks struct {
+	mu     sync.Mutex
+	held   map[string]*FileLock // by path
+	shared bool                 // one was to be locked twice
+}
+
+type locksKey struct{}
+
+func withLocks(ctx context.Context) context.Context {
+	return context.WithValue(ctx, locksKey{}, &locks{held: map[string]*FileLock{}})
+}
+
+// locksOf returns nil, which is of use too, where ctx carries none.
+func locksOf(ctx context.Context) *locks {
+	h, _ := ctx.Value(locksKey{}).(*locks)
+	return h
+}
+
+// owner returns the FileLock that holds the lock of l's file, or nil.
+func (h *locks) owner(l *FileLock) *FileLock {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.held[l.Path()]
+}
+
+// reenter says whether l is to be locked although its file is locked already.
+func (h *locks) reenter(l *FileLock) bool {
+	if h.owner(l) == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.shared = true
+	return true
+}
+
+func (h *locks) isShared() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.shared
+}
+
+func (h *locks) add(l *FileLock) {
+	if h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.held[l.Path()] = l
+	}
+}
+
+func (h *locks) remove(l *FileLock) {
+	if h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.held, l.Path())
+	}
 }
 
 func lockError(path string, err error) error { return lockErrorOp("lock", path, err) }
