@@ -167,12 +167,14 @@ func (c *Cache) replace(ctx context.Context, u cache.Unmarshaler, m *inMemory, h
 
 // refresh brings u, which m is of, up to date. fresh says that it is empty.
 func (c *Cache) refresh(ctx context.Context, u cache.Unmarshaler, m *inMemory, fresh bool) error {
-	rev, err := c.store.Revision(ctx)
-	if err != nil {
-		return err
-	}
-	if m.held && m.rev == rev {
-		return nil
+	if m.held {
+		rev, err := c.store.Revision(ctx)
+		if err != nil {
+			return err
+		}
+		if m.rev == rev {
+			return nil
+		}
 	}
 	data, rev, err := c.load(ctx)
 	if err != nil {
