@@ -78,7 +78,7 @@ func New(opts *Options) *Memory {
 // differ. It does no I/O and costs next to nothing.
 //
 // What is returned has the locks that store has, and describes itself as store
-// does. A store that says a revision of what it does not hold is believed.
+// does.
 func (m *Memory) Account(key string, store persistence.Versioned) persistence.Versioned {
 	return forward.Locks(&account{store, m, key}, store)
 }
