@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,10 +26,7 @@ import (
 func (s *Store) Check(ctx context.Context) (warnings []string, err error) {
 	found, err := account.Within(ctx, s.check)
 	if err != nil {
-		why := rows{s}.Explain(err)
-		if ctx.Err() != nil {
-			why = account.Reason{Err: fmt.Errorf("%w: no answer in time: %w", persistence.ErrUnavailable, ctx.Err()), Remedy: "See whether Redis is up and reachable."}
-		}
+		why := account.Explain(ctx, rows{s}, err)
 		return nil, &persistence.Error{Op: "check", Backend: backend, Err: why.Err, Remedy: why.Remedy}
 	}
 	return found, nil

@@ -27,6 +27,7 @@ type dialect struct {
 	// the oldest first. A row that is renewed meanwhile stays.
 	removeExpired string
 	twice         bool // removeExpired names the time once more at the end
+	settings      []setting
 	explain       func(error) failure
 }
 
@@ -48,7 +49,12 @@ var dialects = map[Dialect]*dialect{
 		insert: insertUnlessThere,
 		removeExpired: `DELETE FROM {table} WHERE account IN
     (SELECT account FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?) AND expires <= ?`,
-		twice:   true,
+		twice: true,
+		settings: []setting{
+			{`SHOW transaction_read_only`, []string{"off"}, "The database is read-only: nothing can be saved. Connect to the primary server, with a user that may write."},
+			{`SHOW fsync`, []string{"on"}, "PostgreSQL does not wait for its disk (fsync off): a power cut may damage the whole database. Set fsync on."},
+			{`SHOW synchronous_commit`, []string{"on", "local", "remote_write", "remote_apply"}, "PostgreSQL loses the saves of the last moments when it is killed (synchronous_commit off). Those users sign in again. Set synchronous_commit on."},
+		},
 		explain: explainPostgreSQL,
 	},
 	SQLite: {
@@ -65,7 +71,11 @@ var dialects = map[Dialect]*dialect{
 		insert: insertUnlessThere,
 		removeExpired: `DELETE FROM {table} WHERE account IN
     (SELECT account FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?) AND expires <= ?`,
-		twice:   true,
+		twice: true,
+		settings: []setting{
+			{`PRAGMA synchronous`, []string{"2", "3"}, "SQLite loses the last saves in a power cut (synchronous is neither FULL nor EXTRA). Those users sign in again. Set it to FULL, as package sqlite does."},
+			{`PRAGMA journal_mode`, []string{"wal"}, "Requests wait for each other's saves (journal_mode is not WAL). Set it to WAL, as package sqlite does."},
+		},
 		explain: explainSQLite,
 	},
 	MySQL: {
@@ -84,7 +94,11 @@ var dialects = map[Dialect]*dialect{
 		// IGNORE would also cut what is too long, but nothing is.
 		insert:        `INSERT IGNORE INTO {table} (account, revision, data, expires) VALUES (?, ?, ?, ?)`,
 		removeExpired: `DELETE FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?`,
-		explain:       explainMySQL,
+		settings: []setting{
+			{`SELECT @@read_only`, []string{"0"}, "The database is read-only: nothing can be saved. Connect to the primary server."},
+			{`SELECT @@innodb_flush_log_at_trx_commit`, []string{"1"}, "The database loses the saves of the last second or so when it or its machine is killed (innodb_flush_log_at_trx_commit is not 1). Those users sign in again. Set it to 1."},
+		},
+		explain: explainMySQL,
 	},
 }
 

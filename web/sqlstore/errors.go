@@ -43,6 +43,7 @@ var (
 	full        = unavailable("the database or its disk is full", "Free space, or remove expired rows with DeleteExpired.")
 	noTable     = unavailable("the table or a column of it is missing", "Call Migrate, or run the statements of SCHEMA.md.")
 	forbidden   = unavailable("the database does not permit this user the statement", "Grant it SELECT, INSERT, UPDATE and DELETE on the table.")
+	noDatabase  = unavailable("there is no such database", "Correct the data source name, or create the database.")
 	refusesUser = unavailable("the database refuses the user or its password", "Correct the data source name.")
 	timedOut    = unavailable("the database gave up the statement after its own time limit", "See what keeps the database busy, or raise its limit.")
 	crowded     = unavailable("the database has too many connections", "Lower SetMaxOpenConns, or raise the database's limit.")
@@ -87,7 +88,9 @@ func explainPostgreSQL(err error) failure {
 		return crowded
 	case "57014", "25P03", "25P04":
 		return timedOut
-	case "42P01", "42703", "3F000", "3D000":
+	case "3D000":
+		return noDatabase
+	case "42P01", "42703", "3F000":
 		return noTable
 	case "42501":
 		return forbidden
@@ -162,7 +165,9 @@ func explainMySQL(err error) failure {
 		return crowded
 	case "3024", "1969", "1317":
 		return timedOut
-	case "1146", "1054", "1049":
+	case "1049":
+		return noDatabase
+	case "1146", "1054":
 		return noTable
 	case "1142", "1143", "1227":
 		return forbidden

@@ -178,14 +178,15 @@ func (s *Store) DeleteExpired(ctx context.Context, limit int) (int, error) {
 // admin runs a statement that holds no account's data.
 func (s *Store) admin(ctx context.Context, op, statement string, args ...any) (int, error) {
 	n, err := account.Within(ctx, func(ctx context.Context) (int64, error) { return s.exec(ctx, statement, args...) })
-	if err == nil {
-		return int(n), nil
+	if err != nil {
+		return 0, s.adminError(ctx, op, err)
 	}
-	why := rows{s}.Explain(err)
-	if ctx.Err() != nil {
-		why.Err = ctx.Err()
-	}
-	return 0, &persistence.Error{Op: op, Backend: backend, Location: s.table, Err: why.Err, Remedy: why.Remedy}
+	return int(n), nil
+}
+
+func (s *Store) adminError(ctx context.Context, op string, err error) error {
+	why := account.Explain(ctx, rows{s}, err)
+	return &persistence.Error{Op: op, Backend: backend, Location: s.table, Err: why.Err, Remedy: why.Remedy}
 }
 
 // exec runs a statement, again and again if the database gave it up for the

@@ -168,7 +168,7 @@ func (a *Account) get(ctx context.Context, op string, withData bool) (row, error
 		return r, err
 	})
 	if err != nil {
-		why := a.explain(ctx, err)
+		why := Explain(ctx, a.rows, err)
 		return row{}, a.fail(op, why.Err, why.Remedy)
 	}
 	return got, nil
@@ -184,7 +184,7 @@ func (a *Account) change(ctx context.Context, op string, f func(context.Context)
 	done, err := Within(ctx, f)
 	switch {
 	case err != nil:
-		why := a.explain(ctx, err)
+		why := Explain(ctx, a.rows, err)
 		outcome := "whether it was done is not known"
 		if why.Refused {
 			outcome = "nothing was changed"
@@ -196,9 +196,9 @@ func (a *Account) change(ctx context.Context, op string, f func(context.Context)
 	return nil
 }
 
-// explain lets the context's error go first: what a driver says when its
-// context ends is only a consequence.
-func (a *Account) explain(ctx context.Context, err error) Reason {
+// Explain is r's Explain, but lets the context's error go first: what a driver
+// says when its context ends is only a consequence.
+func Explain(ctx context.Context, r interface{ Explain(error) Reason }, err error) Reason {
 	switch ctxErr := ctx.Err(); {
 	case errors.Is(ctxErr, context.DeadlineExceeded):
 		return Reason{Err: fmt.Errorf("%w: no answer in time: %w", persistence.ErrUnavailable, ctxErr),
@@ -206,7 +206,7 @@ func (a *Account) explain(ctx context.Context, err error) Reason {
 	case ctxErr != nil:
 		return Reason{Err: ctxErr}
 	}
-	return a.rows.Explain(err)
+	return r.Explain(err)
 }
 
 func (a *Account) check(op string) error {
@@ -265,16 +265,6 @@ func Wait(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// Text returns what err says, up to the first of the words that a server puts
-// before what it quotes.
-func Text(err error, before ...string) string {
-	s := err.Error()
-	for _, b := range before {
-		s, _, _ = strings.Cut(s, b)
-	}
-	return s
 }
 
 var (
