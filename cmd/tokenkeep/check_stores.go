@@ -155,14 +155,14 @@ func checkPassphrase(ctx context.Context, x *examination) outcome {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
 	// What a program does with a passphrase, with one that is none.
-	source := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("doctor"), nil })
+	source := encrypted.PassphraseCost(func(context.Context) ([]byte, error) { return []byte("doctor"), nil }, x.cost)
 	if _, _, err := source.NewKey(ctx, newID()); err != nil {
 		o := outcome{Summary: "no key could be made from a passphrase"}
 		o.problem(finding{ID: "passphrase.failed", What: sentence(cause(err)), Remedy: remedyOf(err)})
 		return o
 	}
 	return outcome{Summary: "a file can be encrypted with one, by programs that can ask for it",
-		Details: []string{fmt.Sprintf("A key takes %d MiB of memory and so long to be made.", encrypted.DefaultCost.Memory>>10)}}
+		Details: []string{fmt.Sprintf("A key takes %d MiB of memory and so long to be made.", x.cost.Memory>>10)}}
 }
 
 func checkPlaintext(_ context.Context, x *examination) outcome {

@@ -35,7 +35,7 @@ func newUser(t *testing.T, bus string) *user {
 		require.NoError(t, os.WriteFile(filepath.Join(tools, name), []byte("#!/bin/false\n"), 0o700))
 	}
 	return &user{home, []string{"HOME=" + home, "USER=alice", "PATH=" + filepath.Dir(self) + ":" + tools, "XDG_CURRENT_DESKTOP=GNOME",
-		"DBUS_SESSION_BUS_ADDRESS=" + bus, "TEST_KEYRING=real", "TEST_KERNEL=" + filepath.Join(home, ".kernel"), "TEST_ROOT=" + t.TempDir(), "PASSPHRASE=" + planted}}
+		"DBUS_SESSION_BUS_ADDRESS=" + bus, "TEST_KEYRING=real", "TEST_KERNEL=" + filepath.Join(home, ".kernel"), "TEST_ROOT=" + t.TempDir(), "PASSPHRASE=" + planted, "GORACE=atexit_sleep_ms=0"}}
 }
 
 func (u *user) dir() string { return filepath.Join(u.home, ".local", "share", "tokenkeep") }

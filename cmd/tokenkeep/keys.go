@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -62,9 +63,9 @@ func (c *call) keySource(store, name string, known bool) (encrypted.KeySource, e
 		return encrypted.DPAPI(), nil
 	case storePassphrase:
 		if known {
-			return encrypted.Passphrase(c.passphrase(name)), nil
+			return encrypted.PassphraseCost(c.passphrase(name), c.cost), nil
 		}
-		return encrypted.Passphrase(c.newPassphrase(name)), nil
+		return encrypted.PassphraseCost(c.newPassphrase(name), c.cost), nil
 	}
 	return nil, &refusal{fmt.Sprintf("only the program that stored the tokens has their key (%s)", store), "Use that program.", persistence.ErrUnavailable}
 }
@@ -123,6 +124,7 @@ func openPlaintext(f *files, lock *persistence.FileLock) (backend, error) {
 // safest that works. It moves plaintext into it that lies there.
 func (c *call) openCache(ctx context.Context, f *files, store string) (*persistence.Cache, error) {
 	config := tokenkeep.Config{Name: f.name, Dir: f.dir, Keyring: c.keyring, Store: store, AllowPlaintext: store == storePlaintext, Strict: true,
+		Logger: slog.New(slog.DiscardHandler), // what the user ought to know comes by Warn, and trouble as an error
 		Warn: func(w fallback.Warning) {
 			if w.Backend != storePlaintext { // which was asked for
 				fmt.Fprintf(c.stderr, "%s", c.hide([]byte("tokenkeep: "+w.String()+"\n")))

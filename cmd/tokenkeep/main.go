@@ -26,12 +26,13 @@ import (
 	"os/signal"
 	"runtime"
 
+	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/keyring"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	m := &machine{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, keyring: keyring.System()}
+	m := &machine{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, keyring: keyring.System(), cost: encrypted.DefaultCost}
 	if runtime.GOOS == "linux" {
 		m.kernel = keyring.Kernel()
 	}
@@ -47,6 +48,7 @@ type machine struct {
 	env            func(string) string
 	keyring        keyring.Keyring // the operating system's
 	kernel         keyring.Keyring // nil where there is none
+	cost           encrypted.Cost  // of passphrases
 	root           string          // before the paths that tell a container; "" but in tests
 }
 

@@ -38,7 +38,7 @@ const planted = "PLANTED"
 // tokenkeepMain is main with the keyrings of the test, and a look at all that is
 // printed.
 func tokenkeepMain() int {
-	m := &machine{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, root: os.Getenv("TEST_ROOT"),
+	m := &machine{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv, root: os.Getenv("TEST_ROOT"), cost: cheap,
 		keyring: testKeyring("TEST_KEYRING"), kernel: testKeyring("TEST_KERNEL")}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -115,18 +115,34 @@ func testKeyring(variable string) keyring.Keyring {
 	return k
 }
 
-// seed stores a cache as a program does: seed NAME STORE [ALSO...]
+// cheap is the cost of the tests' passphrases: the real one takes most of a
+// test's time.
+var cheap = encrypted.Cost{Memory: 64, Passes: 1, Lanes: 1}
+
+// seed stores a cache as a program does: seed NAME STORE
 func seed() {
 	name, store := os.Args[1], os.Args[2]
-	config := tokenkeep.Config{Name: name, Dir: os.Getenv("SEED_DIR"), Keyring: testKeyring("TEST_KEYRING"), Store: store, AllowPlaintext: store == storePlaintext,
+	config := tokenkeep.Config{Name: name, Keyring: testKeyring("TEST_KEYRING"), Store: store, AllowPlaintext: store == storePlaintext,
 		Passphrase: func(context.Context) ([]byte, error) { return []byte(os.Getenv("PASSPHRASE")), nil },
 		Warn:       func(fallback.Warning) {}}
 	if store == storeKernel {
 		config.Store, config.Keyring = storeKeyring, testKeyring("TEST_KERNEL")
 	}
 	ctx := context.Background()
-	cache, err := tokenkeep.Open(ctx, config)
-	if err == nil {
+	var cache *persistence.Cache
+	var err error
+	if store == storePassphrase { // as Open does it, but cheaply
+		var dir string
+		var f *encrypted.File
+		if dir, err = tokenkeep.DefaultDir(); err != nil {
+			panic(err)
+		}
+		f, err = encrypted.New(filepath.Join(dir, name+".enc"), encrypted.PassphraseCost(config.Passphrase, cheap),
+			&encrypted.Options{Name: name, Lock: persistence.NewFileLock(filepath.Join(dir, name+".lock"))})
+		if err == nil {
+			err = f.Save(ctx, sample(time.Now()))
+		}
+	} else if cache, err = tokenkeep.Open(ctx, config); err == nil {
 		err = cache.Update(ctx, func([]byte) ([]byte, error) { return sample(time.Now()), nil })
 	}
 	if err == nil && os.Getenv("SEED_SOURCE") == "raw" { // a cache of which only its program has the key
@@ -186,7 +202,7 @@ func TestScripts(t *testing.T) {
 			for name, value := range map[string]string{
 				"HOME": home, "USER": "alice", "LogName": "", "LocalAppData": home, "XDG_DATA_HOME": "", "XDG_CURRENT_DESKTOP": "GNOME",
 				"DATA": filepath.Join(home, ".local", "share", "tokenkeep"), "PASSPHRASE": planted + "-passphrase",
-				"SSH_CONNECTION": "", "SSH_TTY": "", "container": "", "KUBERNETES_SERVICE_HOST": "", "WSL_DISTRO_NAME": "", "SUDO_UID": "", "SUDO_USER": "",
+				"SSH_CONNECTION": "", "SSH_TTY": "", "container": "", "KUBERNETES_SERVICE_HOST": "", "WSL_DISTRO_NAME": "", "SUDO_UID": "", "SUDO_USER": "", "GORACE": "atexit_sleep_ms=0",
 				"TEST_KEYRING": filepath.Join(env.WorkDir, "keyring"), "TEST_ROOT": filepath.Join(env.WorkDir, "root"),
 			} {
 				env.Setenv(name, value)

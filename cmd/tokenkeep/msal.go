@@ -39,8 +39,6 @@ type token struct {
 	CachedAt  *time.Time `json:"cachedAt,omitempty"`
 	ExpiresOn *time.Time `json:"expiresOn,omitempty"`
 	Expired   bool       `json:"expired,omitempty"`
-
-	owner string
 }
 
 // The sections of the cache format that all MSAL libraries share.

@@ -43,10 +43,10 @@ func commands() []*command {
 
 // options are the values of all flags; a command has some of them.
 type options struct {
-	json, names, yes, secrets, verbose, force bool
-	dir, to, toDir, out                       string
-	passphraseEnv, newPassphraseEnv           string
-	timeout                                   time.Duration
+	json, names, yes, secrets, verbose bool
+	dir, to, toDir, out                string
+	passphraseEnv, newPassphraseEnv    string
+	timeout                            time.Duration
 }
 
 // call is one run of a command.

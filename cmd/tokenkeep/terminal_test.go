@@ -93,7 +93,7 @@ func (s *screen) end(t *testing.T) int {
 
 func terminalEnv(t *testing.T) []string {
 	home := t.TempDir()
-	return []string{"HOME=" + home, "TEST_ROOT=" + home, "TEST_KEYRING=" + home + "/keyring", "PASSPHRASE=" + planted + "-old", "NEW=" + planted + "-new"}
+	return []string{"HOME=" + home, "TEST_ROOT=" + home, "TEST_KEYRING=" + home + "/keyring", "PASSPHRASE=" + planted + "-old", "NEW=" + planted + "-new", "GORACE=atexit_sleep_ms=0"}
 }
 
 func seedIn(t *testing.T, env []string, args ...string) {

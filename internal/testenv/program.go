@@ -24,7 +24,7 @@ func BuildProgram(t testing.TB) *Program {
 		t.Fatalf("%v: %s", err, out)
 	}
 	p.Env = []string{"HOME=" + p.Home, "LocalAppData=" + p.Home, "SystemRoot=" + os.Getenv("SystemRoot"), "TMPDIR=" + p.Home,
-		"DBUS_SESSION_BUS_ADDRESS=unix:path=" + filepath.Join(p.Home, "no-bus"), "CONTOSO_STORE=plaintext"}
+		"DBUS_SESSION_BUS_ADDRESS=unix:path=" + filepath.Join(p.Home, "no-bus"), "CONTOSO_STORE=plaintext", "GORACE=atexit_sleep_ms=0"}
 	return p
 }
 
