@@ -1,0 +1,284 @@
+package persistence
+
+import (
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/tokenkeep/tokenkeep/internal/merge"
+)
+
+// Change says what has become of a stored cache; see [Cache.Watch].
+type Change struct {
+	// Accounts are those that are signed in now.
+	Accounts []Account
+	// Added and Removed are those that signed in and out since the last Change
+	// or, for the first one, since Watch was called. Both are empty where only
+	// tokens have changed.
+	Added, Removed []Account
+}
+
+// Account is an account that is signed in, as the MSAL libraries store it.
+type Account struct {
+	HomeAccountID string
+	Environment   string // the host of the identity provider
+	Username      string // to be shown to the user; may be ""
+}
+
+// same says whether both are one account.
+func (a Account) same(b Account) bool {
+	return strings.EqualFold(a.HomeAccountID, b.HomeAccountID) && strings.EqualFold(a.Environment, b.Environment)
+}
+
+// WatchOption is a setting of [Cache.Watch].
+type WatchOption func(*watcher)
+
+// PollEvery makes Watch look for changes at least that often. The default is
+// every 5 seconds where the system tells of none, and every minute where it
+// does, as a safety net. Set it where other computers write the cache, on a
+// network file system for example. A look costs what [Versioned] says of
+// Revision. A d that is not positive means the default.
+func PollEvery(d time.Duration) WatchOption {
+	return func(w *watcher) { w.every = max(d, 0) }
+}
+
+const (
+	pollEvery = 5 * time.Second
+	safetyNet = time.Minute
+
+	// gather is how long Watch waits after a sign of a change for more: one save
+	// gives several.
+	gather = 50 * time.Millisecond
+)
+
+// Watch reports changes of the stored cache until ctx ends, and then closes the
+// channel. What is stored when it is called is what the first Change is compared
+// with, so an app calls it first and then shows who is signed in:
+//
+//	changes := c.Watch(ctx)
+//	show(accounts of the client)
+//	for change := range changes {
+//		show(change.Accounts)
+//	}
+//
+// Every writer's changes are reported: other processes', other Caches' and those
+// made through this one. MSAL clients need not be told; they read what is new at
+// their next call.
+//
+// A Change leads from the one received before to what is stored now. So a slow
+// receiver gets fewer of them, holds up nobody, and always learns of the final
+// state. What was done and undone in between is not reported.
+//
+// For a file the system tells of changes in its folder, mostly within a tenth of
+// a second; all else is polled, see [PollEvery]. Watch reads the stored cache
+// before it returns, and whenever it has changed, so a key source may ask for a
+// passphrase then. What cannot be read is logged, once per kind, and read again
+// later; until it can be read for the first time, nobody counts as signed in.
+//
+// Watch has a goroutine of its own, and what it needs of the system, until the
+// channel is closed.
+func (c *Cache) Watch(ctx context.Context, opts ...WatchOption) <-chan Change {
+	w := &watcher{cache: c, changes: make(chan Change)}
+	for _, o := range opts {
+		if o != nil {
+			o(w)
+		}
+	}
+	w.look(ctx)
+	w.reported = w.current
+	go w.run(ctx)
+	return w.changes
+}
+
+// watcher is a Watch under way.
+type watcher struct {
+	cache   *Cache
+	changes chan Change
+	every   time.Duration // 0 for the default
+
+	system *fsnotify.Watcher // nil where there is none
+	folder string            // that system watches, or ""
+
+	reported, current seen
+}
+
+// seen is a state of the stored cache.
+type seen struct {
+	rev      string
+	accounts []Account
+}
+
+func (w *watcher) run(ctx context.Context) {
+	defer close(w.changes)
+	defer w.close()
+	var soon <-chan time.Time // nil while there is no sign of a change
+	poll := time.NewTimer(w.interval())
+	defer poll.Stop()
+	look := func() {
+		soon = nil
+		w.look(ctx)
+		poll.Reset(w.interval())
+	}
+	for {
+		var events chan fsnotify.Event
+		var errs chan error
+		if w.system != nil {
+			events, errs = w.system.Events, w.system.Errors
+		}
+		var changes chan Change
+		var change Change
+		if w.current.rev != w.reported.rev {
+			changes, change = w.changes, w.reported.to(w.current)
+		}
+		sign := false
+		select {
+		case <-ctx.Done():
+			return
+		case changes <- change:
+			w.reported = w.current
+		case e, ok := <-events:
+			if !ok {
+				w.close()
+			}
+			sign = !ok || isSign(e)
+		case <-errs: // events were lost
+			sign = true
+		case <-soon:
+			look()
+		case <-poll.C:
+			look()
+		}
+		if sign && soon == nil {
+			soon = time.After(gather)
+		}
+	}
+}
+
+// isSign says whether e may be of a change. Lock files and temporary files are
+// written with every save, and read by nobody.
+func isSign(e fsnotify.Event) bool {
+	name := filepath.Base(e.Name)
+	return e.Op != fsnotify.Chmod && !strings.Contains(name, ".lock") && !strings.HasSuffix(name, ".tmp")
+}
+
+// look brings current up to date. The folder is watched before that, so that
+// nothing is missed in between.
+func (w *watcher) look(ctx context.Context) {
+	w.follow()
+	bounded, cancel := w.cache.bounded(ctx)
+	defer cancel()
+	rev, err := w.cache.store.Revision(bounded)
+	if err == nil && rev == w.current.rev {
+		return
+	}
+	var data []byte
+	if err == nil {
+		data, rev, err = w.cache.load(bounded)
+	}
+	if err == nil {
+		w.current = seen{rev, accountsIn(data)}
+	} else if ctx.Err() == nil {
+		w.cache.report("watch", "tokenkeep: cannot see whether the stored tokens have changed; trying again", err)
+	}
+}
+
+// newNotifier is replaced by tests, for a system that has no more of them.
+var newNotifier = fsnotify.NewWatcher
+
+// follow sees that the system tells of changes, where it can: of those of the
+// folder, since the file is replaced by another one with every save. It is called
+// again and again, as the folder may be made, replaced or another one.
+func (w *watcher) follow() {
+	place := w.cache.Describe().Location
+	if !filepath.IsAbs(place) {
+		w.close()
+		return
+	}
+	if w.system == nil {
+		system, err := newNotifier()
+		if err != nil { // too many of them, or not supported
+			return
+		}
+		w.system = system
+	}
+	folder := filepath.Dir(place)
+	if w.folder != "" && w.folder != folder {
+		_ = w.system.Remove(w.folder)
+	}
+	if w.folder = folder; w.system.Add(folder) != nil {
+		w.folder = ""
+	}
+}
+
+func (w *watcher) close() {
+	if w.system != nil {
+		_ = w.system.Close()
+	}
+	w.system, w.folder = nil, ""
+}
+
+func (w *watcher) interval() time.Duration {
+	switch {
+	case w.every > 0:
+		return w.every
+	case w.folder != "":
+		return safetyNet
+	default:
+		return pollEvery
+	}
+}
+
+func (s seen) to(next seen) Change {
+	return Change{
+		Accounts: slices.Clone(next.accounts),
+		Added:    without(next.accounts, s.accounts),
+		Removed:  without(s.accounts, next.accounts),
+	}
+}
+
+// without returns those of accounts that are not among others.
+func without(accounts, others []Account) (rest []Account) {
+	for _, a := range accounts {
+		if !slices.ContainsFunc(others, a.same) {
+			rest = append(rest, a)
+		}
+	}
+	return rest
+}
+
+// accountsIn returns the accounts of a token cache, and none of what is no token
+// cache.
+func accountsIn(data []byte) (all []Account) {
+	accounts, err := merge.Accounts(data)
+	if err != nil {
+		return nil
+	}
+	for _, a := range accounts {
+		all = append(all, Account{HomeAccountID: a.HomeAccountID, Environment: a.Environment})
+	}
+	// The names are not worth an error: what is odd is left out.
+	var sections struct{ Account map[string]json.RawMessage }
+	if json.Unmarshal(data, &sections) != nil {
+		return all
+	}
+	for _, entry := range sections.Account {
+		var e struct {
+			HomeAccountID string `json:"home_account_id"`
+			Environment   string `json:"environment"`
+			Username      string `json:"username"`
+		}
+		if json.Unmarshal(entry, &e) != nil {
+			continue
+		}
+		named := Account{e.HomeAccountID, e.Environment, e.Username}
+		if i := slices.IndexFunc(all, named.same); i >= 0 {
+			all[i].Username = e.Username
+		}
+	}
+	return all
+}
