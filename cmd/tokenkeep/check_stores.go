@@ -72,7 +72,7 @@ func keyringName() string {
 func checkKeyring(ctx context.Context, x *examination) outcome {
 	state := x.keyring(ctx)
 	if state.situation == "" {
-		return outcome{Summary: keyringName() + " answers and is open"}
+		return outcome{Summary: keyringName() + " answers and is open", Details: []string{"The key of a cache is there under the service tokenkeep/NAME."}}
 	}
 	f := finding{ID: "keyring." + state.situation, What: sentence(cause(state.err)), Remedy: remedyOf(state.err)}
 	var o outcome

@@ -143,7 +143,7 @@ func (cmd *command) flagSet(o *options) *flag.FlagSet {
 	if cmd.flags != nil {
 		cmd.flags(set, o)
 	}
-	set.BoolVar(&o.json, "json", false, "print one JSON object")
+	set.BoolVar(&o.json, "json", o.json, "print one JSON object")
 	set.BoolVar(&o.names, "show-names", false, "show the home folder's and the user's name")
 	return set
 }
