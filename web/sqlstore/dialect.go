@@ -21,7 +21,8 @@ type dialect struct {
 	quote    string
 	numbered bool // parameters are $1, $2, …
 	schema   []string
-	// insert adds a row, or changes none where the account has one.
+	// insert adds a row. Where the account has one it changes none, or fails
+	// with an error that explain knows.
 	insert string
 	// removeExpired removes rows that expired until a time, a number at most,
 	// the oldest first. A row that is renewed meanwhile stays.
@@ -91,8 +92,8 @@ var dialects = map[Dialect]*dialect{
     INDEX {name}_expires (expires)
 ) ENGINE=InnoDB`,
 		},
-		// IGNORE would also cut what is too long, but nothing is.
-		insert:        `INSERT IGNORE INTO {table} (account, revision, data, expires) VALUES (?, ?, ?, ?)`,
+		// Not IGNORE: it cuts data off where the column is too short.
+		insert:        `INSERT INTO {table} (account, revision, data, expires) VALUES (?, ?, ?, ?)`,
 		removeExpired: `DELETE FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?`,
 		settings: []setting{
 			{`SELECT @@read_only`, []string{"0"}, "The database is read-only: nothing can be saved. Connect to the primary server."},

@@ -18,7 +18,8 @@ import (
 // database's own, but the driver's or the network's.
 type failure struct {
 	account.Reason
-	again bool // the same statement may succeed
+	again  bool // the same statement may succeed
+	exists bool // the row is there already
 }
 
 // fails makes a failure of what the database refused, and so did not do.
@@ -155,6 +156,8 @@ func explainMySQL(err error) failure {
 	switch text {
 	case "":
 		return failure{}
+	case "1062":
+		return failure{exists: true}
 	case "1213", "1205", "1020":
 		return busy("the database gave up the statement for another one's sake")
 	case "1290", "1792", "1836":

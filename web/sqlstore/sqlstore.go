@@ -255,6 +255,9 @@ func (r rows) Put(ctx context.Context, key string, data []byte, old, rev string)
 	}
 	insert := func() (bool, error) {
 		n, err := r.exec(ctx, r.insert, key, rev, data, r.expiry(now))
+		if err != nil && r.d.explain(err).exists {
+			return false, nil
+		}
 		return n > 0, err
 	}
 	done, err := insert()
