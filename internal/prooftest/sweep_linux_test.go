@@ -39,6 +39,7 @@ type act struct {
 	kind    string
 	before  func(p place) error // in the test, before each run
 	prepare func(ctx context.Context, p place) (do func() error, err error)
+	after   func(p place) error // in the test, after each run; nil for nothing
 
 	// What may be stored after a kill; "" is nothing. If the process came to its
 	// end, it is the last of them.
@@ -88,6 +89,11 @@ var acts = map[string]act{
 			return func() error { _, err := p.cache(ctx, true); return err }, nil
 		}},
 
+	"move by itself": {kind: encryptedFile, before: elsewhereOld, after: moveHere, allowed: []string{oldData}, keys: 1,
+		prepare: func(_ context.Context, p place) (func() error, error) {
+			return func() error { return moveHere(p) }, nil
+		}},
+
 	"save in place": {kind: openedPlain, before: savesOld, allowed: []string{oldData, newData}, wrong: true,
 		prepare: func(_ context.Context, p place) (func() error, error) {
 			return func() error { return os.WriteFile(p.path()+".plaintext.json", []byte(newData), 0o600) }, nil
@@ -107,6 +113,21 @@ var acts = map[string]act{
 					return err
 				}
 				return f.Save(ctx, data)
+			}, err
+		}},
+	"move by itself, away first": {kind: encryptedFile, before: elsewhereOld, after: moveHere, allowed: []string{oldData}, keys: 1, wrong: true,
+		prepare: func(ctx context.Context, p place) (func() error, error) {
+			from := place{plaintextFile, p.dir, p.keys}
+			data, err := from.load()
+			return func() error {
+				f, err := from.store()
+				if err != nil {
+					return err
+				}
+				if err := f.Delete(ctx); err != nil {
+					return err
+				}
+				return p.save(data)
 			}, err
 		}},
 	"move, away first": {kind: opened, before: plaintextOld, allowed: []string{oldData}, keys: 1, wrong: true,
@@ -135,6 +156,27 @@ func rotatedOld(p place) error {
 func plaintextOld(p place) error {
 	p.kind = openedPlain
 	return p.save([]byte(oldData))
+}
+
+// elsewhereOld stores something in a plaintext file of its own.
+func elsewhereOld(p place) error {
+	p.kind = plaintextFile
+	return p.save([]byte(oldData))
+}
+
+// moveHere moves that to the place itself.
+func moveHere(p place) error {
+	ctx, cancel := patient()
+	defer cancel()
+	from, err := place{plaintextFile, p.dir, p.keys}.store()
+	if err != nil {
+		return err
+	}
+	to, err := p.store()
+	if err != nil {
+		return err
+	}
+	return persistence.Move(ctx, from, to)
 }
 
 func removeKeys(p place) error {
@@ -177,6 +219,11 @@ func (a act) check(t *testing.T, p place, done bool) error {
 	}
 	if n := p.keyCount(t); n > a.keys {
 		return fmt.Errorf("%d keys", n)
+	}
+	if a.after != nil {
+		if err := a.after(p); err != nil {
+			return err
+		}
 	}
 	data, err := p.load()
 	if err != nil {
