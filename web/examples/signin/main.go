@@ -1,0 +1,240 @@
+// Signin is a web app that signs users in with MSAL Go's confidential client,
+// the authorization code flow and PKCE, and calls an API for them. Sign-ins
+// survive a restart, and any number of servers can share them.
+//
+//	go run ./examples/signin
+//	go run ./examples/signin -redis localhost:6379
+//	go run ./examples/signin -postgres postgres://app@localhost/app
+//	SIGNIN_CLIENT_SECRET=… go run ./examples/signin -client-id ID -tenant TENANT
+//
+// in the folder web. Without -client-id it runs against a pretend authority and
+// a pretend API that it brings along (demo.go), so it needs no account and no
+// network. With it, register http://localhost:8080/signed-in as a redirect URI
+// of the type Web.
+//
+// Tokens and sessions are sealed before they are stored, with a key in a file.
+// Several servers need one file, or better a secret manager.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/base64"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/web/redisstore"
+	"github.com/tokenkeep/tokenkeep/web/sealed"
+	"github.com/tokenkeep/tokenkeep/web/sqlstore"
+	"github.com/tokenkeep/tokenkeep/web/sqlstore/sqlite"
+)
+
+var (
+	addr      = flag.String("addr", "localhost:8080", "`address` to listen on")
+	publicURL = flag.String("url", "", "`URL` at which browsers reach this server; by default http:// and the address")
+	clientID  = flag.String("client-id", "", "application `id` of your app in Microsoft Entra ID; empty runs the demo")
+	tenant    = flag.String("tenant", "organizations", "your tenant's `id` or domain name")
+	secretEnv = flag.String("client-secret-env", "SIGNIN_CLIENT_SECRET", "environment `variable` with the app's client secret")
+	scope     = flag.String("scope", "User.Read", "the `permission` to ask for")
+	apiURL    = flag.String("api", "https://graph.microsoft.com/v1.0/me", "`URL` of the API to call")
+	dir       = flag.String("dir", "", "`folder` for the key and for SQLite's file; by default one in the user's cache folder")
+	redisAddr = flag.String("redis", "", "`address` of a Redis to keep accounts in, in place of SQLite")
+	postgres  = flag.String("postgres", "", "`URL` of a PostgreSQL to keep accounts in, in place of SQLite; a password belongs into PGPASSWORD")
+)
+
+func main() {
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "signin:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	if *dir == "" {
+		caches, err := os.UserCacheDir()
+		if err != nil {
+			return err
+		}
+		*dir = filepath.Join(caches, "tokenkeep-signin")
+	}
+	if err := os.MkdirAll(*dir, 0o700); err != nil {
+		return err
+	}
+	keys, err := keysIn(filepath.Join(*dir, "signin.key"))
+	if err != nil {
+		return err
+	}
+	s, err := openStore(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+
+	base := strings.TrimSuffix(*publicURL, "/")
+	if base == "" {
+		host, _, _ := net.SplitHostPort(*addr)
+		_, port, _ := net.SplitHostPort(listener.Addr().String())
+		base = "http://" + net.JoinHostPort(host, port)
+	}
+	accounts, err := persistence.NewPartitioned(func(_ context.Context, account string) (persistence.Persistence, error) {
+		return keys.Account(account, s.accounts(account)), nil
+	})
+	if err != nil {
+		return err
+	}
+	a := &app{
+		url: base, store: s.name, accounts: accounts,
+		sessions:  newSessions(strings.HasPrefix(base, "https:"), func(key string) persistence.Versioned { return keys.Account("session "+key, s.sessions(key)) }),
+		clientID:  *clientID,
+		authority: "https://login.microsoftonline.com/" + *tenant,
+		scopes:    []string{*scope},
+		http:      &http.Client{Timeout: 30 * time.Second},
+		api:       *apiURL,
+	}
+	mux := http.NewServeMux()
+	secret := os.Getenv(*secretEnv)
+	if *clientID == "" {
+		end, err := demo(mux, a, &secret)
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
+	if a.credential, err = confidential.NewCredFromSecret(secret); err != nil {
+		return fmt.Errorf("the client secret, from the variable %s: %w", *secretEnv, err)
+	}
+	a.routes(mux)
+
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	fmt.Printf("Open %s in a browser. Accounts are kept in %s.\n", base, s.name)
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	last, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return server.Shutdown(last)
+}
+
+// keysIn reads the key in a file, or makes one.
+func keysIn(path string) (*sealed.Keys, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		secret := make([]byte, 32)
+		rand.Read(secret) //nolint:errcheck // never fails
+		text = []byte(base64.StdEncoding.EncodeToString(secret))
+		var f *os.File
+		if f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+			_, err = f.Write(text)
+			err = errors.Join(err, f.Sync(), f.Close())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a key", path)
+	}
+	return sealed.New(sealed.Key{ID: "1", Secret: secret})
+}
+
+// store is where accounts and sessions are kept.
+type store struct {
+	name               string // for a person
+	accounts, sessions func(key string) persistence.Versioned
+	close              func()
+}
+
+func openStore(ctx context.Context) (store, error) {
+	if *redisAddr != "" {
+		client := redis.NewClient(&redis.Options{Addr: *redisAddr})
+		accounts, err := redisstore.New(client, &redisstore.Options{Prefix: "signin:account:"})
+		if err != nil {
+			return store{}, err
+		}
+		sessions, err := redisstore.New(client, &redisstore.Options{Prefix: "signin:session:", TTL: sessionLifetime})
+		if err != nil {
+			return store{}, err
+		}
+		warnings, err := accounts.Check(ctx)
+		if err != nil {
+			return store{}, err
+		}
+		for _, w := range warnings {
+			slog.Warn(w)
+		}
+		return store{"Redis", accounts.Account, sessions.Account, func() { client.Close() }}, nil
+	}
+	var db *sql.DB
+	var err error
+	dialect, name := sqlstore.SQLite, "SQLite"
+	if *postgres != "" {
+		dialect, name = sqlstore.PostgreSQL, "PostgreSQL"
+		db, err = sql.Open("pgx", *postgres)
+	} else {
+		db, err = sqlite.Open(filepath.Join(*dir, "signin.db"))
+	}
+	if err != nil {
+		return store{}, err
+	}
+	var tables []*sqlstore.Store
+	for _, o := range []sqlstore.Options{{Table: "signin_accounts"}, {Table: "signin_sessions", TTL: sessionLifetime}} {
+		t, err := sqlstore.New(db, dialect, &o)
+		if err == nil {
+			err = t.Migrate(ctx)
+		}
+		if err != nil {
+			return store{}, errors.Join(err, db.Close())
+		}
+		tables = append(tables, t)
+	}
+	sweeping, end := context.WithCancel(ctx)
+	go sweep(sweeping, tables)
+	return store{name, tables[0].Account, tables[1].Account, func() { end(); db.Close() }}, nil
+}
+
+// sweep removes expired rows, some at a time.
+func sweep(ctx context.Context, tables []*sqlstore.Store) {
+	for tick := time.NewTicker(time.Minute); ; {
+		for _, t := range tables {
+			if _, err := t.DeleteExpired(ctx, 1000); err != nil && ctx.Err() == nil {
+				slog.Warn("cannot remove expired rows", "error", err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
