@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"database/sql"
+	"fmt"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -99,10 +100,15 @@ func TestBrowser(t *testing.T) {
 	args := []string{"-dir", dir, "-demo-lifetime", "1m"} // so short that every request renews it
 	app := start(t, append(args, "-addr", "localhost:0")...)
 	look := func(name string) {
-		accessible(t, b)
 		require.NotContains(t, b.source(), "eyJ", "a token in the page")
-		if to := os.Getenv("SIGNIN_SCREENSHOTS"); to != "" {
-			require.NoError(t, os.WriteFile(filepath.Join(to, name+".png"), b.screenshot(), 0o600))
+		for _, scheme := range []string{"dark", "light"} {
+			for _, width := range []int{340, 900} {
+				b.emulate(scheme, width)
+				accessible(t, b)
+				if to := os.Getenv("SIGNIN_SCREENSHOTS"); to != "" {
+					require.NoError(t, os.WriteFile(filepath.Join(to, fmt.Sprintf("%s-%s-%d.png", name, scheme, width)), b.screenshot(), 0o600))
+				}
+			}
 		}
 	}
 

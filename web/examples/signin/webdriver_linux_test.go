@@ -165,6 +165,15 @@ func (b *browser) run(script string, answer any) {
 	b.do(http.MethodPost, "/execute/sync", map[string]any{"script": script, "args": []any{}}, answer)
 }
 
+// emulate sets what the user prefers, and the width of the screen.
+func (b *browser) emulate(scheme string, width int) {
+	b.t.Helper()
+	b.do(http.MethodPost, "/goog/cdp/execute", map[string]any{"cmd": "Emulation.setEmulatedMedia", "params": map[string]any{
+		"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}}}, nil)
+	b.do(http.MethodPost, "/goog/cdp/execute", map[string]any{"cmd": "Emulation.setDeviceMetricsOverride", "params": map[string]any{
+		"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false}}, nil)
+}
+
 func (b *browser) screenshot() []byte {
 	b.t.Helper()
 	var s string
