@@ -330,9 +330,10 @@ func (s *store) warnPlaintext(refusals []fallback.Refusal) {
 //
 // The plaintext file may be there beside the encrypted one because a process
 // without a keyring stored its tokens while the other file did not exist yet, or
-// because a move was cut short. The lock file's note tells: what was being moved
-// when there was no encrypted file is not merged a second time, lest it bring
-// back accounts that were signed out since.
+// because a move was cut short. The lock file's note tells: what was copied once
+// is not merged a second time, lest it bring back accounts that were signed out
+// since. It is noted after the copy, never before: another process may be faster
+// with a copy of less, and then what is noted already would be lost.
 func (s *store) tradeUp(ctx context.Context, to *encrypted.File) error {
 	if !exists(s.plaintext) {
 		return nil
@@ -368,9 +369,6 @@ func (s *store) moveOnce(ctx context.Context, from *fallback.InsecurePlaintextFi
 	kept, there, err := to.LoadRevision(ctx)
 	switch {
 	case errors.Is(err, persistence.ErrNotFound):
-		if err := s.noteMove(ctx, rev); err != nil {
-			return false, err
-		}
 		if err := copyTo(ctx, to, data, ""); err != nil {
 			return false, err
 		}
@@ -389,6 +387,7 @@ func (s *store) moveOnce(ctx context.Context, from *fallback.InsecurePlaintextFi
 			}
 		}
 	}
+	_ = s.noteMove(ctx, rev) // of use only if the next step is not taken
 	err = from.DeleteIf(ctx, rev)
 	return err == nil, err
 }

@@ -733,6 +733,32 @@ func TestPlaintextBesideEncrypted(t *testing.T) {
 			require.Equal(t, []string{"app.enc", "app.plaintext.json"}, m.files())
 		}
 	})
+	t.Run("a move failed, and another process stored something first", func(t *testing.T) {
+		for call := 1; call <= 8; call++ {
+			m := newMachine(t)
+			require.NoError(t, os.MkdirAll(m.dir, 0o700))
+			require.NoError(t, os.WriteFile(plain(m), []byte(fromSSH), 0o600))
+			cfg := m.config()
+			failing := m.keyring.Reopen()
+			failing.CrashAt(call, false)
+			cfg.Keyring = failing
+			_, _ = tokenkeep.Open(ctx, cfg)
+			if !slices.Contains(m.files(), "app.plaintext.json") {
+				require.Greater(t, call, 4, "it was moved")
+				break
+			}
+			require.NoError(t, os.Rename(plain(m), m.dir+".away"))
+			c, err := tokenkeep.Open(ctx, m.config())
+			require.NoError(t, err)
+			save(t, c, fromDesktop)
+			require.NoError(t, os.Rename(m.dir+".away", plain(m)))
+			c, err = tokenkeep.Open(ctx, m.config())
+			require.NoError(t, err)
+			require.Contains(t, load(t, c), `"ssh"`, "call %d", call)
+			require.Contains(t, load(t, c), `"desktop"`)
+			require.Equal(t, []string{"app.enc"}, m.files())
+		}
+	})
 	t.Run("a move was cut short, and an account signed out since", func(t *testing.T) {
 		m := newMachine(t)
 		ssh, err := tokenkeep.Open(ctx, m.withoutKeyring())
