@@ -70,5 +70,5 @@ func TestNewRefuses(t *testing.T) {
 	_, err := redisstore.New(nil, nil)
 	require.ErrorContains(t, err, "the client is nil")
 	_, err = redisstore.New(redis.NewClient(&redis.Options{}), &redisstore.Options{TTL: 1})
-	require.ErrorContains(t, err, "shorter than a second")
+	require.ErrorContains(t, err, "shorter than a minute")
 }

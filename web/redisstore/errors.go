@@ -57,7 +57,7 @@ func explainAnswer(err error) account.Reason {
 	case strings.Contains(err.Error(), "max number of clients"):
 		return account.Reason{Err: fmt.Errorf("%w: the server has too many clients", persistence.ErrUnavailable), Remedy: "Raise Redis's maxclients, or lower the clients' PoolSize.", Refused: true}
 	case strings.Contains(err.Error(), "unknown command"):
-		return account.Reason{Err: fmt.Errorf("%w: the server does not know a command that is needed", persistence.ErrUnavailable), Remedy: "Use Redis 6.2 or later, with EVAL and EVALSHA enabled.", Refused: true}
+		return account.Reason{Err: fmt.Errorf("%w: the server does not know a command that is needed", persistence.ErrUnavailable), Remedy: "Use Redis 4 or later, with EVAL and EVALSHA enabled.", Refused: true}
 	}
 	// The rest of the answer may quote what was sent.
 	return account.Reason{Err: fmt.Errorf("%w: the server refused the command (%s)", persistence.ErrUnavailable, word), Remedy: "See Redis's log."}

@@ -7,7 +7,7 @@
 //	warnings, err := store.Check(ctx) // log them: Redis as it comes loses writes
 //
 // A single server, Sentinel and Cluster are all served: any
-// [redis.UniversalClient] will do. Redis 6.2 or later is needed, or a server
+// [redis.UniversalClient] will do. Redis 4 or later is needed, or a server
 // that speaks its protocol and runs Lua.
 //
 // # What is stored
@@ -26,9 +26,9 @@
 //
 // # Expiry
 //
-// Every key has a time to live, which starts anew with each save. A read starts
-// it anew only when a tenth of it has passed, so an account that is in use
-// costs one more command every few days.
+// Every key has a time to live, of a tenth more than Options.TTL. It starts
+// anew with each save; with a read only when that tenth has passed, so that
+// reads are not writes.
 //
 // # What is not promised
 //
@@ -53,12 +53,11 @@ import (
 // DefaultPrefix is what the keys of accounts begin with by default.
 const DefaultPrefix = "tokenkeep:"
 
-// DefaultTTL is how long an account is kept by default after it was last
-// saved. It was last used at most a tenth of that before, so 108 days at least
-// pass without use before it is gone: longer than the 90 days without use that
-// a refresh token of Microsoft Entra ID lasts ("Configurable token lifetimes
-// in the Microsoft identity platform", refresh token max inactive time).
-const DefaultTTL = 120 * 24 * time.Hour
+// DefaultTTL is how long an account is kept by default after its last use:
+// longer than the 90 days without use that a refresh token of Microsoft Entra
+// ID lasts ("Configurable token lifetimes in the Microsoft identity platform",
+// refresh token max inactive time).
+const DefaultTTL = 100 * 24 * time.Hour
 
 // MaxSize is the largest data, in bytes, that an account can have. More fails
 // with persistence.ErrTooLarge.
@@ -69,10 +68,10 @@ type Options struct {
 	// Prefix is what the keys in Redis begin with; "" means DefaultPrefix. Apps
 	// that are not to share accounts need prefixes of their own.
 	Prefix string
-	// TTL is how long an account is kept after its last save, or after a use
-	// that comes when more than a tenth of it has passed. It should be longer
-	// than the authority's refresh tokens last without use. 0 means DefaultTTL;
-	// at least a second.
+	// TTL is how long an account is kept after its last use, be it read or
+	// saved; it may be up to a tenth longer. It should be longer than the
+	// authority's refresh tokens last without use. 0 means DefaultTTL; at least
+	// a minute.
 	TTL time.Duration
 }
 
@@ -103,8 +102,8 @@ func New(client redis.UniversalClient, opts *Options) (*Store, error) {
 	if s.ttl == 0 {
 		s.ttl = DefaultTTL
 	}
-	if s.ttl < time.Second {
-		return nil, openError("the time to live is shorter than a second", "Set Options.TTL to longer than refresh tokens last, or to 0.")
+	if s.ttl < time.Minute {
+		return nil, openError("the time to live is shorter than a minute", "Set Options.TTL to longer than refresh tokens last, or to 0.")
 	}
 	return s, nil
 }
@@ -156,12 +155,15 @@ func (r rows) Get(ctx context.Context, key string, withData bool) (data []byte, 
 		}
 		data = []byte(text)
 	}
-	if left.Val() < r.ttl-r.ttl/10 {
+	if left.Val() < r.ttl {
 		// Whoever reads next tries again, should it fail.
-		r.client.PExpire(ctx, key, r.ttl)
+		r.client.PExpire(ctx, key, r.fresh())
 	}
 	return data, rev, nil
 }
+
+// fresh is the time to live of a key that was just used.
+func (r rows) fresh() time.Duration { return r.ttl + r.ttl/10 }
 
 // put and drop compare the revision and change the key in one step. A put that
 // finds its own revision is one that was sent twice.
@@ -179,7 +181,7 @@ return redis.call('DEL', KEYS[1])`)
 )
 
 func (r rows) Put(ctx context.Context, key string, data []byte, old, rev string) (bool, error) {
-	return put.Run(ctx, r.client, []string{r.prefix + key}, old, rev, data, r.ttl.Milliseconds()).Bool()
+	return put.Run(ctx, r.client, []string{r.prefix + key}, old, rev, data, r.fresh().Milliseconds()).Bool()
 }
 
 func (r rows) Drop(ctx context.Context, key, old string) (bool, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
+	row "github.com/tokenkeep/tokenkeep/web/internal/account"
 	"github.com/tokenkeep/tokenkeep/web/internal/servers"
 	"github.com/tokenkeep/tokenkeep/web/redisstore"
 	"github.com/tokenkeep/tokenkeep/web/sqlstore"
@@ -26,10 +28,17 @@ import (
 
 // template is the token cache of an account that is called ACCOUNT, of about
 // 2 KB: an account, an access token, a refresh token.
-var template = strings.NewReplacer("BLOB", strings.Repeat("eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiIs", 25), "\n", "").Replace(`{
+var template = strings.NewReplacer("BLOB", random(900), "\n", "").Replace(`{
 "Account":{"ACCOUNT-login.example-utid":{"home_account_id":"ACCOUNT","environment":"login.example","realm":"utid","local_account_id":"uid","username":"user@example.com","authority_type":"MSSTS"}},
 "AccessToken":{"ACCOUNT-login.example-accesstoken-app-utid-user.read":{"home_account_id":"ACCOUNT","environment":"login.example","realm":"utid","credential_type":"AccessToken","client_id":"app","target":"User.Read","cached_at":"1700000000","expires_on":"1700003600","secret":"BLOB"}},
 "RefreshToken":{"ACCOUNT-login.example-refreshtoken-app--":{"home_account_id":"ACCOUNT","environment":"login.example","credential_type":"RefreshToken","client_id":"app","secret":"BLOB"}}}`)
+
+// random returns text that, like a token, cannot be compressed.
+func random(size int) string {
+	b := make([]byte, size*3/4)
+	rand.NewChaCha8([32]byte{}).Read(b)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
 
 func account(n int) string  { return fmt.Sprintf("user%d.utid", n) }
 func tokensOf(n int) string { return strings.ReplaceAll(template, "ACCOUNT", account(n)) }
@@ -171,13 +180,19 @@ func TestPostgreSQL(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.Migrate(t.Context()))
 	testScale(t, "PostgreSQL", s.Account, func(from, to int) {
-		for ; from < to; from = min(from+20_000, to) {
+		now, ttl := time.Now().Unix(), int64(sqlstore.DefaultTTL/time.Second)
+		for from < to {
+			var numbers, expires []int64
+			for end := min(from+20_000, to); from < end; from++ {
+				numbers, expires = append(numbers, int64(from)), append(expires, row.Expiry(account(from), now, ttl))
+			}
 			exec(t, db, `INSERT INTO tokenkeep_accounts
-				SELECT 'user' || n || '.utid', 'rev' || n, convert_to(replace($1, 'ACCOUNT', 'user' || n || '.utid'), 'UTF8'), $2
-				FROM generate_series($3::int, $4::int) AS n`,
-				template, time.Now().Add(sqlstore.DefaultTTL).Unix(), from, min(from+20_000, to)-1)
+				SELECT 'user' || n || '.utid', 'rev' || n, convert_to(replace($1, 'ACCOUNT', 'user' || n || '.utid'), 'UTF8'), expires
+				FROM unnest($2::bigint[], $3::bigint[]) AS u (n, expires)`, template, numbers, expires)
 		}
+		// What loading left to do is not to be measured.
 		exec(t, db, `VACUUM ANALYZE tokenkeep_accounts`)
+		exec(t, db, `CHECKPOINT`)
 		var n int
 		require.NoError(t, db.QueryRowContext(t.Context(), `SELECT count(*) FROM tokenkeep_accounts`).Scan(&n))
 		require.Equal(t, to, n)

@@ -57,5 +57,5 @@ func TestNewRefuses(t *testing.T) {
 	_, err = sqlstore.New(db, 0, nil)
 	require.ErrorContains(t, err, "there is no dialect 0")
 	_, err = sqlstore.New(db, sqlstore.SQLite, &sqlstore.Options{TTL: time.Millisecond})
-	require.ErrorContains(t, err, "shorter than a second")
+	require.ErrorContains(t, err, "shorter than a minute")
 }

@@ -22,10 +22,10 @@
 //
 // # Expiry
 //
-// Every row has a time after which it passes for absent. A save sets it anew; a
-// read does so only when a tenth of the time to live has passed, so that reads
-// are not writes. [Store.DeleteExpired] removes such rows, a bounded number at
-// a time; call it now and then. The time is that of the app's clock.
+// Every row has a time after which it passes for absent. It moves in steps of a
+// tenth of Options.TTL, so that few reads are writes, and few saves change the
+// index on it. [Store.DeleteExpired] removes what has expired, a bounded number
+// of rows at a time; call it now and then. The time is that of the app's clock.
 package sqlstore
 
 import (
@@ -44,12 +44,11 @@ import (
 // DefaultTable is the name of the table by default.
 const DefaultTable = "tokenkeep_accounts"
 
-// DefaultTTL is how long an account is kept by default after it was last
-// saved. It was last used at most a tenth of that before, so 108 days at least
-// pass without use before it is gone: longer than the 90 days without use that
-// a refresh token of Microsoft Entra ID lasts ("Configurable token lifetimes
-// in the Microsoft identity platform", refresh token max inactive time).
-const DefaultTTL = 120 * 24 * time.Hour
+// DefaultTTL is how long an account is kept by default after its last use:
+// longer than the 90 days without use that a refresh token of Microsoft Entra
+// ID lasts ("Configurable token lifetimes in the Microsoft identity platform",
+// refresh token max inactive time).
+const DefaultTTL = 100 * 24 * time.Hour
 
 // MaxSize is the largest data, in bytes, that an account can have. More fails
 // with persistence.ErrTooLarge.
@@ -62,10 +61,10 @@ type Options struct {
 	// means DefaultTable. Apps that are not to share accounts need tables of
 	// their own.
 	Table string
-	// TTL is how long an account is kept after its last save, or after a use
-	// that comes when more than a tenth of it has passed. It should be longer
-	// than the authority's refresh tokens last without use. 0 means DefaultTTL;
-	// at least a second.
+	// TTL is how long an account is kept after its last use, be it read or
+	// saved; it may be up to a tenth longer. It should be longer than the
+	// authority's refresh tokens last without use. 0 means DefaultTTL; at least
+	// a minute.
 	TTL time.Duration
 }
 
@@ -103,8 +102,8 @@ func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
 		return nil, s.openError(fmt.Sprintf("there is no dialect %d", d), "Pass New one of PostgreSQL, SQLite and MySQL.")
 	case !tableName.MatchString(s.table):
 		return nil, s.openError("the table's name is not of the permitted form", "Set Options.Table to a name of a-z, 0-9 and '_'.")
-	case s.ttl < time.Second:
-		return nil, s.openError("the time to live is shorter than a second", "Set Options.TTL to longer than refresh tokens last, or to 0.")
+	case s.ttl < time.Minute:
+		return nil, s.openError("the time to live is shorter than a minute", "Set Options.TTL to longer than refresh tokens last, or to 0.")
 	}
 	s.revision = s.sql(`SELECT revision, expires FROM {table} WHERE account = ? AND expires > ?`)
 	s.load = s.sql(`SELECT revision, expires, data FROM {table} WHERE account = ? AND expires > ?`)
@@ -237,24 +236,25 @@ func (r rows) Get(ctx context.Context, key string, withData bool) (data []byte, 
 	case err != nil:
 		return nil, "", err
 	}
-	if fresh := r.expiry(now); expires < fresh-r.seconds()/10 {
+	if fresh := r.expiry(key, now); expires < fresh {
 		// Whoever reads next tries again, should it fail.
 		r.db.ExecContext(ctx, r.renew, fresh, key, rev, fresh)
 	}
 	return data, rev, nil
 }
 
-func (r rows) seconds() int64         { return int64(r.ttl / time.Second) }
-func (r rows) expiry(now int64) int64 { return now + r.seconds() }
+func (r rows) expiry(key string, now int64) int64 {
+	return account.Expiry(key, now, int64(r.ttl/time.Second))
+}
 
 func (r rows) Put(ctx context.Context, key string, data []byte, old, rev string) (bool, error) {
 	now := r.now().Unix()
 	if old != "" {
-		n, err := r.exec(ctx, r.update, rev, data, r.expiry(now), key, old, now)
+		n, err := r.exec(ctx, r.update, rev, data, r.expiry(key, now), key, old, now)
 		return n > 0, err
 	}
 	insert := func() (bool, error) {
-		n, err := r.exec(ctx, r.insert, key, rev, data, r.expiry(now))
+		n, err := r.exec(ctx, r.insert, key, rev, data, r.expiry(key, now))
 		if err != nil && r.d.explain(err).exists {
 			return false, nil
 		}

@@ -1,8 +1,5 @@
 //go:build linux
 
-// Package servers gives tests real Redis and PostgreSQL servers of their own:
-// started in a temporary folder, on a loopback address that nothing else uses,
-// and ended with the test, even with one that is killed.
 package servers
 
 import (
