@@ -12,6 +12,8 @@
 //	}
 //	client, err := public.New(clientID, public.WithCache(c))
 //
+// The Cache's Watch method tells an app that the user signed in or out elsewhere.
+//
 // The packages below it can be used alone: persistence has the Load/Save
 // interface and the shared Cache, encrypted and keyring have backends,
 // fallback the plaintext file that warns and the choice between backends.
@@ -22,7 +24,10 @@
 // an AES-256-GCM file whose key lies in the operating system's keyring; on
 // Windows the same with a key that DPAPI encrypts for the user; the same with a
 // passphrase; a plaintext file. All lie in [DefaultDir] or Config.Dir: NAME.enc
-// or NAME.plaintext.json, and the lock files NAME.lock*.
+// or NAME.plaintext.json, and the lock files NAME.lock*. Config.Order changes the
+// order, or leaves some of them out; Config.Store lets the end user choose among
+// the rest; [ChoiceOf] tells what it came to, who chose it and why nothing
+// preferred was to be had.
 //
 // # What Open does with what is stored
 //

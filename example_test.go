@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"log/slog"
 	"os"
 	"runtime"
 
@@ -44,6 +45,7 @@ func ExampleChoiceOf() {
 		Order:          []string{"keyring", "plaintext"},
 		AllowPlaintext: true,
 		Warn:           func(fallback.Warning) {},
+		Logger:         slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		log.Fatal(err)
