@@ -1,5 +1,10 @@
 package persistence
 
+import (
+	"testing"
+	"time"
+)
+
 // Remembered returns how many in-memory caches c remembers.
 func Remembered(c *Cache) int {
 	c.mu.Lock()
@@ -19,3 +24,10 @@ func Unsaved(p *Partitioned) int {
 
 // MaxUnsaved is how many those can be.
 const MaxUnsaved = maxUnsaved
+
+// ForgetUnsavedAfter makes them be kept for so long only, for the rest of a test.
+func ForgetUnsavedAfter(t *testing.T, d time.Duration) {
+	before := unsavedFor
+	unsavedFor = d
+	t.Cleanup(func() { unsavedFor = before })
+}

@@ -175,6 +175,9 @@ func (m *inMemory) settle(ours []byte, hint string, refused []merge.Account) {
 	m.noteBack(ours, func(a merge.Account) bool {
 		return (hint == "" || hinted(a, hint)) && !slices.Contains(refused, a)
 	})
+	if m.gone == nil && len(refused) > 0 { // they come from another in-memory cache of the account
+		m.gone = map[merge.Account]bool{}
+	}
 	for _, a := range refused {
 		m.gone[a] = false
 	}

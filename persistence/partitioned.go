@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 
@@ -56,9 +58,10 @@ import (
 // As with a [Cache], and unless [WithStrict] is given, a sign-in or a refresh
 // succeeds though its tokens cannot be stored. They are kept in this process
 // until they are: the next client that asks for the account is given them and
-// tries again. A user who is signed out elsewhere stays so. Of at most 1,024
-// accounts tokens are kept like that; of more, and with WithStrict, Export
-// fails. A Replace that cannot read fails unless the in-memory cache has been
+// tries again. A user who is signed out elsewhere stays so, unless the sign-in
+// itself could not be stored yet: then nothing elsewhere tells of it. Of at most
+// 1,024 accounts tokens are kept like that, and for no longer than an hour where
+// there are so many; of more, and with WithStrict, Export fails. A Replace that cannot read fails unless the in-memory cache has been
 // given this account's data since it was last another's.
 //
 // A Partitioned is safe for concurrent use, in any number of processes on the
@@ -73,6 +76,10 @@ type Partitioned struct {
 }
 
 var _ cache.ExportReplace = (*Partitioned)(nil)
+
+// unsavedFor is how long, at least, what could not be stored is kept for a user
+// who does not come back. Tests shorten it.
+var unsavedFor = time.Hour
 
 const (
 	maxUnsaved = 1024 // accounts
@@ -97,6 +104,7 @@ type account struct {
 
 // unsaved are the tokens of one partition that could not be stored.
 type unsaved struct {
+	since     time.Time
 	base      []byte
 	baseKnown bool
 	ours      []byte
@@ -379,10 +387,14 @@ func (p *Partitioned) keep(a *account) bool {
 	defer p.mu.Unlock()
 	before := p.unsaved[a.partition]
 	if before == nil && len(p.unsaved) >= maxUnsaved {
-		return false
+		// Their users have not come back.
+		maps.DeleteFunc(p.unsaved, func(_ string, u *unsaved) bool { return time.Since(u.since) > unsavedFor })
+		if len(p.unsaved) >= maxUnsaved {
+			return false
+		}
 	}
 	m := a.memory
-	u := &unsaved{base: bytes.Clone(m.base), baseKnown: m.baseKnown, ours: bytes.Clone(m.pending), refused: slices.Clone(m.refused)}
+	u := &unsaved{since: time.Now(), base: bytes.Clone(m.base), baseKnown: m.baseKnown, ours: bytes.Clone(m.pending), refused: slices.Clone(m.refused)}
 	if before != nil && before != a.unsaved {
 		if both, _, err := merge.Merge(merge.Input{Base: u.base, BaseUnknown: !u.baseKnown, Ours: u.ours, Theirs: before.ours}); err == nil {
 			u.ours = bytes.Clone(both)

@@ -586,6 +586,58 @@ func TestPartitionedUnsavedIsBounded(t *testing.T) {
 	require.NoError(t, signIn("one more"))
 	require.NoError(t, signIn("user1"))
 	require.Equal(t, persistence.MaxUnsaved-1, persistence.Unsaved(p))
+
+	// The users of an earlier outage who do not come back keep no place for ever.
+	f.saves.Store(true)
+	require.NoError(t, signIn("a third"))
+	require.ErrorContains(t, signIn("yet another"), "too many")
+	persistence.ForgetUnsavedAfter(t, -1)
+	require.NoError(t, signIn("yet another"))
+	require.Equal(t, 1, persistence.Unsaved(p))
+}
+
+// TestPartitionedRefusedElsewhere: what one in-memory cache could not store, and
+// must not bring back, is taken over by another one that had no part in it.
+func TestPartitionedRefusedElsewhere(t *testing.T) {
+	var f failing
+	var noReads atomic.Bool
+	r := &rows{around: func(ctx context.Context, op string, call func() error) error {
+		if noReads.Load() && (op == "Revision" || op == "LoadRevision") {
+			return &persistence.Error{Op: "load", Backend: "test", Err: persistence.ErrUnavailable}
+		}
+		return f.around(ctx, op, call)
+	}}
+	p := r.server(t, silence)
+	replace := func(c *client) {
+		require.NoError(t, p.Replace(ctx, c, cache.ReplaceHints{PartitionKey: "alice"}))
+	}
+	account := func(c *client, environment, refreshToken string) {
+		c.set("Account", "alice-"+environment, map[string]any{"home_account_id": "alice", "environment": environment})
+		c.set("RefreshToken", "alice-"+environment, map[string]any{"home_account_id": "alice", "environment": environment, "secret": refreshToken})
+	}
+	here, there := new(client), new(client)
+	replace(here)
+	account(here, "e", "1")
+	account(here, "f", "2")
+	require.NoError(t, p.Export(ctx, here, cache.ExportHints{PartitionKey: "alice"}))
+	elsewhere := new(client)
+	account(elsewhere, "f", "2")
+	data, err := elsewhere.Marshal()
+	require.NoError(t, err)
+	require.NoError(t, r.row("alice").Save(ctx, data)) // signed out of e
+	replace(there)
+	replace(here)
+	account(here, "e", "3") // a refresh that was under way
+	account(here, "f", "5")
+	f.saves.Store(true)
+	require.NoError(t, p.Export(ctx, here, cache.ExportHints{PartitionKey: "alice"}))
+	noReads.Store(true)
+	replace(there)
+	noReads.Store(false)
+	f.saves.Store(false)
+	account(there, "f", "4")
+	require.NoError(t, p.Export(ctx, there, cache.ExportHints{PartitionKey: "alice"}))
+	require.NotContains(t, r.stored(t)["alice"], `"environment":"e"`)
 }
 
 // TestPartitionedUnsavedOfTwoRequests: two requests of one user get a token
