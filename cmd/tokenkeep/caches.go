@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -22,6 +23,12 @@ type files struct {
 	locks                []string // names
 	temporary            []string // names
 	aside                []string // names
+
+	lock *persistence.FileLock // that all writers of the cache share
+}
+
+func newFiles(name, dir string) *files {
+	return &files{name: name, dir: dir, lock: persistence.NewFileLock(filepath.Join(dir, name+".lock"))}
 }
 
 func (f *files) path(suffix string) string { return filepath.Join(f.dir, f.name+suffix) }
@@ -29,8 +36,16 @@ func (f *files) encryptedPath() string     { return f.path(encryptedSuffix) }
 func (f *files) plaintextPath() string     { return f.path(plaintextSuffix) }
 func (f *files) stored() bool              { return f.encrypted || f.plaintext }
 
-// newLock returns the lock that the cache's writers share.
-func (f *files) newLock() *persistence.FileLock { return persistence.NewFileLock(f.path(".lock")) }
+// openPlaintext returns the plaintext file.
+func (f *files) openPlaintext() (*fallback.InsecurePlaintextFile, error) {
+	return fallback.NewInsecurePlaintextFile(f.plaintextPath(), func(fallback.Warning) {}, &fallback.Options{Lock: f.lock})
+}
+
+// openEncrypted returns the encrypted file at path, the cache's own or one that
+// was set aside.
+func (f *files) openEncrypted(path string, keys encrypted.KeySource) (*encrypted.File, error) {
+	return encrypted.New(path, keys, &encrypted.Options{Name: f.name, Lock: f.lock})
+}
 
 const (
 	encryptedSuffix = ".enc"
@@ -58,7 +73,7 @@ func scan(dir string) ([]*files, error) {
 	found := map[string]*files{}
 	of := func(name string) *files {
 		if found[name] == nil {
-			found[name] = &files{name: name, dir: dir}
+			found[name] = newFiles(name, dir)
 		}
 		return found[name]
 	}
@@ -111,7 +126,7 @@ func (c *call) cache(name string) (*files, error) {
 			return f, nil
 		}
 	}
-	return &files{name: name, dir: dir}, nil
+	return newFiles(name, dir), nil
 }
 
 // storedCache is cache for one that has something stored.

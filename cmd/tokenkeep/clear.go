@@ -50,11 +50,10 @@ func runClear(ctx context.Context, c *call) (report, error) {
 	if err := c.confirm(ctx, fmt.Sprintf("This removes %s and its keys; whoever was signed in has to sign in again. Go on?", strings.Join(paths, ", "))); err != nil {
 		return nil, err
 	}
-	lock := f.newLock()
 	// The plaintext first: as long as an encrypted file is there, no program
 	// begins a new one.
 	if f.plaintext {
-		p, err := openPlaintext(f, lock)
+		p, err := f.openPlaintext()
 		if err == nil {
 			err = p.Delete(ctx)
 		}
@@ -63,7 +62,7 @@ func runClear(ctx context.Context, c *call) (report, error) {
 		}
 	}
 	if f.encrypted {
-		if err := c.deleteEncrypted(ctx, f, lock); err != nil {
+		if err := c.deleteEncrypted(ctx, f); err != nil {
 			return nil, err
 		}
 	}
@@ -76,9 +75,9 @@ func runClear(ctx context.Context, c *call) (report, error) {
 }
 
 // deleteEncrypted removes the file also where its key cannot be had.
-func (c *call) deleteEncrypted(ctx context.Context, f *files, lock *persistence.FileLock) error {
+func (c *call) deleteEncrypted(ctx context.Context, f *files) error {
 	remove := func(keys encrypted.KeySource) error {
-		p, err := encrypted.New(f.encryptedPath(), keys, &encrypted.Options{Name: f.name, Lock: lock})
+		p, err := f.openEncrypted(f.encryptedPath(), keys)
 		if err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ func runExport(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, data, _, err := c.open(ctx, f, nil)
+	_, data, _, err := c.open(ctx, f)
 	if err != nil {
 		return nil, err
 	}

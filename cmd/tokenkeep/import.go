@@ -56,7 +56,7 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	}
 	store := c.to
 	if f.stored() {
-		if _, _, store, err = c.open(ctx, f, nil); err != nil {
+		if _, _, store, err = c.open(ctx, f); err != nil {
 			return nil, err
 		}
 		if c.to != "" && c.to != store {

@@ -28,7 +28,7 @@ func runInspect(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, data, store, err := c.open(ctx, f, nil)
+	_, data, store, err := c.open(ctx, f)
 	if err != nil {
 		return nil, err
 	}

@@ -72,9 +72,9 @@ func (c *call) keySource(store, name string, known bool) (encrypted.KeySource, e
 
 // open returns the backend that holds what is stored, having read it once, and
 // the store that it is. It changes nothing.
-func (c *call) open(ctx context.Context, f *files, lock *persistence.FileLock) (backend, []byte, string, error) {
+func (c *call) open(ctx context.Context, f *files) (backend, []byte, string, error) {
 	if !f.encrypted {
-		p, err := openPlaintext(f, lock)
+		p, err := f.openPlaintext()
 		if err != nil {
 			return nil, nil, "", err
 		}
@@ -88,20 +88,20 @@ func (c *call) open(ctx context.Context, f *files, lock *persistence.FileLock) (
 	if source == storeKeyring && c.kernel != nil {
 		// The header does not tell the keyrings apart, and asking the kernel's
 		// costs nothing.
-		if p, data, err := c.tryKey(ctx, f, lock, storeKernel); err == nil {
+		if p, data, err := c.tryKey(ctx, f, storeKernel); err == nil {
 			return p, data, storeKernel, nil
 		}
 	}
-	p, data, err := c.tryKey(ctx, f, lock, source)
+	p, data, err := c.tryKey(ctx, f, source)
 	return p, data, source, err
 }
 
-func (c *call) tryKey(ctx context.Context, f *files, lock *persistence.FileLock, store string) (backend, []byte, error) {
+func (c *call) tryKey(ctx context.Context, f *files, store string) (backend, []byte, error) {
 	keys, err := c.keySource(store, f.name, true)
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := encrypted.New(f.encryptedPath(), keys, &encrypted.Options{Name: f.name, Lock: lock})
+	p, err := f.openEncrypted(f.encryptedPath(), keys)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,10 +114,6 @@ type backend interface {
 	persistence.Versioned
 	persistence.Describer
 	SetAside(ctx context.Context, rev string) (newPath string, err error)
-}
-
-func openPlaintext(f *files, lock *persistence.FileLock) (backend, error) {
-	return fallback.NewInsecurePlaintextFile(f.plaintextPath(), func(fallback.Warning) {}, &fallback.Options{Lock: lock})
 }
 
 // openCache opens the cache as a program does, in that store, "" for the

@@ -40,19 +40,20 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock := f.newLock()
-	from, _, store, err := c.open(ctx, f, lock)
+	from, _, store, err := c.open(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	to, target := c.to, *f
+	to, target := c.to, f
 	if to == "" {
 		to = store
 	}
 	if c.toDir != "" {
-		if target.dir, err = filepath.Abs(c.toDir); err != nil {
+		dir, err := filepath.Abs(c.toDir)
+		if err != nil {
 			return nil, err
 		}
+		target = newFiles(f.name, dir)
 	}
 	sameDir := target.dir == f.dir
 	switch {
@@ -65,9 +66,9 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	}
 	switch {
 	case !sameDir:
-		err = c.moveFolder(ctx, f, from, to, &target)
+		err = c.moveFolder(ctx, f, from, to, target)
 	case to == storePlaintext:
-		err = c.moveToPlaintext(ctx, f, lock, from, store)
+		err = c.moveToPlaintext(ctx, f, from, store)
 	case f.encrypted && to != store:
 		var keys encrypted.KeySource
 		if keys, err = c.keySource(to, f.name, false); err == nil {
@@ -94,7 +95,7 @@ func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string
 	}
 	var p persistence.Persistence
 	if to == storePlaintext {
-		if p, err = openPlaintext(target, target.newLock()); err != nil {
+		if p, err = target.openPlaintext(); err != nil {
 			return err
 		}
 	} else {
@@ -102,7 +103,7 @@ func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string
 		if err != nil {
 			return err
 		}
-		if p, err = encrypted.New(target.encryptedPath(), keys, &encrypted.Options{Name: f.name, Lock: target.newLock()}); err != nil {
+		if p, err = target.openEncrypted(target.encryptedPath(), keys); err != nil {
 			return err
 		}
 	}
@@ -112,15 +113,15 @@ func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string
 // moveToPlaintext replaces the encrypted file by a plaintext one in the same
 // folder. At no moment do both have their names: a program that saw both would
 // take the plaintext for older, and remove it.
-func (c *call) moveToPlaintext(ctx context.Context, f *files, lock *persistence.FileLock, from backend, store string) error {
+func (c *call) moveToPlaintext(ctx context.Context, f *files, from backend, store string) error {
 	if f.plaintext {
 		return &refusal{"unencrypted tokens lie there as well", "Let them be moved into the encrypted file first: tokenkeep move " + f.name + " -to " + store, persistence.ErrConflict}
 	}
-	to, err := openPlaintext(f, lock)
+	to, err := f.openPlaintext()
 	if err != nil {
 		return err
 	}
-	unlock, err := lock.Lock(ctx)
+	unlock, err := f.lock.Lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ func (c *call) moveToPlaintext(ctx context.Context, f *files, lock *persistence.
 	if err != nil {
 		return err
 	}
-	old, err := encrypted.New(aside, keys, &encrypted.Options{Name: f.name, Lock: lock})
+	old, err := f.openEncrypted(aside, keys)
 	if err != nil {
 		return err
 	}

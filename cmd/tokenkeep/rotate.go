@@ -38,7 +38,7 @@ func runRotate(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, _, store, err := c.open(ctx, f, nil)
+	p, _, store, err := c.open(ctx, f)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// inFolder is the cache "app" in the folder, as a program opens it.
+func inFolder(t *testing.T, dir string, k keyring.Keyring) *persistence.Cache {
+	t.Helper()
+	c, err := tokenkeep.Open(t.Context(), tokenkeep.Config{Name: "app", Dir: dir, Keyring: k, Warn: func(fallback.Warning) {}})
+	require.NoError(t, err)
+	return c
+}
+
+func fill(t *testing.T, c *persistence.Cache, data string) {
+	t.Helper()
+	require.NoError(t, c.Update(t.Context(), func([]byte) ([]byte, error) { return []byte(data), nil }))
+}
+
+// runIn runs the program in this process and returns what it printed.
+func runIn(t *testing.T, code int, k keyring.Keyring, args ...string) (out, errs string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	got := run(t.Context(), args, &machine{stdin: &bytes.Buffer{}, stdout: &o, stderr: &e, env: os.Getenv, keyring: k, cost: cheap, root: t.TempDir()})
+	require.Equal(t, code, got, "%s%s", &o, &e)
+	return o.String(), e.String()
+}
+
+// What programs save while keys are changed, one after the other, is all there
+// afterwards.
+func TestRotateBesideAProgram(t *testing.T) {
+	dir, k := t.TempDir(), keyringtest.New()
+	c := inFolder(t, dir, k)
+	fill(t, c, `{"S":{}}`)
+	stop, done := make(chan struct{}), make(chan struct{})
+	var failures []string
+	rotations := 0
+	go func() {
+		defer close(done)
+		for {
+			var out, errs bytes.Buffer
+			m := &machine{stdin: &bytes.Buffer{}, stdout: &out, stderr: &errs, env: os.Getenv, keyring: k, cost: cheap}
+			if code := run(t.Context(), []string{"rotate", "app", "-dir", dir}, m); code != exitFine {
+				failures = append(failures, errs.String())
+			}
+			rotations++
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	const saves = 200
+	for i := range saves {
+		require.NoError(t, c.Update(t.Context(), func(current []byte) ([]byte, error) {
+			var s map[string]map[string]any
+			if err := json.Unmarshal(current, &s); err != nil {
+				return nil, err
+			}
+			s["S"][fmt.Sprint(i)] = i
+			return json.Marshal(s)
+		}), "save %d", i)
+	}
+	close(stop)
+	<-done
+	require.Empty(t, failures)
+	require.Positive(t, rotations)
+
+	data, err := inFolder(t, dir, k).Load(t.Context())
+	require.NoError(t, err)
+	var s map[string]map[string]any
+	require.NoError(t, json.Unmarshal(data, &s))
+	require.Len(t, s["S"], saves)
+	require.Len(t, k.Items(), 2, "the key, and the one before")
+	onlyItsFiles(t, dir)
+}
+
+// onlyItsFiles: the cache "app" has one lock, and there is no other cache.
+func onlyItsFiles(t *testing.T, dir string) {
+	t.Helper()
+	all, err := scan(dir)
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.Equal(t, "app", all[0].name)
+	for _, n := range all[0].locks {
+		require.True(t, n == "app.lock" || strings.HasPrefix(n, "app.lock."), n)
+	}
+}
