@@ -246,8 +246,8 @@ func (f *File) LockName(ctx context.Context, name string) (unlock func() error, 
 //
 // The newest five such files stay. Older ones are removed, and with them the
 // keys that they name and no other file here does, as far as this File's source
-// stores them. (What key a file with a damaged header had is not known, and
-// that key stays.)
+// stores them. (What key a file with a damaged header had is not known. That key
+// stays too, unless an older file named it.)
 func (f *File) SetAside(ctx context.Context, rev string) (newPath string, err error) {
 	// A key that the file names is not for the next file to use.
 	if err = f.hold(ctx, func() error { f.sweep(ctx); return nil }); err == nil {

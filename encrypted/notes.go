@@ -146,8 +146,12 @@ func (f *File) forget(old, kept []string) error {
 	}
 	var needed []*header
 	for _, path := range kept {
-		if h, err := readHeader(path); err == nil {
+		h, err := readHeader(path)
+		switch {
+		case err == nil:
 			needed = append(needed, h)
+		case !errors.Is(err, persistence.ErrCorrupt):
+			return err // it may need any key
 		}
 	}
 	for _, path := range old {

@@ -48,7 +48,8 @@ import (
 //
 // A context without a deadline gets one, [DefaultTimeout] by default. A Cache
 // holds no file, goroutine or connection between calls, but for a wait for a
-// lock whose caller gave up, so there is nothing to close.
+// lock whose caller gave up and a [Cache.Watch] whose context has not ended, so
+// there is nothing to close.
 type Cache struct {
 	store   Versioned
 	lock    Locker // nil: SaveIf alone decides between writers

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/merge"
@@ -36,7 +37,7 @@ func (c *Cache) Persistence() Persistence {
 // The locks of both are held meanwhile, of those that are a [Locker]. They may
 // share one, if it is a [FileLock]. Moves in opposite directions at once take
 // turns. Of two backends without locks, at most one process should move anything
-// at a time. Every wait ends with ctx.
+// at a time. Every wait ends with ctx; one without a deadline gets [DefaultTimeout].
 //
 // Move fails with an [*Error] of either backend; with one of Op "move" where from
 // and to are the same place, where what they hold cannot be merged, and where
@@ -48,6 +49,14 @@ func Move(ctx context.Context, from, to Persistence) error {
 	m := mover{from: versioned(from), to: versioned(to)}
 	if err := m.checkPlaces(); err != nil {
 		return err
+	}
+	if reflect.TypeOf(from).Comparable() && from == to {
+		return m.onePlace()
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
+		defer cancel()
 	}
 	ctx = withLocks(ctx)
 	unlock, err := lockBoth(ctx, from, to)

@@ -453,3 +453,12 @@ func TestPersistenceOfACache(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, plain, c.Persistence())
 }
+
+// TestMoveToTheSameBackend: one without a place of its own is no other one either.
+func TestMoveToTheSameBackend(t *testing.T) {
+	m := persistence.NewMemory()
+	require.NoError(t, m.Save(ctx, []byte(`{}`)))
+	require.ErrorContains(t, persistence.Move(ctx, m, m), "the same place")
+	_, err := m.Load(ctx)
+	require.NoError(t, err)
+}

@@ -19,7 +19,8 @@ type Change struct {
 	Accounts []Account
 	// Added and Removed are those that signed in and out since the last Change
 	// or, for the first one, since Watch was called. Both are empty where only
-	// tokens have changed.
+	// tokens have changed, and where package tokensource's have: what is stored of
+	// other providers has no accounts, and is read with its Source.
 	Added, Removed []Account
 }
 
