@@ -44,7 +44,8 @@ func explain(err error) (what, remedy string) {
 		remedy = e.Remedy
 		bare := *e
 		bare.Remedy = ""
-		what = strings.TrimPrefix(bare.Error(), "tokenkeep: ")
+		// What stands around it stays.
+		what = strings.Replace(what, e.Error(), strings.TrimPrefix(bare.Error(), "tokenkeep: "), 1)
 	}
 	what = strings.TrimSuffix(what, ".") + "."
 	if remedy != "" {

@@ -113,7 +113,6 @@ func (c *call) tryKey(ctx context.Context, f *files, store string) (backend, []b
 type backend interface {
 	persistence.Versioned
 	persistence.Describer
-	SetAside(ctx context.Context, rev string) (newPath string, err error)
 }
 
 // openCache opens the cache as a program does, in that store, "" for the

@@ -42,6 +42,9 @@ func tokenkeepMain() int {
 		keyring: testKeyring("TEST_KEYRING"), kernel: testKeyring("TEST_KERNEL")}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if os.Getenv("TEST_FILE_LIMIT") != "" {
+		limitFiles()
+	}
 	if os.Getenv("TEST_TERMINAL") != "" { // the streams must be what they are
 		return run(ctx, os.Args[1:], m)
 	}
@@ -58,6 +61,9 @@ func tokenkeepMain() int {
 	}
 	return code
 }
+
+// limitFiles lets no file of this process grow large.
+var limitFiles func()
 
 func fail(format string, args ...any) int {
 	fmt.Fprintf(os.Stderr, "TEST FAILURE: "+format+"\n", args...)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -68,7 +67,12 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	case !sameDir:
 		err = c.moveFolder(ctx, f, from, to, target)
 	case to == storePlaintext:
-		err = c.moveToPlaintext(ctx, f, from, store)
+		// The encrypted file goes last. A program that finds both, since this was
+		// killed in between, merges them and loses nothing.
+		var p persistence.Persistence
+		if p, err = f.openPlaintext(); err == nil {
+			err = persistence.Move(ctx, from, p)
+		}
 	case f.encrypted && to != store:
 		var keys encrypted.KeySource
 		if keys, err = c.keySource(to, f.name, false); err == nil {
@@ -108,45 +112,4 @@ func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string
 		}
 	}
 	return persistence.Move(ctx, from, p)
-}
-
-// moveToPlaintext replaces the encrypted file by a plaintext one in the same
-// folder. At no moment do both have their names: a program that saw both would
-// take the plaintext for older, and remove it.
-func (c *call) moveToPlaintext(ctx context.Context, f *files, from backend, store string) error {
-	if f.plaintext {
-		return &refusal{"unencrypted tokens lie there as well", "Let them be moved into the encrypted file first: tokenkeep move " + f.name + " -to " + store, persistence.ErrConflict}
-	}
-	to, err := f.openPlaintext()
-	if err != nil {
-		return err
-	}
-	unlock, err := f.lock.Lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	data, rev, err := from.LoadRevision(ctx)
-	if err != nil {
-		return err
-	}
-	aside, err := from.SetAside(ctx, rev)
-	if err != nil {
-		return err
-	}
-	if err := to.Save(ctx, data); err != nil {
-		return fmt.Errorf("%w; the encrypted file is %s now", err, aside)
-	}
-	if back, err := to.Load(ctx); err != nil || !bytes.Equal(back, data) {
-		return &refusal{"what was copied does not read back the same; the encrypted file is " + aside + " now", "Check the disk.", persistence.ErrCorrupt}
-	}
-	keys, err := c.keySource(store, f.name, true)
-	if err != nil {
-		return err
-	}
-	old, err := f.openEncrypted(aside, keys)
-	if err != nil {
-		return err
-	}
-	return old.Delete(ctx) // with its keys
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -98,5 +100,52 @@ func onlyItsFiles(t *testing.T, dir string) {
 	require.Equal(t, "app", all[0].name)
 	for _, n := range all[0].locks {
 		require.True(t, n == "app.lock" || strings.HasPrefix(n, "app.lock."), n)
+	}
+}
+
+// A move to plaintext that is killed between its save and its deletion leaves
+// both files. The next program has everything, encrypted; and moved again,
+// everything is plaintext.
+func TestMoveToPlaintextKilledBetween(t *testing.T) {
+	const stored, newer = `{"S":{"a":{"secret":"1"}}}`, `{"S":{"a":{"secret":"1"},"b":{"secret":"2"}}}`
+	begin := func() (dir string, k *keyringtest.Keyring) {
+		dir, k = t.TempDir(), keyringtest.New()
+		fill(t, inFolder(t, dir, k), stored)
+		p, err := newFiles("app", dir).openPlaintext()
+		require.NoError(t, err)
+		require.NoError(t, p.Save(t.Context(), []byte(stored)))
+		return dir, k
+	}
+	dir, k := begin()
+	c := inFolder(t, dir, k)
+	got, err := c.Load(t.Context())
+	require.NoError(t, err)
+	require.JSONEq(t, stored, string(got))
+	require.Equal(t, "encrypted", c.Describe().Backend)
+	require.NoFileExists(t, filepath.Join(dir, "app.plaintext.json"))
+
+	dir, k = begin()
+	f, err := newFiles("app", dir).openEncrypted(filepath.Join(dir, "app.enc"), keyring.NewKeySource(k, "tokenkeep/app"))
+	require.NoError(t, err)
+	require.NoError(t, f.Save(t.Context(), []byte(newer)))
+	runIn(t, exitFine, k, "move", "app", "-to", "plaintext", "-yes", "-dir", dir)
+	got, err = os.ReadFile(filepath.Join(dir, "app.plaintext.json"))
+	require.NoError(t, err)
+	require.JSONEq(t, newer, string(got))
+	require.NoFileExists(t, filepath.Join(dir, "app.enc"))
+	require.Empty(t, k.Items())
+	onlyItsFiles(t, dir)
+}
+
+func TestExplainKeepsWhatWraps(t *testing.T) {
+	inner := &persistence.Error{Op: "save", Backend: "plaintext", Location: "/x/app.plaintext.json", Err: errors.New("the disk is full"), Remedy: "Free some space."}
+	for err, want := range map[error]string{
+		inner: "save plaintext /x/app.plaintext.json: the disk is full.",
+		fmt.Errorf("%w; what was there is in %s now", inner, "/x/old"): "save plaintext /x/app.plaintext.json: the disk is full; what was there is in /x/old now.",
+		fmt.Errorf("the second copy: %w", inner):                       "the second copy: save plaintext /x/app.plaintext.json: the disk is full.",
+	} {
+		what, remedy := explain(err)
+		require.Equal(t, want, what)
+		require.Equal(t, " Free some space.", remedy)
 	}
 }
