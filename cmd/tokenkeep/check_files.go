@@ -274,9 +274,14 @@ func checkLeftovers(_ context.Context, x *examination) outcome {
 	}
 	var o outcome
 	for _, f := range all {
-		var temporary, aside, bare []string
+		var temporary, bareTemporary, aside, bare []string
 		for _, n := range f.temporary {
-			if path := filepath.Join(f.dir, n); abandoned(path) {
+			path := filepath.Join(f.dir, n)
+			switch {
+			case !abandoned(path):
+			case strings.HasPrefix(n, "."+f.name+plaintextSuffix):
+				bareTemporary = append(bareTemporary, path)
+			default:
 				temporary = append(temporary, path)
 			}
 		}
@@ -291,6 +296,11 @@ func checkLeftovers(_ context.Context, x *examination) outcome {
 			o.note(finding{ID: "leftovers.temporary", Cache: f.name,
 				What:   fmt.Sprintf("%s: %s of a save that was killed. The next save removes it.", f.name, count(len(temporary), "temporary file")),
 				Remedy: "To do that now:", Command: removeCommand(temporary)})
+		}
+		if bareTemporary != nil {
+			o.problem(finding{ID: "leftovers.temporary-plaintext", Cache: f.name,
+				What:   fmt.Sprintf("%s: %s of a save that was killed, and not encrypted: there may be tokens in it.", f.name, count(len(bareTemporary), "temporary file")),
+				Remedy: "Remove it:", Command: removeCommand(bareTemporary)})
 		}
 		if aside != nil {
 			o.note(finding{ID: "leftovers.aside", Cache: f.name,

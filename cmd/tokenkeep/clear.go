@@ -16,7 +16,7 @@ import (
 
 var clearCommand = &command{
 	name: "clear", args: "NAME", min: 1, max: 1, short: "remove what is stored; the user signs in again",
-	long: "Removes what is stored under the name, encrypted or not, with its keys and with the files that were set aside. " +
+	long: "Removes what is stored under the name, encrypted or not, with its keys, with the files that were set aside, and with what a killed save left. " +
 		"It asks first. Tokens that are in the memory of a running program stay valid until they expire: this does not sign out at the authority.",
 	examples: []string{"tokenkeep clear contoso-cli", "tokenkeep clear contoso-cli -yes"},
 	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o); yesFlag(set, o) },
@@ -33,16 +33,7 @@ func runClear(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	var paths []string
-	if f.encrypted {
-		paths = append(paths, f.encryptedPath())
-	}
-	if f.plaintext {
-		paths = append(paths, f.plaintextPath())
-	}
-	for _, name := range f.aside {
-		paths = append(paths, filepath.Join(f.dir, name))
-	}
+	paths := f.removable()
 	if len(paths) == 0 {
 		_, err := c.storedCache(f.name)
 		return nil, err
@@ -50,40 +41,63 @@ func runClear(ctx context.Context, c *call) (report, error) {
 	if err := c.confirm(ctx, fmt.Sprintf("This removes %s and its keys; whoever was signed in has to sign in again. Go on?", strings.Join(paths, ", "))); err != nil {
 		return nil, err
 	}
-	// The plaintext first: as long as an encrypted file is there, no program
-	// begins a new one.
-	if f.plaintext {
-		p, err := f.openPlaintext()
-		if err == nil {
-			err = p.Delete(ctx)
-		}
-		if err != nil {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	unlock, err := f.lock.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	// What a program has done since.
+	now, err := c.cache(f.name)
+	if err != nil {
+		return nil, err
+	}
+	now.lock = f.lock
+	r := &cleared{f.name, now.removable()}
+	for _, path := range r.Removed {
+		if err := c.remove(ctx, now, path); err != nil {
 			return nil, err
 		}
 	}
-	if f.encrypted {
-		if err := c.deleteEncrypted(ctx, f); err != nil {
-			return nil, err
-		}
-	}
-	for _, name := range f.aside {
-		if err := securefile.Remove(filepath.Join(f.dir, name)); err != nil {
-			return nil, err
-		}
-	}
-	return &cleared{f.name, paths}, nil
+	return r, nil
 }
 
-// deleteEncrypted removes the file also where its key cannot be had.
-func (c *call) deleteEncrypted(ctx context.Context, f *files) error {
-	remove := func(keys encrypted.KeySource) error {
-		p, err := f.openEncrypted(f.encryptedPath(), keys)
+// removable are the paths of all that clear removes. The plaintext comes first:
+// as long as an encrypted file is there, no program begins a new one.
+func (f *files) removable() (paths []string) {
+	if f.plaintext {
+		paths = append(paths, f.plaintextPath())
+	}
+	if f.encrypted {
+		paths = append(paths, f.encryptedPath())
+	}
+	for _, n := range f.aside {
+		paths = append(paths, filepath.Join(f.dir, n))
+	}
+	for _, n := range f.temporary {
+		if path := filepath.Join(f.dir, n); abandoned(path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// remove removes the file, and its keys also where they cannot be had.
+func (c *call) remove(ctx context.Context, f *files, path string) error {
+	base := filepath.Base(path)
+	switch {
+	case base == f.name+plaintextSuffix:
+		p, err := f.openPlaintext()
 		if err != nil {
 			return err
 		}
 		return p.Delete(ctx)
+	case !strings.HasPrefix(base, f.name+encryptedSuffix):
+		return securefile.Remove(path)
 	}
-	source, err := encrypted.StoredSource(f.encryptedPath())
+	keys := encrypted.DPAPI() // any source will do that stores no keys
+	source, err := encrypted.StoredSource(path)
 	switch {
 	case err == nil && source == storeKeyring:
 		// The header does not say in which keyring.
@@ -91,11 +105,15 @@ func (c *call) deleteEncrypted(ctx context.Context, f *files) error {
 		if c.kernel != nil {
 			k = eitherKeyring{c.kernel, k}
 		}
-		return remove(keyring.NewKeySource(k, "tokenkeep/"+f.name))
-	case err == nil, keyLost(err), errors.Is(err, persistence.ErrUnsupportedVersion):
-		return remove(encrypted.DPAPI()) // any source will do that stores no keys
+		keys = keyring.NewKeySource(k, "tokenkeep/"+f.name)
+	case err != nil && !keyLost(err) && !errors.Is(err, persistence.ErrUnsupportedVersion):
+		return err
 	}
-	return err
+	p, err := f.openEncrypted(path, keys)
+	if err != nil {
+		return err
+	}
+	return p.Delete(ctx)
 }
 
 // eitherKeyring deletes an item from the kernel's keyring or, if it is not

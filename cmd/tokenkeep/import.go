@@ -67,6 +67,8 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
 	var sum *contents
 	err = cache.Update(ctx, func(current []byte) ([]byte, error) {
 		merged, _, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: data, Theirs: current, Now: time.Now()})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,8 +50,9 @@ func (c *call) newPassphrase(name string) func(context.Context) ([]byte, error) 
 }
 
 // keySource returns the source of keys for that store. known says whether the
-// passphrase is the one of a file that is there.
-func (c *call) keySource(store, name string, known bool) (encrypted.KeySource, error) {
+// passphrase is the one of a file that is there. A new one is asked for at once,
+// since who asks for the key later has the lock.
+func (c *call) keySource(ctx context.Context, store, name string, known bool) (encrypted.KeySource, error) {
 	switch store {
 	case storeKeyring:
 		return keyring.NewKeySource(c.keyring, "tokenkeep/"+name), nil
@@ -65,9 +67,20 @@ func (c *call) keySource(store, name string, known bool) (encrypted.KeySource, e
 		if known {
 			return encrypted.PassphraseCost(c.passphrase(name), c.cost), nil
 		}
-		return encrypted.PassphraseCost(c.newPassphrase(name), c.cost), nil
+		ask := c.newPassphrase(name)
+		if _, err := ask(ctx); err != nil {
+			return nil, err
+		}
+		return encrypted.PassphraseCost(ask, c.cost), nil
 	}
 	return nil, &refusal{fmt.Sprintf("only the program that stored the tokens has their key (%s)", store), "Use that program.", persistence.ErrUnavailable}
+}
+
+// bounded bounds what waits for other processes' locks. It is to be called when
+// there is nobody to be asked any more: a person may take longer, and must not
+// keep others waiting.
+func (c *call) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, cmp.Or(c.patience, persistence.DefaultTimeout))
 }
 
 // open returns the backend that holds what is stored, having read it once, and
@@ -97,7 +110,7 @@ func (c *call) open(ctx context.Context, f *files) (backend, []byte, string, err
 }
 
 func (c *call) tryKey(ctx context.Context, f *files, store string) (backend, []byte, error) {
-	keys, err := c.keySource(store, f.name, true)
+	keys, err := c.keySource(ctx, store, f.name, true)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -127,7 +140,7 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (*persiste
 		}}
 	if store == storeKernel {
 		if c.kernel == nil {
-			_, err := c.keySource(store, f.name, false)
+			_, err := c.keySource(ctx, store, f.name, false)
 			return nil, err
 		}
 		config.Keyring, config.Store = c.kernel, storeKeyring
@@ -137,7 +150,23 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (*persiste
 		if f.encrypted {
 			config.Passphrase = c.passphrase(f.name)
 		}
+		if _, err := config.Passphrase(ctx); err != nil {
+			return nil, err
+		}
 	}
+	// First the lock alone, lest another process that has it pass for a keyring that
+	// does not answer.
+	wait, cancel := c.bounded(ctx)
+	defer cancel()
+	unlock, err := f.lock.Lock(wait)
+	if err != nil {
+		return nil, err
+	}
+	if err := unlock(); err != nil {
+		return nil, err
+	}
+	ctx, cancelOpen := c.bounded(ctx)
+	defer cancelOpen()
 	return tokenkeep.Open(ctx, config)
 }
 

@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"time"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/keyring"
@@ -50,6 +51,7 @@ type machine struct {
 	kernel         keyring.Keyring // nil where there is none
 	cost           encrypted.Cost  // of passphrases
 	root           string          // before the paths that tell a container; "" but in tests
+	patience       time.Duration   // with other processes' locks; 0 for that of programs
 }
 
 // The exit codes.

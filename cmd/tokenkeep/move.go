@@ -71,11 +71,15 @@ func runMove(ctx context.Context, c *call) (report, error) {
 		// killed in between, merges them and loses nothing.
 		var p persistence.Persistence
 		if p, err = f.openPlaintext(); err == nil {
+			ctx, cancel := c.bounded(ctx)
+			defer cancel()
 			err = persistence.Move(ctx, from, p)
 		}
 	case f.encrypted && to != store:
 		var keys encrypted.KeySource
-		if keys, err = c.keySource(to, f.name, false); err == nil {
+		if keys, err = c.keySource(ctx, to, f.name, false); err == nil {
+			ctx, cancel := c.bounded(ctx)
+			defer cancel()
 			err = from.(*encrypted.File).Rotate(ctx, keys)
 		}
 	default:
@@ -103,7 +107,7 @@ func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string
 			return err
 		}
 	} else {
-		keys, err := c.keySource(to, f.name, to == storePassphrase && f.kept().KeySource == storePassphrase)
+		keys, err := c.keySource(ctx, to, f.name, to == storePassphrase && f.kept().KeySource == storePassphrase)
 		if err != nil {
 			return err
 		}
@@ -111,5 +115,7 @@ func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string
 			return err
 		}
 	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
 	return persistence.Move(ctx, from, p)
 }

@@ -33,10 +33,12 @@ func runPassphrase(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	to, err := c.keySource(storePassphrase, f.name, false)
+	to, err := c.keySource(ctx, storePassphrase, f.name, false)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
 	if err := p.(*encrypted.File).Rotate(ctx, to); err != nil {
 		return nil, err
 	}

@@ -42,10 +42,12 @@ func runRotate(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	to, err := c.keySource(store, f.name, true)
+	to, err := c.keySource(ctx, store, f.name, true)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
 	if err := p.(*encrypted.File).Rotate(ctx, to); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,10 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
@@ -148,4 +151,114 @@ func TestExplainKeepsWhatWraps(t *testing.T) {
 		require.Equal(t, want, what)
 		require.Equal(t, " Free some space.", remedy)
 	}
+}
+
+// Whatever would wait for a lock gives up, says who has it, and changes nothing.
+func TestCommandsDoNotWaitForEver(t *testing.T) {
+	t.Setenv("PASSPHRASE", planted)
+	exported := filepath.Join(t.TempDir(), "exported.json")
+	require.NoError(t, os.WriteFile(exported, []byte(`{"Account":{}}`), 0o600))
+	for name, test := range map[string]struct {
+		store string
+		args  []string
+	}{
+		"rotate":                 {storeKeyring, []string{"rotate", "app"}},
+		"passphrase":             {storePassphrase, []string{"passphrase", "app", "-passphrase-env", "PASSPHRASE", "-new-passphrase-env", "PASSPHRASE"}},
+		"clear":                  {storeKeyring, []string{"clear", "app", "-yes"}},
+		"import":                 {storeKeyring, []string{"import", "app", exported}},
+		"import a new one":       {"", []string{"import", "app", exported}},
+		"move to another key":    {storeKeyring, []string{"move", "app", "-to", "passphrase", "-new-passphrase-env", "PASSPHRASE"}},
+		"move to plaintext":      {storeKeyring, []string{"move", "app", "-to", "plaintext", "-yes"}},
+		"move from plaintext":    {storePlaintext, []string{"move", "app", "-to", "keyring"}},
+		"move to another folder": {storeKeyring, []string{"move", "app", "-to-dir", filepath.Join(t.TempDir(), "there")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, k := t.TempDir(), keyringtest.New()
+			f := newFiles("app", dir)
+			const data = `{"Account":{}}`
+			switch test.store {
+			case storeKeyring:
+				fill(t, inFolder(t, dir, k), data)
+			case storePlaintext:
+				p, err := f.openPlaintext()
+				require.NoError(t, err)
+				require.NoError(t, p.Save(t.Context(), []byte(data)))
+			case storePassphrase:
+				keys := encrypted.PassphraseCost(func(context.Context) ([]byte, error) { return []byte(planted), nil }, cheap)
+				p, err := f.openEncrypted(f.encryptedPath(), keys)
+				require.NoError(t, err)
+				require.NoError(t, p.Save(t.Context(), []byte(data)))
+			}
+			unlock, err := persistence.NewFileLock(filepath.Join(dir, "app.lock")).Lock(t.Context())
+			require.NoError(t, err)
+			defer unlock()
+			before := looked(t, dir)
+
+			var out, errs bytes.Buffer
+			m := &machine{stdin: &bytes.Buffer{}, stdout: &out, stderr: &errs, env: os.Getenv, keyring: k, cost: cheap, patience: 50 * time.Millisecond}
+			code := run(t.Context(), append(test.args, "-json", "-dir", dir), m)
+			require.Equal(t, exitProblem, code, "%s%s", &out, &errs)
+			require.Contains(t, out.String(), `"class": "lock-timeout"`)
+			require.Contains(t, errs.String(), persistence.ErrLockTimeout.Error())
+			require.Contains(t, errs.String(), fmt.Sprintf("process %d", os.Getpid()))
+			require.NotContains(t, errs.String(), planted)
+			after := looked(t, dir)
+			for path, text := range before {
+				if strings.HasPrefix(path, filepath.Join(dir, "app.enc")) || strings.HasPrefix(path, filepath.Join(dir, "app.plaintext")) {
+					require.Equal(t, text, after[path])
+				}
+			}
+		})
+	}
+}
+
+// With the files that were set aside go their keys, and with all of them what
+// a killed save left, encrypted or not.
+func TestClearLeavesNoKeys(t *testing.T) {
+	dir, k := t.TempDir(), keyringtest.New()
+	path := filepath.Join(dir, "app.enc")
+	for range 3 {
+		fill(t, inFolder(t, dir, k), `{"S":{"a":{}}}`)
+		damage(t, path)
+	}
+	fill(t, inFolder(t, dir, k), `{"S":{"a":{}}}`)
+	require.Len(t, k.Items(), 4)
+	all, err := scan(dir)
+	require.NoError(t, err)
+	require.Len(t, all[0].aside, 3)
+	// One whose header is damaged: nobody knows its key.
+	headless := path + ".damaged-20200101T000000Z"
+	require.NoError(t, os.WriteFile(headless, []byte(planted), 0o600))
+	out, _ := runIn(t, exitFine, k, "clear", "app", "-yes", "-dir", dir)
+	require.Contains(t, out, headless)
+	require.Empty(t, k.Items())
+	all, err = scan(dir)
+	require.NoError(t, err)
+	require.Empty(t, all[0].removable())
+	onlyItsFiles(t, dir)
+	runIn(t, exitProblem, k, "clear", "app", "-yes", "-dir", dir)
+}
+
+func damage(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	text[len(text)-1] ^= 1
+	require.NoError(t, os.WriteFile(path, text, 0o600))
+}
+
+// Tokens of a plaintext save that was killed are a problem, and can be cleared
+// also where nothing else is stored.
+func TestTemporaryPlaintext(t *testing.T) {
+	dir, k := t.TempDir(), keyringtest.New()
+	left := filepath.Join(dir, ".app.plaintext.json.AAAAAAAAAAAAAAAAAAAAAAAAAA.tmp")
+	require.NoError(t, os.WriteFile(left, []byte(`{"secret":"`+planted+`"}`), 0o600))
+	long := time.Now().Add(-time.Hour)
+	require.NoError(t, os.Chtimes(left, long, long))
+	out, _ := runIn(t, exitProblem, k, "doctor", "leftovers", "-json", "-dir", dir)
+	require.Contains(t, out, `"leftovers.temporary-plaintext"`)
+	out, _ = runIn(t, exitFine, k, "clear", "app", "-yes", "-dir", dir)
+	require.Contains(t, out, left)
+	require.NoFileExists(t, left)
+	runIn(t, exitFine, k, "doctor", "leftovers", "-dir", dir)
 }
