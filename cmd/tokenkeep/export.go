@@ -84,19 +84,27 @@ var plainFields = []string{
 	"local_account_id", "authority_type", "cached_at", "expires_on", "extended_expires_on", "refresh_on", "last_modification_time", "requested_claims_hash",
 }
 
+// plainOAuth2Fields are those of package tokensource.
+var plainOAuth2Fields = []string{"expires_in", "expires_on", "cached_at", "scope", "token_type"}
+
 // redact returns the known sections with plain fields alone as they are.
 func redact(s sections) sections {
 	out := sections{}
-	for _, section := range []string{accessTokens, refreshTokens, idTokens, accounts, appMetadata} {
+	for _, section := range []string{accessTokens, refreshTokens, idTokens, accounts, appMetadata, oauth2Tokens} {
 		if s[section] == nil {
 			continue
+		}
+		plain := plainFields
+		if section == oauth2Tokens {
+			plain = plainOAuth2Fields
 		}
 		e, shown := s.entries(section), entries{}
 		for i, key := range slices.Sorted(maps.Keys(e)) {
 			var fields map[string]json.RawMessage
 			json.Unmarshal(e[key], &fields)
-			for field := range fields {
-				if !slices.Contains(plainFields, field) {
+			for field, value := range fields {
+				// A plain value is a number or a string; what else there may be is not known.
+				if !slices.Contains(plain, field) || value[0] == '{' || value[0] == '[' {
 					fields[field] = json.RawMessage(`"` + redacted + `"`)
 				}
 			}

@@ -8,7 +8,8 @@ import (
 
 var inspectCommand = &command{
 	name: "inspect", args: "NAME", min: 1, max: 1, short: "who is signed in, which tokens there are, when they expire",
-	long: "Shows what a cache of an MSAL library holds: accounts, their tokens, for which client and which scopes, and when they expire. " +
+	long: "Shows what a cache holds: of an MSAL library the accounts and their tokens, for which client and which scopes, and when they expire; " +
+		"of package tokensource the tokens of other providers. " +
 		"It never shows a secret, not even a part of one. It changes nothing.",
 	examples: []string{"tokenkeep inspect contoso-cli", "tokenkeep inspect contoso-cli -json", "tokenkeep inspect contoso-cli -passphrase-env CONTOSO_PASSPHRASE"},
 	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o); passphraseFlag(set, o) },
@@ -51,7 +52,7 @@ func (i *inspection) write(p *printer) {
 		p.line("  %s", p.in(red, "Unencrypted tokens lie beside it; see tokenkeep doctor."))
 	}
 	p.line("")
-	if len(i.Accounts) == 0 {
+	if len(i.Accounts)+len(i.OAuth2) == 0 {
 		p.line("Nobody is signed in.")
 	}
 	for _, a := range i.Accounts {
@@ -73,6 +74,12 @@ func (i *inspection) write(p *printer) {
 			p.line("%s", group.title)
 			i.tokens(p, group.tokens)
 		}
+	}
+	if len(i.OAuth2) > 0 {
+		p.line("Tokens of other providers")
+	}
+	for _, t := range i.OAuth2 {
+		p.line("  %s", t.line(i.now))
 	}
 	if i.Unknown > 0 {
 		p.line("Besides: %s that this program does not know.", count(i.Unknown, "section"))

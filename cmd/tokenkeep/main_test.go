@@ -165,7 +165,7 @@ func seed() {
 }
 
 // sample is a cache as MSAL Go writes it, with two accounts, an application's
-// token and a section that nobody knows.
+// token, with two tokens of package tokensource and a section that nobody knows.
 func sample(now time.Time) []byte {
 	at := func(d time.Duration) string { return fmt.Sprint(now.Add(d).Unix()) }
 	const env, client = "login.microsoftonline.com", "11111111-2222-4333-8444-555555555555"
@@ -190,7 +190,12 @@ func sample(now time.Time) []byte {
 			"y": m{"home_account_id": "bob-id.tenant", "environment": env, "realm": "tenant", "username": "bob@contoso.example", "authority_type": "MSSTS"},
 		},
 		"AppMetadata": m{"m": m{"client_id": client, "environment": env, "family_id": "1"}},
-		"Wishes":      m{planted + "-key": planted + "-value"},
+		"OAuth2Token": m{
+			"github": m{"access_token": planted + "-access", "refresh_token": planted + "-refresh", "token_type": "bearer", "scope": "repo read:user", "expires_in": 28800,
+				"cached_at": now.Unix(), "expires_on": now.Add(8*time.Hour - time.Minute).Unix(), "id_token": planted + "-id", "team": m{"name": planted + "-team"}},
+			"gitlab": m{"access_token": planted + "-access", "token_type": "bearer", "refresh_token": "", "scope": m{"name": planted + "-scope"}},
+		},
+		"Wishes": m{planted + "-key": planted + "-value"},
 	})
 	if err != nil {
 		panic(err)

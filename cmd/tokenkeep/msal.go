@@ -13,11 +13,13 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// contents is what a cache of the MSAL libraries holds, without the secrets.
+// contents is what a cache of the MSAL libraries and of package tokensource holds,
+// without the secrets.
 type contents struct {
 	Accounts     []account `json:"accounts"`
 	Applications []token   `json:"applicationTokens"` // of an application, not of an account
 	Orphans      []token   `json:"orphanTokens"`      // of an account that is not there (any more)
+	OAuth2       []oauth2  `json:"oauth2Tokens"`      // of package tokensource
 	AppMetadata  int       `json:"appMetadata"`
 	Unknown      int       `json:"unknownSections"`
 }
@@ -41,13 +43,26 @@ type token struct {
 	Expired   bool       `json:"expired,omitempty"`
 }
 
-// The sections of the cache format that all MSAL libraries share.
+// oauth2 is a token that package tokensource keeps.
+type oauth2 struct {
+	Key          string     `json:"key"`
+	TokenType    string     `json:"tokenType,omitempty"`
+	Scopes       []string   `json:"scopes,omitempty"`
+	RefreshToken bool       `json:"refreshToken"` // whether there is one
+	CachedAt     *time.Time `json:"cachedAt,omitempty"`
+	ExpiresOn    *time.Time `json:"expiresOn,omitempty"`
+	Expired      bool       `json:"expired,omitempty"`
+}
+
+// The sections of the cache format that all MSAL libraries share, and that of
+// package tokensource.
 const (
 	accessTokens  = "AccessToken"
 	refreshTokens = "RefreshToken"
 	idTokens      = "IdToken"
 	accounts      = "Account"
 	appMetadata   = "AppMetadata"
+	oauth2Tokens  = "OAuth2Token"
 )
 
 // sections are a cache: section, key, entry.
@@ -112,10 +127,10 @@ func summarize(data []byte, now time.Time) (*contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := &contents{Accounts: []account{}, Applications: []token{}, Orphans: []token{}, AppMetadata: len(s.entries(appMetadata))}
+	sum := &contents{Accounts: []account{}, Applications: []token{}, Orphans: []token{}, OAuth2: s.oauth2(now), AppMetadata: len(s.entries(appMetadata))}
 	for section := range s {
 		switch section {
-		case accessTokens, refreshTokens, idTokens, accounts, appMetadata:
+		case accessTokens, refreshTokens, idTokens, accounts, appMetadata, oauth2Tokens:
 		default:
 			sum.Unknown++
 		}
@@ -156,6 +171,63 @@ func summarize(data []byte, now time.Time) (*contents, error) {
 	return sum, nil
 }
 
+// oauth2 are the tokens of package tokensource. What a field has in another form
+// than it should is not shown.
+func (s sections) oauth2(now time.Time) []oauth2 {
+	tokens := []oauth2{}
+	e := s.entries(oauth2Tokens)
+	for _, key := range slices.Sorted(maps.Keys(e)) {
+		var f map[string]json.RawMessage
+		if json.Unmarshal(e[key], &f) != nil || f == nil {
+			continue
+		}
+		text := func(field string) (s string) {
+			json.Unmarshal(f[field], &s)
+			return s
+		}
+		at := func(field string) *time.Time {
+			var w when
+			json.Unmarshal(f[field], &w)
+			return w.ref()
+		}
+		t := oauth2{Key: printable(key), TokenType: printable(text("token_type")), Scopes: strings.Fields(printable(text("scope"))),
+			RefreshToken: text("refresh_token") != "", CachedAt: at("cached_at"), ExpiresOn: at("expires_on")}
+		t.Expired = t.ExpiresOn != nil && !t.ExpiresOn.After(now)
+		tokens = append(tokens, t)
+	}
+	return tokens
+}
+
+func (t oauth2) line(now time.Time) string {
+	var parts []string
+	if t.TokenType != "" {
+		parts = append(parts, t.TokenType)
+	}
+	if len(t.Scopes) > 0 {
+		parts = append(parts, "for "+strings.Join(t.Scopes, " "))
+	}
+	expiry := expiryWords(t.ExpiresOn, now)
+	if expiry == "" {
+		expiry = "does not say when it expires"
+	}
+	refresh := "without a refresh token"
+	if t.RefreshToken {
+		refresh = "with a refresh token"
+	}
+	return fmt.Sprintf("%-8s %s", t.Key, strings.Join(append(parts, expiry, refresh), ", "))
+}
+
+// expiryWords says when a token expires or has expired, "" if that is not known.
+func expiryWords(on *time.Time, now time.Time) string {
+	switch {
+	case on == nil:
+		return ""
+	case on.After(now):
+		return "expires in " + ago(on.Sub(now))
+	}
+	return "expired " + ago(now.Sub(*on)) + " ago"
+}
+
 func (t token) line(now time.Time) string {
 	var parts []string
 	if t.ClientID != "" {
@@ -167,11 +239,8 @@ func (t token) line(now time.Time) string {
 	if len(t.Scopes) > 0 {
 		parts = append(parts, "for "+strings.Join(t.Scopes, " "))
 	}
-	switch {
-	case t.Expired:
-		parts = append(parts, "expired "+ago(now.Sub(*t.ExpiresOn))+" ago")
-	case t.ExpiresOn != nil:
-		parts = append(parts, "expires in "+ago(t.ExpiresOn.Sub(now)))
+	if expiry := expiryWords(t.ExpiresOn, now); expiry != "" {
+		parts = append(parts, expiry)
 	}
 	return fmt.Sprintf("%-8s %s", t.Kind, strings.Join(parts, ", "))
 }
