@@ -81,6 +81,19 @@ func (e entry) text(name string) (s string) {
 	return s
 }
 
+// sameAs reports whether both are none, or have the same token: the refresh
+// token, or the access token where there is none.
+func (e entry) sameAs(other entry) bool {
+	if e == nil || other == nil {
+		return e == nil && other == nil
+	}
+	name := refreshToken
+	if e.text(name) == "" && other.text(name) == "" {
+		name = accessToken
+	}
+	return e.text(name) == other.text(name)
+}
+
 // time returns a field that is a time in seconds since 1970, or its string.
 func (e entry) time(name string) time.Time {
 	n, err := strconv.ParseFloat(strings.Trim(string(e[name]), `"`), 64)

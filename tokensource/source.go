@@ -31,7 +31,7 @@ type Option func(*Source) error
 
 // WithEarlyExpiry sets how long before its expiry a token is refreshed, in place
 // of [DefaultEarlyExpiry]. A token is never refreshed in the first half of its
-// life.
+// life. One that has no refresh token is good until it expires.
 func WithEarlyExpiry(d time.Duration) Option {
 	return func(s *Source) error {
 		if d < 0 {
@@ -81,11 +81,15 @@ type hand struct {
 	due   time.Time // from when on there is something to do; zero: never
 }
 
+func (h *hand) unexpired(now time.Time) bool {
+	return h.token.Expiry.IsZero() || now.Before(h.token.Expiry)
+}
+
 // unsaved is an entry that could not be saved.
 type unsaved struct {
 	entry entry
-	in    string        // in the place of the entry with this refresh token,
-	any   bool          // or of any, and of none
+	over  entry         // what it is to replace; nil: nothing was stored
+	known bool          // false: nothing could be read, so over is not known yet
 	next  time.Time     // when to try again
 	wait  time.Duration // and how long after that
 }
@@ -137,8 +141,8 @@ func (s *Source) Token() (*oauth2.Token, error) { return s.TokenContext(s.ctx) }
 // The error is ErrSignInRequired, ErrTemporary, a storage error as that of
 // Cache.Load and Cache.Exclusive (ErrUnavailable if the cache has no named
 // locks), or, if it is none of these, a refusal that no retry mends, such as of
-// a wrong client secret. While the token in hand has not expired, only
-// ErrSignInRequired is returned; everything else can wait.
+// a wrong client secret. While the token in hand, or the stored one, has not
+// expired, only ErrSignInRequired is returned; everything else can wait.
 //
 // The token is the caller's own. It has no refresh token, so that nothing else
 // refreshes it: see [Source.Load].
@@ -151,7 +155,7 @@ func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	if err == nil {
 		return fresh.copy(), nil
 	}
-	if h = s.hand.Load(); h != nil && !errors.Is(err, ErrSignInRequired) && (h.token.Expiry.IsZero() || s.now().Before(h.token.Expiry)) {
+	if h = s.hand.Load(); h != nil && !errors.Is(err, ErrSignInRequired) && h.unexpired(s.now()) {
 		return h.copy(), nil
 	}
 	return nil, err
@@ -182,21 +186,27 @@ func (s *Source) Load(ctx context.Context) (*oauth2.Token, error) {
 
 // Save stores the token of a new sign-in in the place of any other, with all
 // fields of the provider's response. If it fails, the token is in the Source all
-// the same until the process ends, and later calls of Token try again to store it.
+// the same until the process ends, and later calls of Token try again to store
+// it, unless another process has stored a token or signed out since: that counts.
 func (s *Source) Save(ctx context.Context, t *oauth2.Token) error {
 	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {
 		return s.fail("save", errors.New("the token is empty"), "Pass Save the token of a sign-in.")
 	}
 	e := newEntry(t, s.now())
-	_, _, err := s.store(ctx, e, func(entry) bool { return true })
+	before := s.changes()
+	found, known, err := s.store(ctx, e, func(entry) bool { return true })
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	alone := s.changed == before
 	s.changed++
 	s.refused, s.unsaved, s.pause = "", nil, time.Time{}
-	if err != nil {
-		s.keepUnsaved(&unsaved{entry: e, any: true})
-	} else {
+	switch {
+	case err != nil:
+		s.keepUnsaved(&unsaved{entry: e, over: found, known: known})
+	case alone:
 		s.hold(s.handOf(e))
+	default: // another Save or a Delete: the store tells which was the last
+		s.hand.Store(nil)
 	}
 	return err
 }
@@ -242,6 +252,8 @@ type flight struct {
 	hand   *hand
 	err    error
 	cancel context.CancelFunc
+
+	warnings []func() // what is to be logged in the end
 
 	// Guarded by Source.mu.
 	callers int
@@ -302,15 +314,37 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 func (s *Source) fly(ctx context.Context, f *flight) {
-	f.hand, f.err = s.renew(ctx, f)
-	s.mu.Lock()
-	s.land(f)
-	if f.linger != nil {
-		f.linger.Stop()
+	for under := true; under; {
+		before := s.changes()
+		f.hand, f.err = s.renew(ctx, f)
+		s.mu.Lock()
+		// What was read before a change is no answer for those who came after it.
+		stale := s.changed != before || f.hand != nil && f.hand.token.AccessToken == s.refused
+		if under = stale && ctx.Err() == nil && s.flight == f; !under {
+			s.land(f)
+			if f.linger != nil {
+				f.linger.Stop()
+			}
+		}
+		s.mu.Unlock()
 	}
-	s.mu.Unlock()
 	f.cancel()
+	// Only now, that a logger may ask for a token.
+	for _, warn := range f.warnings {
+		warn()
+	}
 	close(f.done)
+}
+
+// warn has a failure logged when the flight is over.
+func (f *flight) warn(s *Source, msg string, err error) {
+	f.warnings = append(f.warnings, func() {
+		l := s.logger
+		if l == nil {
+			l = slog.Default()
+		}
+		l.Warn(msg, "key", s.key, "error", err.Error())
+	})
 }
 
 // land makes way for the next flight.
@@ -362,6 +396,9 @@ func (s *Source) look(ctx context.Context) (*hand, entry, error) {
 	if e.text(refreshToken) == "" {
 		return nil, nil, s.gone(before)
 	}
+	if h != nil && h.unexpired(s.now()) {
+		s.take(h, before) // for the case that the refresh fails
+	}
 	return nil, e, nil
 }
 
@@ -381,6 +418,9 @@ func (s *Source) refresh(ctx context.Context, f *flight) (*hand, error) {
 		s.mu.Lock()
 		f.sent = f.callers > 0
 		sent := f.sent
+		if !sent {
+			s.land(f) // so that nobody comes yet
+		}
 		s.mu.Unlock()
 		if !sent {
 			return nil, context.Canceled // nobody waits for it
@@ -394,9 +434,9 @@ func (s *Source) refresh(ctx context.Context, f *flight) (*hand, error) {
 		// What is spent is spent: its outcome is stored whoever still waits.
 		ctx := context.WithoutCancel(ctx)
 		if err == nil {
-			h, err = s.keep(ctx, token, e.refreshed(t, s.now()), before)
+			h, err = s.keep(ctx, f, e, e.refreshed(t, s.now()), before)
 		} else {
-			err = s.refusal(ctx, err, e, before)
+			err = s.refusal(ctx, f, err, e, before)
 		}
 		if !errors.Is(err, errAgain) {
 			return h, err
@@ -460,9 +500,10 @@ func refusesClient(err error) bool {
 	return false
 }
 
-// keep stores what a token was exchanged for. If it cannot be stored it is kept
-// in memory.
-func (s *Source) keep(ctx context.Context, sent string, e entry, before int) (*hand, error) {
+// keep stores e, which the refresh token of from was exchanged for. If it cannot
+// be stored it is kept in memory.
+func (s *Source) keep(ctx context.Context, f *flight, from, e entry, before int) (*hand, error) {
+	sent := from.text(refreshToken)
 	found, stored, err := s.store(ctx, e, func(found entry) bool { return s.replaces(found, sent) })
 	h := s.handOf(e)
 	switch {
@@ -472,13 +513,15 @@ func (s *Source) keep(ctx context.Context, sent string, e entry, before int) (*h
 		if s.changed != before {
 			return nil, errAgain
 		}
-		u := &unsaved{entry: e, in: sent}
-		if old := s.unsaved; old != nil { // then sent is not what is stored
-			u.in, u.any = old.in, old.any
+		u := &unsaved{entry: e, over: from, known: true}
+		if stored {
+			u.over = found
+		} else if old := s.unsaved; old != nil && old.entry.text(refreshToken) == sent { // then from is not what is stored
+			u.over, u.known = old.over, old.known
 		}
 		s.refused, s.pause = "", time.Time{}
 		s.keepUnsaved(u)
-		s.warn("tokenkeep: cannot store a refreshed token; it stays in memory and the next call tries again", err)
+		f.warn(s, "tokenkeep: cannot store a refreshed token; it stays in memory and the next call tries again", err)
 		return h, nil
 	case stored:
 		s.mu.Lock()
@@ -498,26 +541,26 @@ func (s *Source) keep(ctx context.Context, sent string, e entry, before int) (*h
 }
 
 // refusal decides what is left after an exchange of e failed.
-func (s *Source) refusal(ctx context.Context, err error, e entry, before int) error {
+func (s *Source) refusal(ctx context.Context, f *flight, err error, e entry, before int) error {
 	sent := e.text(refreshToken)
 	secrets := []string{sent, e.text(accessToken)}
 	if conf, ok := s.conf.(*oauth2.Config); ok {
 		secrets = append(secrets, conf.ClientSecret)
 	}
-	f := newFailure(err, s.now(), secrets...)
-	err = s.failed(f)
-	if f.class == ErrTemporary && f.after > 0 {
+	why := newFailure(err, s.now(), secrets...)
+	err = s.failed(why)
+	if why.class == ErrTemporary && why.after > 0 {
 		s.mu.Lock()
-		s.pause, s.paused = s.now().Add(f.after), err
+		s.pause, s.paused = s.now().Add(why.after), err
 		s.mu.Unlock()
 	}
-	if !f.gone {
+	if !why.gone {
 		return err
 	}
 	found, removed, storeErr := s.store(ctx, nil, func(found entry) bool { return found != nil && s.replaces(found, sent) })
 	switch {
 	case storeErr != nil:
-		s.warn("tokenkeep: cannot remove a refresh token that is good for nothing", storeErr)
+		f.warn(s, "tokenkeep: cannot remove a refresh token that is good for nothing", storeErr)
 	case !removed && found != nil:
 		return errAgain
 	}
@@ -541,8 +584,13 @@ func (s *Source) replaces(found entry, sent string) bool {
 	return found != nil && found.text(refreshToken) == sent
 }
 
+// replaces is called with Source.mu held. Where nothing could be read when the
+// save failed, u is to replace what is read first, unless that is newer.
 func (u *unsaved) replaces(found entry) bool {
-	return u.any || found != nil && found.text(refreshToken) == u.in
+	if !u.known && !found.time(cachedAt).After(u.entry.time(cachedAt)) {
+		u.over, u.known = found, true
+	}
+	return u.known && found.sameAs(u.over)
 }
 
 // load returns what is stored, or what is to replace it.
@@ -564,10 +612,12 @@ func (s *Source) load(ctx context.Context) (entry, error) {
 }
 
 // store stores e in the place of what it finds, if that is the one to replace,
-// and reports whether it did. A nil e removes the entry.
+// and reports whether that is so: then, without an error, it is done. A nil e
+// removes the entry.
 func (s *Source) store(ctx context.Context, e entry, replaces func(found entry) bool) (found entry, stored bool, err error) {
 	err = s.cache.Update(ctx, func(data []byte) ([]byte, error) {
 		var err error
+		stored = false
 		if found, err = find(data, s.key); err != nil {
 			return nil, s.corrupt("save", err)
 		}
@@ -592,8 +642,14 @@ func (s *Source) saveUnsaved(ctx context.Context) {
 		return
 	}
 	// A save whose outcome was not known may have succeeded.
-	saved := func(found entry) bool { return found != nil && found.text(accessToken) == u.entry.text(accessToken) }
-	found, stored, err := s.store(ctx, u.entry, func(found entry) bool { return u.replaces(found) && !saved(found) })
+	saved := func(found entry) bool {
+		return found.sameAs(u.entry) && found.text(accessToken) == u.entry.text(accessToken)
+	}
+	found, stored, err := s.store(ctx, u.entry, func(found entry) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !saved(found) && u.replaces(found)
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.unsaved != u {
@@ -627,20 +683,16 @@ func (s *Source) hold(h *hand) {
 	s.hand.Store(h)
 }
 
-func (s *Source) warn(msg string, err error) {
-	l := s.logger
-	if l == nil {
-		l = slog.Default()
-	}
-	l.Warn(msg, "key", s.key, "error", err.Error())
-}
-
 // handOf returns the entry as a token in hand, or nil if it has no access token.
 func (s *Source) handOf(e entry) *hand {
 	if e.text(accessToken) == "" {
 		return nil
 	}
-	return &hand{token: e.token(false), due: e.due(s.early)}
+	early := s.early
+	if e.text(refreshToken) == "" {
+		early = 0
+	}
+	return &hand{token: e.token(false), due: e.due(early)}
 }
 
 func (s *Source) changes() int {

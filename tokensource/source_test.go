@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -157,16 +159,45 @@ func TestEarlyExpiry(t *testing.T) {
 	}
 }
 
+// There is nothing to do before such a token expires.
+func TestNoRefreshToken(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	s := w.source(WithEarlyExpiry(20 * time.Minute))
+	token := &oauth2.Token{AccessToken: "a", Expiry: w.clock.now().Add(time.Hour)}
+	require.NoError(t, s.Save(t.Context(), token))
+	w.advance(45 * time.Minute)
+	for _, s := range []*Source{s, w.source(WithEarlyExpiry(20 * time.Minute))} {
+		got, err := s.Token()
+		require.NoError(t, err)
+		require.Equal(t, "a", got.AccessToken)
+	}
+	s.Invalidate(token)
+	_, err := s.Token()
+	require.ErrorIs(t, err, ErrSignInRequired)
+	w.advance(16 * time.Minute)
+	_, err = w.source().Token()
+	require.ErrorIs(t, err, ErrSignInRequired)
+	require.Zero(t, w.server.Refreshes())
+}
+
 func TestTroubleWhileTheTokenIsStillGood(t *testing.T) {
 	w := newWorld(t, oauthserver.Options{})
 	s := w.source(WithEarlyExpiry(10 * time.Minute))
 	require.NoError(t, s.Save(t.Context(), w.newSignIn()))
 	w.advance(55 * time.Minute)
-	w.server.Fail(2, oauthserver.Failure{Status: 503, Code: "server_error"})
+	w.server.Fail(1, oauthserver.Failure{Status: 503, Code: "server_error"})
 	got, err := s.Token()
 	require.NoError(t, err)
 	require.NotEmpty(t, got.AccessToken)
 	require.Equal(t, 1, w.server.Refreshes())
+
+	// In a new process too.
+	w.server.Fail(1, oauthserver.Failure{Status: 503, Code: "server_error"})
+	theirs, err := w.source(WithEarlyExpiry(10 * time.Minute)).Token()
+	require.NoError(t, err)
+	require.Equal(t, got.AccessToken, theirs.AccessToken)
+
+	w.server.Fail(1, oauthserver.Failure{Status: 503, Code: "server_error"})
 	w.advance(10 * time.Minute) // now it has expired
 	_, err = s.Token()
 	require.ErrorIs(t, err, ErrTemporary)
@@ -337,6 +368,166 @@ func TestWaitForTheLockEndsWithTheContext(t *testing.T) {
 	require.Equal(t, 1, w.server.Refreshes())
 }
 
+// Save and Delete of one Source at once: what Token returns is what is stored.
+func TestSaveAndDeleteAtOnce(t *testing.T) {
+	for name, meanwhile := range map[string]func(*world, *Source) error{
+		"delete": func(_ *world, s *Source) error { return s.Delete(t.Context()) },
+		"save":   func(w *world, s *Source) error { return s.Save(t.Context(), w.newSignIn()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, oauthserver.Options{})
+			s := w.source()
+			changed := false
+			w.onStore(func(op string, call func() error) error {
+				err := call()
+				if op == "Unlock" && !changed { // Save has stored, and does not yet know it
+					changed = true
+					require.NoError(t, meanwhile(w, s))
+				}
+				return err
+			})
+			require.NoError(t, s.Save(t.Context(), w.newSignIn()))
+			require.True(t, changed)
+			got, err := s.Token()
+			if name == "delete" {
+				require.ErrorIs(t, err, ErrSignInRequired)
+				require.Nil(t, w.stored())
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, w.stored().text(accessToken), got.AccessToken)
+		})
+	}
+}
+
+// What a call reads before a change is no answer for a call after it.
+func TestCallAfterAChange(t *testing.T) {
+	for name, change := range map[string]func(*world, *Source, *oauth2.Token) error{
+		"delete": func(_ *world, s *Source, _ *oauth2.Token) error { return s.Delete(t.Context()) },
+		"save": func(w *world, s *Source, _ *oauth2.Token) error {
+			token := w.newSignIn()
+			token.Expiry = w.clock.now()
+			return s.Save(t.Context(), token)
+		},
+		"invalidate": func(_ *world, s *Source, token *oauth2.Token) error {
+			s.Invalidate(token)
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, oauthserver.Options{})
+			token := w.newSignIn()
+			require.NoError(t, w.source().Save(t.Context(), token))
+			s := w.source()
+			read, goOn := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			w.onStore(func(op string, call func() error) error {
+				err := call()
+				if op == "Load" {
+					once.Do(func() {
+						close(read)
+						<-goOn
+					})
+				}
+				return err
+			})
+			before := begin(s.Token)
+			<-read
+			require.NoError(t, change(w, s, token))
+			after := begin(s.Token)
+			waitForCallers(s, 2)
+			close(goOn)
+			<-before
+			r := <-after
+			if name == "delete" {
+				require.ErrorIs(t, r.err, ErrSignInRequired)
+				return
+			}
+			require.NoError(t, r.err)
+			require.NotEqual(t, token.AccessToken, r.token.AccessToken)
+			require.Equal(t, w.stored().text(accessToken), r.token.AccessToken)
+		})
+	}
+}
+
+// waitForCallers waits until so many wait for the Source's flight.
+func waitForCallers(s *Source, n int) {
+	for {
+		s.mu.Lock()
+		enough := s.flight != nil && s.flight.callers >= n
+		s.mu.Unlock()
+		if enough {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// A call that comes when a flight has just been given up does not end with it.
+func TestCallAfterTheOthersHaveGone(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	s := w.source()
+	held := w.server.Hold()
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := begin(func() (*oauth2.Token, error) { return s.TokenContext(ctx) })
+	<-held.Arrived()
+	cancel()
+	require.ErrorIs(t, (<-gone).err, context.Canceled)
+	// Another process signs in meanwhile, so there is more to do than this.
+	w.signedIn()
+	after := make(chan (<-chan result), 1)
+	unlocks := 0
+	w.onStore(func(op string, call func() error) error {
+		if op == "Unlock" {
+			if unlocks++; unlocks == 2 { // that of the refresh, after that of the store
+				r := begin(s.Token)
+				waitForCallers(s, 1)
+				after <- r
+			}
+		}
+		return call()
+	})
+	held.Release()
+	r := <-<-after
+	require.NoError(t, r.err)
+	require.Equal(t, w.stored().text(accessToken), r.token.AccessToken)
+	require.Zero(t, w.server.Reuses())
+}
+
+// A logger may need a token itself, to send what it is given.
+func TestLoggerThatNeedsAToken(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	w.onStore(func(op string, call func() error) error {
+		if op == "SaveIf" {
+			return errors.New("no space left")
+		}
+		return call()
+	})
+	var s *Source
+	var sent []string
+	s = w.source(WithLogger(slog.New(handlerFunc(func() {
+		token, err := s.Token()
+		if err == nil {
+			sent = append(sent, token.AccessToken)
+		}
+	}))))
+	got, err := s.Token()
+	require.NoError(t, err)
+	require.Equal(t, []string{got.AccessToken}, sent)
+}
+
+type handlerFunc func()
+
+func (handlerFunc) Enabled(context.Context, slog.Level) bool { return true }
+func (f handlerFunc) Handle(context.Context, slog.Record) error {
+	f()
+	return nil
+}
+func (f handlerFunc) WithAttrs([]slog.Attr) slog.Handler { return f }
+func (f handlerFunc) WithGroup(string) slog.Handler      { return f }
+
 // Save keeps a token that it cannot store, and says so.
 func TestSaveFails(t *testing.T) {
 	w := newWorld(t, oauthserver.Options{})
@@ -407,35 +598,121 @@ func TestUnsavedIsTriedLessAndLess(t *testing.T) {
 	require.Equal(t, 1, w.server.Refreshes())
 }
 
-// Another sign-in that was stored meanwhile is not overwritten by a late save.
+// What was stored meanwhile, or removed, is not undone by a late save.
 func TestUnsavedYields(t *testing.T) {
-	for _, signOut := range []bool{false, true} {
-		w := newWorld(t, oauthserver.Options{})
-		w.signedIn()
-		s := w.source()
-		w.onStore(func(op string, call func() error) error {
-			if op == "SaveIf" {
+	fails := func(ops ...string) func(string, func() error) error {
+		return func(op string, call func() error) error {
+			if slices.Contains(ops, op) {
 				return errors.New("no space left")
 			}
 			return call()
-		})
-		_, err := s.Token()
+		}
+	}
+	works := func(_ string, call func() error) error { return call() }
+	refreshed := func(w *world, s *Source) string {
+		w.signedIn()
+		w.onStore(fails("SaveIf"))
+		token, err := s.Token()
 		require.NoError(t, err)
-		w.onStore(func(_ string, call func() error) error { return call() })
-		other := w.newSignIn()
-		if signOut {
+		return token.AccessToken
+	}
+	saved := func(before bool, ops ...string) func(*world, *Source) string {
+		return func(w *world, s *Source) string {
+			if before {
+				w.signedIn()
+				w.advance(2 * time.Second)
+			}
+			token := w.newSignIn()
+			w.onStore(fails(ops...))
+			require.Error(t, s.Save(t.Context(), token))
+			return token.AccessToken
+		}
+	}
+	for name, unsaved := range map[string]func(w *world, s *Source) string{
+		"refreshed":                     refreshed,
+		"saved":                         saved(true, "SaveIf"),
+		"saved first":                   saved(false, "SaveIf"),
+		"saved, nothing readable":       saved(true, "LoadRevision"),
+		"saved first, nothing readable": saved(false, "LoadRevision"),
+	} {
+		begin := func(t *testing.T) (w *world, s *Source, ours string) {
+			w = newWorld(t, oauthserver.Options{})
+			s = w.source()
+			ours = unsaved(w, s)
+			w.onStore(works)
+			return w, s, ours
+		}
+		t.Run(name+"/nothing else", func(t *testing.T) {
+			w, s, ours := begin(t)
+			got, err := s.Token()
+			require.NoError(t, err)
+			require.Equal(t, ours, got.AccessToken)
+			require.Equal(t, ours, w.stored().text(accessToken))
+		})
+		t.Run(name+"/sign-in elsewhere", func(t *testing.T) {
+			w, s, _ := begin(t)
+			w.advance(2 * time.Second)
+			other := w.newSignIn()
+			require.NoError(t, w.source().Save(t.Context(), other))
+			got, err := s.Token()
+			require.NoError(t, err)
+			require.Equal(t, other.AccessToken, got.AccessToken)
+			require.Equal(t, other.RefreshToken, w.stored().text(refreshToken))
+		})
+		if strings.HasPrefix(name, "saved first") {
+			continue // a sign-out leaves what there was at the save: nothing
+		}
+		t.Run(name+"/sign-out elsewhere", func(t *testing.T) {
+			w, s, ours := begin(t)
+			// What can be read only now is what it is to replace.
+			got, err := s.Load(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, ours, got.AccessToken)
 			require.NoError(t, w.source().Delete(t.Context()))
-			_, err := s.Token()
+			_, err = s.Token()
 			require.ErrorIs(t, err, ErrSignInRequired)
 			require.Nil(t, w.stored())
-			continue
-		}
-		require.NoError(t, w.source().Save(t.Context(), other))
-		got, err := s.Token()
-		require.NoError(t, err)
-		require.Equal(t, other.AccessToken, got.AccessToken)
-		require.Equal(t, other.RefreshToken, w.stored().text(refreshToken))
+		})
 	}
+}
+
+// A token that cannot be saved either is to replace what it was got for, not
+// what one before it was to replace.
+func TestUnsavedAfterASignInElsewhere(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	s := w.source()
+	full := func(op string, call func() error) error {
+		if op == "SaveIf" {
+			return errors.New("no space left")
+		}
+		return call()
+	}
+	works := func(_ string, call func() error) error { return call() }
+	w.onStore(full)
+	var token *oauth2.Token
+	for range 10 { // until it is tried again each minute only
+		var err error
+		token, err = s.Token()
+		require.NoError(t, err)
+		w.advance(61 * time.Second)
+	}
+	_, err := s.Token()
+	require.NoError(t, err)
+	w.onStore(works)
+	w.signedIn()
+	w.onStore(full)
+	s.Invalidate(token)
+	_, err = s.Token()
+	require.NoError(t, err)
+	require.Equal(t, 2, w.server.Refreshes())
+	w.onStore(works)
+	w.advance(61 * time.Second)
+	token, err = s.Token()
+	require.NoError(t, err)
+	require.Equal(t, 2, w.server.Refreshes())
+	require.Zero(t, w.server.Reuses())
+	require.Equal(t, token.AccessToken, w.stored().text(accessToken))
 }
 
 func TestStorageTrouble(t *testing.T) {
