@@ -43,6 +43,7 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCheckAsksEveryMaster(t *testing.T) {
+	t.Parallel()
 	nodes := servers.StartCluster(t)
 	require.NoError(t, nodes[2].Client().ConfigSet(t.Context(), "save", "").Err())
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{nodes[0].Addr}, RouteRandomly: true})
@@ -56,6 +57,7 @@ func TestCheckAsksEveryMaster(t *testing.T) {
 }
 
 func TestCheckOfAServerThatIsDown(t *testing.T) {
+	t.Parallel()
 	r := servers.StartRedis(t)
 	r.Kill()
 	_, err := newStore(t, r.Client(), nil).Check(t.Context())

@@ -29,6 +29,7 @@ func open(where string) (func(string) persistence.Versioned, error) {
 }
 
 func TestTwoApps(t *testing.T) {
+	t.Parallel()
 	storetest.TwoApps(t, open, func(t *testing.T) string { return servers.SharedRedis(t).Addr + " " + rand.Text() })
 }
 
@@ -60,11 +61,13 @@ func TestConformance(t *testing.T) {
 }
 
 func TestSentinelConformance(t *testing.T) {
+	t.Parallel()
 	s := servers.StartSentinels(t)
 	conform(t, func(t *testing.T) redis.UniversalClient { return s.Client(t) })
 }
 
 func TestClusterConformance(t *testing.T) {
+	t.Parallel()
 	nodes := servers.StartCluster(t)
 	conform(t, func(t *testing.T) redis.UniversalClient {
 		c := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{nodes[0].Addr}, IsClusterMode: true})

@@ -145,6 +145,7 @@ func TestLateSaveOverwritesNothing(t *testing.T) {
 }
 
 func TestReadOnlyReplica(t *testing.T) {
+	t.Parallel()
 	master := servers.StartRedis(t)
 	host, port, _ := strings.Cut(master.Addr, ":")
 	replica := servers.StartRedis(t, "replicaof", host+" "+port, "repl-diskless-sync-delay", "0")
@@ -288,6 +289,7 @@ func TestKeysThatAreNone(t *testing.T) {
 // When the master dies, the sentinels make the replica one, and the store goes
 // on with it.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	s := servers.StartSentinels(t)
 	a := newStore(t, s.Client(t), nil).Account("alice")
 	save(t, a, planted)

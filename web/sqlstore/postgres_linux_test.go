@@ -2,9 +2,11 @@ package sqlstore_test
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -42,11 +44,14 @@ func open(where string) (func(string) persistence.Versioned, error) {
 }
 
 func TestTwoApps(t *testing.T) {
+	t.Parallel()
 	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		pg := servers.SharedPostgres(t)
 		storetest.TwoApps(t, open, func(t *testing.T) string { return pg.URL(pg.NewDatabase(t)) })
 	})
 	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
 		storetest.TwoApps(t, open, func(t *testing.T) string { return filepath.Join(t.TempDir(), "app.db") })
 	})
 }
@@ -61,11 +66,13 @@ func TestConditionKeepsUpdates(t *testing.T) {
 }
 
 func TestPostgreSQLConformance(t *testing.T) {
+	t.Parallel()
 	pg := servers.SharedPostgres(t)
+	url := pg.URL(pg.NewDatabase(t))
 	persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
-		name := pg.NewDatabase(t)
+		opts := &sqlstore.Options{Table: "t" + strings.ToLower(rand.Text())}
 		return func() (persistence.Persistence, error) {
-			return newStore(t, servers.OpenPostgres(t, pg.URL(name)), sqlstore.PostgreSQL, nil).Account("alice"), nil
+			return newStore(t, servers.OpenPostgres(t, url), sqlstore.PostgreSQL, opts).Account("alice"), nil
 		}
 	}, &persistencetest.Options{MaxSize: sqlstore.MaxSize})
 }

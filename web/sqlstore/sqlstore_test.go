@@ -31,6 +31,7 @@ func newStore(t *testing.T, db *sql.DB, d sqlstore.Dialect, opts *sqlstore.Optio
 }
 
 func TestSQLiteConformance(t *testing.T) {
+	t.Parallel()
 	persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
 		path := filepath.Join(t.TempDir(), "app.db")
 		return func() (persistence.Persistence, error) {
