@@ -28,8 +28,8 @@
 // # What a call does
 //
 //  1. While the token in hand is good, Token returns it, and looks at nothing
-//     else. It is good until shortly before its expiry ([WithEarlyExpiry]), or until
-//     [Source.Invalidate]. Only then the stored token is read, and returned if it
+//     else. It is good until shortly before its expiry ([WithEarlyExpiry]; without
+//     a refresh token, until its expiry), or until [Source.Invalidate]. Only then the stored token is read, and returned if it
 //     is good: so what another process has refreshed or saved is seen. Only if it
 //     is not, Token takes the refresh lock of that key, and waits for it no longer
 //     than its context.
@@ -37,7 +37,8 @@
 //     returned; else the refresh token just read is exchanged, never an older one.
 //  3. The new token is stored before it is returned. If that fails it is kept in
 //     memory and returned, the failure is logged, and the next call tries again to
-//     store it, later ones at growing intervals of up to a minute.
+//     store it, later ones at growing intervals of up to a minute. It yields to
+//     what another process has stored or removed since.
 //  4. If the provider says that the refresh token is good for nothing
 //     (invalid_grant), the stored one is read once more. If it is another, that is
 //     used. If it is the one that was sent, it is removed, and the error is

@@ -107,10 +107,26 @@ func (w *world) advance(d time.Duration) {
 }
 
 // clock is moved by tests only ever forward.
-type clock struct{ ahead atomic.Int64 }
+type clock struct {
+	ahead  atomic.Int64
+	frozen atomic.Pointer[time.Time]
+}
 
-func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) now() time.Time {
+	now := time.Now()
+	if frozen := c.frozen.Load(); frozen != nil {
+		now = *frozen
+	}
+	return now.Add(time.Duration(c.ahead.Load()))
+}
+
 func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// freeze stops the clock, but for advance, so that no second passes by itself.
+func (c *clock) freeze() {
+	now := time.Now()
+	c.frozen.Store(&now)
+}
 
 type syncBuffer struct {
 	mu sync.Mutex
