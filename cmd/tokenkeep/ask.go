@@ -85,7 +85,7 @@ func (c *call) confirm(ctx context.Context, question string) error {
 	if !isTerminal(c.stdin) {
 		return &refusal{"there is no terminal to ask on whether to go on", "Pass -yes if you are sure.", nil}
 	}
-	fmt.Fprintf(c.stderr, "%s", c.hide([]byte(question+" [y/N] ")))
+	fmt.Fprint(c.stderr, question+" [y/N] ")
 	read := make(chan string, 1)
 	go func() {
 		answer, _ := bufio.NewReader(c.stdin).ReadString('\n')

@@ -28,7 +28,7 @@ func checkFolder(_ context.Context, x *examination) outcome {
 		o := outcome{Summary: dir + " is not there yet"}
 		if err := writable(dir); err != nil {
 			o.problem(finding{ID: "folder.cannot-be-made", What: fmt.Sprintf("%s cannot be made: %v.", dir, pathless(err)),
-				Remedy: "Make it, and give it to the user who runs the programs.", Command: "mkdir -p -m 700 " + commandPath(dir)})
+				Remedy: "Make it, and give it to the user who runs the programs.", Command: "mkdir -p -m 700 " + x.commandPath(dir)})
 		}
 		return o
 	}
@@ -38,13 +38,13 @@ func checkFolder(_ context.Context, x *examination) outcome {
 		return o
 	}
 	o := outcome{Summary: dir + modeWords(fi)}
-	giveBack := fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, commandPath(dir))
+	giveBack := fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, x.commandPath(dir))
 	if who := foreign(fi); who != "" {
 		o.problem(finding{ID: "folder.foreign", What: fmt.Sprintf("The folder belongs to %s. Programs cannot keep anything there.", who), Remedy: "Give it back:", Command: giveBack})
 	} else if err := securefile.CheckDir(dir); err != nil {
-		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Whoever can write it can put other files in the place of yours.", Remedy: "Close it:", Command: "chmod 700 " + commandPath(dir)})
+		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Whoever can write it can put other files in the place of yours.", Remedy: "Close it:", Command: "chmod 700 " + x.commandPath(dir)})
 	} else if err := writable(dir); err != nil {
-		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + commandPath(dir)})
+		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir)})
 	}
 	all, err := x.caches()
 	if err != nil {
@@ -72,7 +72,7 @@ func checkFolder(_ context.Context, x *examination) outcome {
 		o.problem(f)
 	}
 	if open != nil {
-		o.problem(finding{ID: "folder.open-files", What: fmt.Sprintf("Other users can open %s: %s.", count(len(open), "file"), base(open)), Remedy: "Close them:", Command: "chmod 600 " + quoteAll(open)})
+		o.problem(finding{ID: "folder.open-files", What: fmt.Sprintf("Other users can open %s: %s.", count(len(open), "file"), base(open)), Remedy: "Close them:", Command: "chmod 600 " + x.quoteAll(open)})
 	}
 	return o
 }
@@ -93,10 +93,10 @@ func base(paths []string) string {
 	return strings.Join(names, ", ")
 }
 
-func quoteAll(paths []string) string {
+func (c *call) quoteAll(paths []string) string {
 	var quoted []string
 	for _, p := range paths {
-		quoted = append(quoted, commandPath(p))
+		quoted = append(quoted, c.commandPath(p))
 	}
 	return strings.Join(quoted, " ")
 }
@@ -153,7 +153,7 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 	k := f.kept()
 	clear := "tokenkeep clear " + f.name
 	if x.dir != "" {
-		clear += " -dir " + commandPath(f.dir)
+		clear += " -dir " + x.commandPath(f.dir)
 	}
 	fail := func(id, what, remedy, command string) {
 		o.problem(finding{"caches." + id, statusProblem, f.name, f.name + ": " + what, remedy, command})
@@ -295,22 +295,22 @@ func checkLeftovers(_ context.Context, x *examination) outcome {
 		if temporary != nil {
 			o.note(finding{ID: "leftovers.temporary", Cache: f.name,
 				What:   fmt.Sprintf("%s: %s of a save that was killed. The next save removes it.", f.name, count(len(temporary), "temporary file")),
-				Remedy: "To do that now:", Command: removeCommand(temporary)})
+				Remedy: "To do that now:", Command: x.removeCommand(temporary)})
 		}
 		if bareTemporary != nil {
 			o.problem(finding{ID: "leftovers.temporary-plaintext", Cache: f.name,
 				What:   fmt.Sprintf("%s: %s of a save that was killed, and not encrypted: there may be tokens in it.", f.name, count(len(bareTemporary), "temporary file")),
-				Remedy: "Remove it:", Command: removeCommand(bareTemporary)})
+				Remedy: "Remove it:", Command: x.removeCommand(bareTemporary)})
 		}
 		if aside != nil {
 			o.note(finding{ID: "leftovers.aside", Cache: f.name,
 				What:   fmt.Sprintf("%s: %s put aside, as it could not be read any more.", f.name, count(len(aside), "file")),
-				Remedy: "If nobody needs it for a bug report:", Command: removeCommand(aside)})
+				Remedy: "If nobody needs it for a bug report:", Command: x.removeCommand(aside)})
 		}
 		if bare != nil {
 			o.problem(finding{ID: "leftovers.aside-plaintext", Cache: f.name,
 				What:   fmt.Sprintf("%s: %s put aside as damaged, and not encrypted: there may be tokens in it.", f.name, count(len(bare), "file")),
-				Remedy: "Remove it:", Command: removeCommand(bare)})
+				Remedy: "Remove it:", Command: x.removeCommand(bare)})
 		}
 	}
 	o.Summary = "none"
@@ -320,11 +320,11 @@ func checkLeftovers(_ context.Context, x *examination) outcome {
 	return o
 }
 
-func removeCommand(paths []string) string {
+func (c *call) removeCommand(paths []string) string {
 	if isWindows {
-		return "del " + quoteAll(paths)
+		return "del " + c.quoteAll(paths)
 	}
-	return "rm " + quoteAll(paths)
+	return "rm " + c.quoteAll(paths)
 }
 
 func checkUnencrypted(ctx context.Context, x *examination) outcome {
@@ -335,7 +335,7 @@ func checkUnencrypted(ctx context.Context, x *examination) outcome {
 	var o outcome
 	dir := ""
 	if x.dir != "" {
-		dir = " -dir " + commandPath(x.dir)
+		dir = " -dir " + x.commandPath(x.dir)
 	}
 	for _, f := range all {
 		switch {

@@ -15,10 +15,12 @@ var doctorCommand = &command{
 		strings.Join(checkNames(), ", ") + ". It changes nothing, asks nobody, and waits for no answer longer than -timeout. " +
 		"What it prints names no user, no account and no token, and can be shown in public.",
 	examples: []string{"tokenkeep doctor", "tokenkeep doctor keyring", "tokenkeep doctor caches locks -dir /srv/app/tokens", "tokenkeep doctor -json"},
+	public:   true,
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
 		passphraseFlag(set, o)
 		set.BoolVar(&o.verbose, "v", false, "show what is well in detail, too")
+		set.BoolVar(&o.names, "show-names", false, "show the home folder's and the user's name, too")
 		set.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer, as a `duration`")
 	},
 	run: runDoctor,
@@ -127,7 +129,7 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 	}
 	x := &examination{call: c, session: c.findSession(), caches: once(func() ([]*files, error) { return scan(dir) })}
 	x.keyring = x.askKeyring()
-	r := &examined{Dir: dir, Session: x.session.ids(), verbose: c.verbose, partial: len(c.args) > 0}
+	r := &examined{Dir: c.hide(dir), Session: x.session.ids(), verbose: c.verbose, partial: len(c.args) > 0}
 	for _, check := range checks() {
 		if len(c.args) > 0 && !slices.Contains(c.args, check.id) || check.here != nil && !check.here(c) {
 			continue
@@ -148,7 +150,13 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 		if o.Details == nil {
 			o.Details = []string{}
 		}
-		for _, f := range o.Findings {
+		o.Summary = c.hide(o.Summary)
+		for i := range o.Details {
+			o.Details[i] = c.hide(o.Details[i])
+		}
+		for i := range o.Findings {
+			f := &o.Findings[i]
+			f.What, f.Remedy = c.hide(f.What), c.hide(f.Remedy)
 			if f.Status == statusProblem {
 				r.Problems++
 			}

@@ -135,7 +135,7 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (*persiste
 		Logger: slog.New(slog.DiscardHandler), // what the user ought to know comes by Warn, and trouble as an error
 		Warn: func(w fallback.Warning) {
 			if w.Backend != storePlaintext { // which was asked for
-				fmt.Fprintf(c.stderr, "%s", c.hide([]byte("tokenkeep: "+w.String()+"\n")))
+				fmt.Fprintln(c.stderr, "tokenkeep: "+w.String())
 			}
 		}}
 	if store == storeKernel {

@@ -1,79 +1,127 @@
 package main
 
 import (
-	"encoding/json"
 	"os"
+	osuser "os/user"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
-// hide takes what is the user's own out of output: the home folder becomes ~,
-// and the user's name USER, unless names were asked for.
-func (c *call) hide(text []byte) []byte {
+// hide takes what is the user's own out of a text of the doctor, unless names
+// were asked for: the home folder becomes ~, and in another home folder of the
+// user the name USER. It is not for commands; see commandPath.
+func (c *call) hide(text string) string {
 	if c.names {
 		return text
 	}
-	s := string(text)
-	for _, home := range c.homes() {
-		h := regexp.QuoteMeta(home)
-		// A path in quotes, as in a command: ~ must stand outside of them.
-		quoted := regexp.MustCompile(`'` + h + `[/\\]([^']*)'`)
-		s = quoted.ReplaceAllStringFunc(s, func(m string) string { return shellPath("~/" + m[len(home)+2:len(m)-1]) })
-		s = regexp.MustCompile(h+`($|[^\pL\pN._-])`).ReplaceAllString(s, "~$1")
+	for _, home := range homes() {
+		text = replacePath(text, home, "~")
 	}
-	if name := c.userName(); name != "" {
-		s = regexp.MustCompile(`([/\\])`+regexp.QuoteMeta(name)+`($|[^\pL\pN._-])`).ReplaceAllString(s, "${1}USER$2")
+	for _, name := range c.userNames() {
+		others := []string{"/home/" + name, "/Users/" + name, `C:\Users\` + name}
+		if name == c.env("SUDO_USER") { // whose home folder is not that of this process
+			if u, err := osuser.Lookup(name); err == nil && filepath.Base(u.HomeDir) == name {
+				others = append(others, u.HomeDir)
+			}
+		}
+		for _, home := range others {
+			text = replacePath(text, home, strings.TrimSuffix(home, name)+"USER")
+		}
 	}
-	return []byte(s)
+	return text
 }
 
-// homes are the names that the home folder has, also as JSON writes them.
-func (c *call) homes() (homes []string) {
+// replacePath replaces path in the text, where it is whole or the beginning of
+// another one, not where it is in the middle.
+func replacePath(text, path, with string) string {
+	var b strings.Builder
+	for from := 0; ; {
+		i := strings.Index(text[from:], path)
+		if i < 0 {
+			b.WriteString(text[from:])
+			return b.String()
+		}
+		end := from + i + len(path)
+		before, _ := utf8.DecodeLastRuneInString(text[:from+i])
+		b.WriteString(text[from : from+i])
+		if inName(before) || strings.ContainsRune(`./\~`, before) || goesOn(text[end:]) {
+			b.WriteString(path)
+		} else {
+			b.WriteString(with)
+		}
+		from = end
+	}
+}
+
+// inName says whether r is part of a file's name for certain.
+func inName(r rune) bool {
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' || r == '-')
+}
+
+// goesOn says whether the file's name before rest goes on in it. A full stop can
+// also be that of the sentence.
+func goesOn(rest string) bool {
+	rest = strings.TrimLeft(rest, ".")
+	r, _ := utf8.DecodeRuneInString(rest)
+	return inName(r)
+}
+
+// homes are the names that the home folder has.
+func homes() (homes []string) {
 	home, err := os.UserHomeDir()
 	if err != nil || !filepath.IsAbs(home) || filepath.Dir(home) == home {
 		return nil
 	}
-	add := func(h string) {
-		homes = append(homes, h)
-		if quoted, err := json.Marshal(h); err == nil {
-			if inner := string(quoted[1 : len(quoted)-1]); inner != h {
-				homes = append(homes, inner)
+	home = filepath.Clean(home)
+	if real, err := filepath.EvalSymlinks(home); err == nil && real != home {
+		homes = append(homes, real)
+	}
+	return append(homes, home)
+}
+
+func (c *call) userNames() (names []string) {
+	for _, v := range []string{"SUDO_USER", "USER", "LOGNAME", "USERNAME"} {
+		if name := c.env(v); name != "" && name != "root" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// commandPath is a path in a command to be pasted, in which it means what it
+// means here. The home folder is not named there either, unless names were asked
+// for.
+func (c *call) commandPath(path string) string {
+	if !c.names {
+		for _, home := range homes() {
+			rest, below := strings.CutPrefix(path, home+string(filepath.Separator))
+			switch {
+			case !below && path != home:
+			case isWindows: // where only PowerShell knows ~, and not in all places
+				return shellPath(strings.Replace(path, home, "%USERPROFILE%", 1), true)
+			case below:
+				return "~/" + shellPath(rest, false) // ~ means nothing in quotes
+			default:
+				return "~"
 			}
 		}
 	}
-	home = filepath.Clean(home)
-	if real, err := filepath.EvalSymlinks(home); err == nil && real != home {
-		add(real)
-	}
-	add(home)
-	return homes
+	return shellPath(path, isWindows)
 }
 
-func (c *call) userName() string {
-	for _, v := range []string{"SUDO_USER", "USER", "LOGNAME", "USERNAME"} {
-		if name := c.env(v); name != "" && name != "root" {
-			return name
-		}
-	}
-	return ""
-}
-
-var plainPath = regexp.MustCompile(`^[\pL\pN/._+@:~-]*$`)
+var plainPath = regexp.MustCompile(`^[\pL\pN/._+@:-][\pL\pN/._+@:~-]*$`)
 
 // shellPath writes a path as a shell takes it.
-func shellPath(path string) string {
-	if plainPath.MatchString(path) {
+func shellPath(path string, windows bool) string {
+	switch {
+	case windows:
+		return `"` + path + `"` // which no file's name has
+	case plainPath.MatchString(path):
 		return path
 	}
-	if rest, ok := strings.CutPrefix(path, "~/"); ok {
-		return "~/" + quote(rest)
-	}
-	return quote(path)
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
-
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-// commandPath is a path in a command to be pasted. It is always in quotes, in
-// which hide finds it.
-func commandPath(path string) string { return quote(path) }

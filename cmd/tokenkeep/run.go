@@ -25,6 +25,7 @@ type command struct {
 	short    string // what it does, for the list
 	long     string // what else is to be known
 	examples []string
+	public   bool // whether nothing that it prints names the user
 	flags    func(*flag.FlagSet, *options)
 	run      func(context.Context, *call) (report, error)
 }
@@ -75,19 +76,15 @@ func run(ctx context.Context, args []string, m *machine) int {
 	case rep != nil:
 		rep.write(&printer{&out, isTerminal(m.stdout) && enableColour(m.stdout) && c.wantsColour()})
 	}
-	text := out.Bytes()
-	if _, verbatim := rep.(*exported); !verbatim {
-		text = c.hide(text)
-	}
-	if _, writeErr := m.stdout.Write(text); writeErr != nil && err == nil {
+	if _, writeErr := m.stdout.Write(out.Bytes()); writeErr != nil && err == nil {
 		err = writeErr
 	}
 	if err == nil {
 		return exitFine
 	}
 	if !errors.Is(err, errProblems) {
-		what, remedy := explain(err)
-		fmt.Fprintf(m.stderr, "%s", c.hide([]byte("tokenkeep: "+what+remedy+"\n")))
+		what, remedy := c.explain(err)
+		fmt.Fprintln(m.stderr, "tokenkeep: "+what+remedy)
 	}
 	if _, ok := errors.AsType[*misuse](err); ok {
 		return exitMisuse
@@ -144,7 +141,6 @@ func (cmd *command) flagSet(o *options) *flag.FlagSet {
 		cmd.flags(set, o)
 	}
 	set.BoolVar(&o.json, "json", o.json, "print one JSON object")
-	set.BoolVar(&o.names, "show-names", false, "show the home folder's and the user's name")
 	return set
 }
 
@@ -182,6 +178,15 @@ func newPassphraseFlag(set *flag.FlagSet, o *options) {
 
 func yesFlag(set *flag.FlagSet, o *options) { set.BoolVar(&o.yes, "yes", false, "do not ask") }
 
+// explain is explain, in public where the command is.
+func (c *call) explain(err error) (what, remedy string) {
+	what, remedy = explain(err)
+	if c.command != nil && c.command.public {
+		return c.hide(what), c.hide(remedy)
+	}
+	return what, remedy
+}
+
 // writeJSON writes the one object of -json.
 func (c *call) writeJSON(w io.Writer, rep report, err error) {
 	type failure struct {
@@ -200,7 +205,7 @@ func (c *call) writeJSON(w io.Writer, rep report, err error) {
 		object.Command = c.command.name
 	}
 	if err != nil && !errors.Is(err, errProblems) {
-		what, remedy := explain(err)
+		what, remedy := c.explain(err)
 		object.Error = &failure{strings.TrimSuffix(what, "."), strings.TrimSpace(remedy), classOf(err)}
 	}
 	e := json.NewEncoder(w)

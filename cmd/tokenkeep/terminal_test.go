@@ -166,7 +166,7 @@ func TestClearAsks(t *testing.T) {
 	seedIn(t, env, "contoso-cli", "keyring")
 	s := onScreen(t, env, "clear", "contoso-cli")
 	s.await(t, "Go on? [y/N] ")
-	require.Contains(t, s.String(), "~/") // and not the home folder's name
+	require.Contains(t, s.String(), "contoso-cli.enc")
 	s.answer(t, "\n")
 	require.Equal(t, 1, s.end(t), "%s", s)
 	require.Contains(t, s.String(), "nothing was changed")
