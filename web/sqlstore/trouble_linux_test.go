@@ -76,7 +76,7 @@ func TestPostgreSQLSlow(t *testing.T) {
 	_, err = tx.ExecContext(t.Context(), `SELECT 1 FROM tokenkeep_accounts FOR UPDATE`)
 	require.NoError(t, err)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	_, err = a.SaveIf(ctx, []byte(planted+" "), rev)
 	requireTrouble(t, err, "no answer in time", "whether it was done is not known")
@@ -100,7 +100,7 @@ func TestPostgreSQLHangs(t *testing.T) {
 	s, err := sqlstore.New(pg.DB("postgres"), sqlstore.PostgreSQL, nil)
 	require.NoError(t, err)
 	pg.Pause()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	_, err = s.Account("alice").Load(ctx)
 	requireTrouble(t, err, "no answer in time")

@@ -199,7 +199,7 @@ func TestSQLiteLocked(t *testing.T) {
 			tx, err := openSQLite(t, path).BeginTx(t.Context(), nil) // immediate
 			require.NoError(t, err)
 			defer tx.Rollback()
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
 			_, err = a.SaveIf(ctx, []byte(planted), "")
 			requireTrouble(t, err, "no answer in time")

@@ -50,7 +50,8 @@ func StartPostgres(t testing.TB, settings ...string) *Postgres {
 	out, err := initdb.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	host, port, _ := net.SplitHostPort(p.Addr)
-	p.args = []string{"-D", data, "-k", dir, "-c", "listen_addresses=" + host, "-p", port}
+	// Shared memory that a killed server leaves behind goes with its folder.
+	p.args = []string{"-D", data, "-k", dir, "-c", "listen_addresses=" + host, "-p", port, "-c", "dynamic_shared_memory_type=mmap"}
 	for _, s := range settings {
 		p.args = append(p.args, "-c", s)
 	}
@@ -62,6 +63,7 @@ func StartPostgres(t testing.TB, settings ...string) *Postgres {
 func (p *Postgres) Start() {
 	p.t.Helper()
 	p.proc = start(p.t, "database system is ready to accept connections", p.uid, filepath.Join(p.bin, "postgres"), p.args...)
+	p.t.Cleanup(p.proc.quit)
 }
 
 // Kill ends the server and its children with SIGKILL.

@@ -104,6 +104,12 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// quit ends a server that cleans up after itself at once when it is told to.
+func (p *process) quit() {
+	p.cmd.Process.Signal(syscall.SIGQUIT)
+	<-p.done
+}
+
 // pause makes the server hang, until resume or the end of the test: its kernel
 // accepts connections, and nothing answers.
 func (p *process) pause(t testing.TB) (resume func()) {

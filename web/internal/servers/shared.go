@@ -16,7 +16,9 @@ var (
 		postgres *Postgres
 		redis    *Redis
 	}
-	cleanups []func()
+
+	cleanupsMu sync.Mutex
+	cleanups   []func()
 )
 
 // Main runs the tests of a package, and then ends the servers that they shared.
@@ -33,7 +35,11 @@ func Main(m *testing.M) int {
 // lasting is a test whose cleanups run when all tests have ended.
 type lasting struct{ testing.TB }
 
-func (l lasting) Cleanup(f func()) { cleanups = append(cleanups, f) }
+func (l lasting) Cleanup(f func()) {
+	cleanupsMu.Lock()
+	defer cleanupsMu.Unlock()
+	cleanups = append(cleanups, f)
+}
 
 // SharedPostgres returns a PostgreSQL that the tests of this package share, one
 // that was told not to care for its disk. The package needs a TestMain with Main.
