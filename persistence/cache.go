@@ -270,12 +270,8 @@ func (c *Cache) write(ctx context.Context, im *inMemory, ours []byte, hint strin
 func (c *Cache) writeOnce(ctx context.Context, im *inMemory, ours []byte, hint string) error {
 	gone := im.goneFor(hint)
 	if im.held && len(gone) == 0 {
-		rev, err := c.store.Revision(ctx)
-		if err != nil {
+		if err := c.writeDirect(ctx, im, ours, hint); !errors.Is(err, ErrConflict) {
 			return err
-		}
-		if rev == im.rev {
-			return c.writeDirect(ctx, im, ours, hint)
 		}
 	}
 	theirs, rev, err := c.load(ctx)
@@ -302,8 +298,8 @@ func (c *Cache) writeOnce(ctx context.Context, im *inMemory, ours []byte, hint s
 	return nil
 }
 
-// writeDirect stores ours where what is stored is what im was last given or
-// gave, so that there is nothing to merge.
+// writeDirect stores ours if what is stored is what im was last given or gave,
+// so that there is nothing to merge. Else it fails with ErrConflict.
 func (c *Cache) writeDirect(ctx context.Context, im *inMemory, ours []byte, hint string) error {
 	same, signedOut, err := merge.Compare(im.base, ours)
 	switch {
