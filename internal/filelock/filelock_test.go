@@ -337,16 +337,19 @@ func TestFairness(t *testing.T) {
 		}
 		return least, most
 	}
+	// Who waits for the turnstile is served in whatever order the system wakes
+	// them, so some get a few times as much as others; starved is something else.
+	const starved = 20
 	least, most := shares(t, "count")
 	t.Logf("turnstile: %d to %d of %d", least, most, total)
-	require.Greater(t, least*4, most, "a process was starved")
+	require.Greater(t, least*starved, most, "a process was starved")
 	if testenv.Wine() {
 		return // there, nobody is fast enough to starve the others
 	}
 	for range 10 {
 		least, most := shares(t, "barging count")
 		t.Logf("polling: %d to %d of %d", least, most, total)
-		if least*4 <= most {
+		if least*starved <= most {
 			return
 		}
 	}
