@@ -269,7 +269,17 @@ func (c *Cache) write(ctx context.Context, im *inMemory, ours []byte, hint strin
 
 func (c *Cache) writeOnce(ctx context.Context, im *inMemory, ours []byte, hint string) error {
 	gone := im.goneFor(hint)
-	if im.held && len(gone) == 0 {
+	unmoved := im.held && len(gone) == 0
+	if unmoved && c.lock != nil {
+		// A look costs little under a lock, and spares a comparison in vain.
+		// Without one there is a server, to which it is a round trip more.
+		rev, err := c.store.Revision(ctx)
+		if err != nil {
+			return err
+		}
+		unmoved = rev == im.rev
+	}
+	if unmoved {
 		if err := c.writeDirect(ctx, im, ours, hint); !errors.Is(err, ErrConflict) {
 			return err
 		}
