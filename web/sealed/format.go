@@ -66,6 +66,11 @@ func parse(stored []byte) (h header, line, body []byte, err error) {
 	line, body = stored[:at+1], stored[at+1:]
 	fields := strings.Split(string(line[:at]), " ")
 	if fields[0] != version {
+		// The sum covers the version, so if the rest has the sum of version 1, then
+		// it is the version that was damaged.
+		if len(fields) == 5 && fields[4] == checksum([]byte(version+" "+strings.Join(fields[1:4], " ")+" ")) {
+			return header{}, nil, nil, corrupt("its version was changed")
+		}
 		n := strings.TrimPrefix(fields[0], magic)
 		if n == "" || len(n) > 9 || n[0] == '0' || strings.Trim(n, "0123456789") != "" {
 			return header{}, nil, nil, corrupt("its version is no number")

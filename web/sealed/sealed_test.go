@@ -235,8 +235,13 @@ func TestVersions(t *testing.T) {
 	stored, find := vector(t)
 	for v, want := range map[string]error{"2": persistence.ErrUnsupportedVersion, "999999999": persistence.ErrUnsupportedVersion,
 		"0": persistence.ErrCorrupt, "01": persistence.ErrCorrupt, "": persistence.ErrCorrupt, "1a": persistence.ErrCorrupt, "1234567890": persistence.ErrCorrupt} {
-		_, err := open([]byte(magic+v+strings.TrimPrefix(string(stored), version)), "alice", find)
+		rest := strings.TrimPrefix(string(stored), version)
+		line, body, _ := strings.Cut(rest, "\n")
+		line = magic + v + line[:strings.LastIndexByte(line, ' ')+1]
+		_, err := open([]byte(line+checksum([]byte(line))+"\n"+body), "alice", find)
 		require.ErrorIs(t, err, want, v)
+		_, err = open([]byte(magic+v+rest), "alice", find)
+		require.ErrorIs(t, err, persistence.ErrCorrupt, "only the version was changed, to %q", v)
 	}
 	for _, plain := range []string{"", "{}", planted, "tokenkeep-encrypted/1\n", "\n"} {
 		_, err := open([]byte(plain), "alice", find)
