@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/web/internal/servers"
+	"github.com/tokenkeep/tokenkeep/web/internal/storetest"
 	"github.com/tokenkeep/tokenkeep/web/redisstore"
 )
 
@@ -33,7 +34,7 @@ func (n *trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 func TestRoundTrips(t *testing.T) {
 	c := servers.StartRedis(t).Client()
 	a := newStore(t, c, nil).Account("alice")
-	save(t, a, "the first, which also loads the script")
+	storetest.Save(t, a, "the first, which also loads the script")
 	require.ErrorIs(t, a.DeleteIf(t.Context(), "other"), persistence.ErrConflict)
 
 	var n trips
@@ -62,9 +63,9 @@ func TestRoundTrips(t *testing.T) {
 // What is documented of the keys.
 func TestKeyFormat(t *testing.T) {
 	c := servers.StartRedis(t).Client()
-	rev := save(t, newStore(t, c, nil).Account("uid.utid"), "data")
+	rev := storetest.Save(t, newStore(t, c, nil).Account("uid.utid"), "data")
 	require.Equal(t, map[string]string{"revision": rev, "data": "data"}, c.HGetAll(t.Context(), "tokenkeep:uid.utid").Val())
-	save(t, newStore(t, c, &redisstore.Options{Prefix: "app1/"}).Account("uid.utid"), "other")
+	storetest.Save(t, newStore(t, c, &redisstore.Options{Prefix: "app1/"}).Account("uid.utid"), "other")
 	require.ElementsMatch(t, []string{"tokenkeep:uid.utid", "app1/uid.utid"}, c.Keys(t.Context(), "*").Val())
 }
 
@@ -83,7 +84,7 @@ func TestTimeToLive(t *testing.T) {
 		require.InDelta(t, want.Hours(), left().Hours(), 1)
 	}
 	const fresh = ttl + ttl/10
-	save(t, a, "data")
+	storetest.Save(t, a, "data")
 	near(fresh)
 	c.PExpire(t.Context(), "tokenkeep:alice", 1005*time.Hour)
 	read()
@@ -92,13 +93,13 @@ func TestTimeToLive(t *testing.T) {
 	read()
 	near(fresh)
 	c.PExpire(t.Context(), "tokenkeep:alice", time.Hour)
-	requireHolds(t, a, "data")
+	storetest.RequireHolds(t, a, "data")
 	near(fresh)
 	c.Persist(t.Context(), "tokenkeep:alice")
 	read()
 	near(fresh)
 	c.PExpire(t.Context(), "tokenkeep:alice", 1050*time.Hour)
-	save(t, a, "new")
+	storetest.Save(t, a, "new")
 	near(fresh)
 
 	c.PExpireAt(t.Context(), "tokenkeep:alice", time.Unix(1, 0))

@@ -57,7 +57,7 @@ func TestExplain(t *testing.T) {
 		f := dialects[test.d].explain(fmt.Errorf("wrapped: %w", test.err))
 		require.ErrorIs(t, f.Err, test.class)
 		require.ErrorContains(t, f.Err, test.says)
-		require.NotContains(t, f.Err.Error(), "planted")
+		require.NotContains(t, f.Err.Error(), "storetest.Planted")
 		require.NotEmpty(t, f.Remedy)
 		require.True(t, f.Refused)
 		require.Equal(t, test.again, f.again)

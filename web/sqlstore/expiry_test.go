@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/web/internal/storetest"
 	"github.com/tokenkeep/tokenkeep/web/sqlstore"
 )
 
@@ -24,7 +25,7 @@ func testExpiry(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 	var c clock
 	s.SetClock(c.now)
 	a := s.Account("alice")
-	rev := save(t, a, "data")
+	rev := storetest.Save(t, a, "data")
 	read := func() string {
 		t.Helper()
 		now, err := a.Revision(t.Context())
@@ -59,7 +60,7 @@ func testExpiry(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 	}
 	require.Equal(t, 5, writes)
 	c.hours = first - 1
-	requireHolds(t, a, "data")
+	storetest.RequireHolds(t, a, "data")
 	between()
 
 	// What has expired passes for absent, though the row is there.

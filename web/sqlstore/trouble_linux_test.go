@@ -13,6 +13,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/web/internal/servers"
+	"github.com/tokenkeep/tokenkeep/web/internal/storetest"
 	"github.com/tokenkeep/tokenkeep/web/sqlstore"
 )
 
@@ -42,23 +43,23 @@ func TestPostgreSQLMigrateAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		save(t, s.Account("alice"), "data")
+		storetest.Save(t, s.Account("alice"), "data")
 	}
 }
 
 func TestPostgreSQLServerDown(t *testing.T) {
 	pg := servers.StartPostgres(t)
 	a := newStore(t, pg.DB("postgres"), sqlstore.PostgreSQL, nil).Account("alice")
-	rev := save(t, a, planted)
+	rev := storetest.Save(t, a, storetest.Planted)
 	pg.Kill()
 	_, err := a.Revision(t.Context()) // may still have its old connection
-	requireTrouble(t, err)
-	_, err = a.SaveIf(t.Context(), []byte(planted+" "), rev)
-	requireTrouble(t, err, "connect", "nothing was changed")
-	requireTrouble(t, a.DeleteIf(t.Context(), rev))
-	requireTrouble(t, a.Save(t.Context(), []byte(planted)))
+	storetest.RequireTrouble(t, "sql", err)
+	_, err = a.SaveIf(t.Context(), []byte(storetest.Planted+" "), rev)
+	storetest.RequireTrouble(t, "sql", err, "connect", "nothing was changed")
+	storetest.RequireTrouble(t, "sql", a.DeleteIf(t.Context(), rev))
+	storetest.RequireTrouble(t, "sql", a.Save(t.Context(), []byte(storetest.Planted)))
 	pg.Start()
-	requireHolds(t, a, planted)
+	storetest.RequireHolds(t, a, storetest.Planted)
 	_, err = a.SaveIf(t.Context(), []byte("new"), rev)
 	require.NoError(t, err)
 }
@@ -69,7 +70,7 @@ func TestPostgreSQLSlow(t *testing.T) {
 	name := pg.NewDatabase(t)
 	db := servers.OpenPostgres(t, pg.URL(name))
 	a := newStore(t, db, sqlstore.PostgreSQL, nil).Account("alice")
-	rev := save(t, a, planted)
+	rev := storetest.Save(t, a, storetest.Planted)
 	tx, err := db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	defer tx.Rollback()
@@ -78,16 +79,16 @@ func TestPostgreSQLSlow(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	_, err = a.SaveIf(ctx, []byte(planted+" "), rev)
-	requireTrouble(t, err, "no answer in time", "whether it was done is not known")
+	_, err = a.SaveIf(ctx, []byte(storetest.Planted+" "), rev)
+	storetest.RequireTrouble(t, "sql", err, "no answer in time", "whether it was done is not known")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	requireHolds(t, a, planted)
+	storetest.RequireHolds(t, a, storetest.Planted)
 
 	limited := servers.OpenPostgres(t, pg.URL(name, "statement_timeout=50"))
 	s, err := sqlstore.New(limited, sqlstore.PostgreSQL, nil)
 	require.NoError(t, err)
-	_, err = s.Account("alice").SaveIf(t.Context(), []byte(planted+" "), rev)
-	requireTrouble(t, err, "its own time limit", "nothing was changed")
+	_, err = s.Account("alice").SaveIf(t.Context(), []byte(storetest.Planted+" "), rev)
+	storetest.RequireTrouble(t, "sql", err, "its own time limit", "nothing was changed")
 
 	require.NoError(t, tx.Rollback())
 	_, err = a.SaveIf(t.Context(), []byte("new"), rev)
@@ -103,7 +104,7 @@ func TestPostgreSQLHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	_, err = s.Account("alice").Load(ctx)
-	requireTrouble(t, err, "no answer in time")
+	storetest.RequireTrouble(t, "sql", err, "no answer in time")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
@@ -115,25 +116,25 @@ func TestPostgreSQLLostAnswer(t *testing.T) {
 	db := servers.OpenPostgres(t, fmt.Sprintf("postgres://test@%s/%s?sslmode=disable&default_query_exec_mode=exec", proxy.Addr, name))
 	db.SetMaxOpenConns(1)
 	a := newStore(t, db, sqlstore.PostgreSQL, nil).Account("alice")
-	rev := save(t, a, "old")
+	rev := storetest.Save(t, a, "old")
 	proxy.LoseAnswers(1)
-	_, err := a.SaveIf(t.Context(), []byte(planted), rev)
-	requireTrouble(t, err, "whether it was done is not known")
-	requireHolds(t, a, planted)
+	_, err := a.SaveIf(t.Context(), []byte(storetest.Planted), rev)
+	storetest.RequireTrouble(t, "sql", err, "whether it was done is not known")
+	storetest.RequireHolds(t, a, storetest.Planted)
 }
 
 func TestPostgreSQLReadOnly(t *testing.T) {
 	pg := servers.SharedPostgres(t)
 	name := pg.NewDatabase(t)
-	rev := save(t, newStore(t, servers.OpenPostgres(t, pg.URL(name)), sqlstore.PostgreSQL, nil).Account("alice"), planted)
+	rev := storetest.Save(t, newStore(t, servers.OpenPostgres(t, pg.URL(name)), sqlstore.PostgreSQL, nil).Account("alice"), storetest.Planted)
 	s, err := sqlstore.New(servers.OpenPostgres(t, pg.URL(name, "default_transaction_read_only=on")), sqlstore.PostgreSQL, nil)
 	require.NoError(t, err)
 	far := time.Now().Add(sqlstore.DefaultTTL / 2)
 	s.SetClock(func() time.Time { return far }) // renewing cannot work, and does not matter
-	requireHolds(t, s.Account("alice"), planted)
-	_, err = s.Account("alice").SaveIf(t.Context(), []byte(planted), rev)
-	requireTrouble(t, err, "read-only", "nothing was changed", "primary")
-	requireTrouble(t, s.Account("alice").DeleteIf(t.Context(), rev), "read-only")
+	storetest.RequireHolds(t, s.Account("alice"), storetest.Planted)
+	_, err = s.Account("alice").SaveIf(t.Context(), []byte(storetest.Planted), rev)
+	storetest.RequireTrouble(t, "sql", err, "read-only", "nothing was changed", "primary")
+	storetest.RequireTrouble(t, "sql", s.Account("alice").DeleteIf(t.Context(), rev), "read-only")
 	warnings, err := s.Check(t.Context())
 	require.NoError(t, err)
 	require.Len(t, warnings, 3) // the shared server cares little for its disk
@@ -154,19 +155,19 @@ func TestPostgreSQLRefuses(t *testing.T) {
 		t.Run(code, func(t *testing.T) {
 			db := servers.OpenPostgres(t, pg.URL(pg.NewDatabase(t)))
 			a := newStore(t, db, sqlstore.PostgreSQL, nil).Account("alice")
-			rev := save(t, a, "old")
+			rev := storetest.Save(t, a, "old")
 			exec(t, db, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 				RAISE EXCEPTION 'no: %', convert_from(NEW.data, 'UTF8') USING ERRCODE = '`+code+`', DETAIL = convert_from(NEW.data, 'UTF8');
 			END $$`)
 			exec(t, db, `CREATE TRIGGER refuse BEFORE UPDATE ON tokenkeep_accounts FOR EACH ROW EXECUTE FUNCTION refuse()`)
-			_, control := db.ExecContext(t.Context(), `UPDATE tokenkeep_accounts SET data = $1`, []byte(planted))
+			_, control := db.ExecContext(t.Context(), `UPDATE tokenkeep_accounts SET data = $1`, []byte(storetest.Planted))
 			require.ErrorContains(t, control, "planted-")
-			_, err := a.SaveIf(t.Context(), []byte(planted), rev)
+			_, err := a.SaveIf(t.Context(), []byte(storetest.Planted), rev)
 			require.ErrorContains(t, err, says)
 			require.ErrorContains(t, err, "nothing was changed")
-			requireNoSecret(t, err)
+			storetest.RequireNoSecret(t, err)
 			require.Equal(t, code == "54000", errors.Is(err, persistence.ErrTooLarge))
-			requireHolds(t, a, "old")
+			storetest.RequireHolds(t, a, "old")
 		})
 	}
 }
@@ -180,7 +181,7 @@ func TestPostgreSQLWrongDatabaseAndUser(t *testing.T) {
 		s, err := sqlstore.New(servers.OpenPostgres(t, url), sqlstore.PostgreSQL, nil)
 		require.NoError(t, err)
 		_, err = s.Account("alice").Load(t.Context())
-		requireTrouble(t, err, says)
+		storetest.RequireTrouble(t, "sql", err, says)
 	}
 }
 
@@ -191,7 +192,7 @@ func TestPostgreSQLSerializationFailures(t *testing.T) {
 	name := pg.NewDatabase(t)
 	db := servers.OpenPostgres(t, pg.URL(name, "default_transaction_isolation=serializable"))
 	a := newStore(t, db, sqlstore.PostgreSQL, nil).Account("alice")
-	rev := save(t, a, "old")
+	rev := storetest.Save(t, a, "old")
 
 	// Two that meet: the second waits for the first, and is then given up.
 	meet := func(second func() error) error {
@@ -216,7 +217,7 @@ func TestPostgreSQLSerializationFailures(t *testing.T) {
 	})
 	require.ErrorContains(t, control, "40001")
 	require.NoError(t, meet(func() error { _, err := a.SaveIf(t.Context(), []byte("new"), rev); return err }))
-	requireHolds(t, a, "new")
+	storetest.RequireHolds(t, a, "new")
 
 	var wg sync.WaitGroup
 	var won atomic.Int64

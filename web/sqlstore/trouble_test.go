@@ -3,10 +3,6 @@ package sqlstore_test
 import (
 	"context"
 	"database/sql"
-	"encoding/base64"
-	"encoding/hex"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,58 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/web/internal/storetest"
 	"github.com/tokenkeep/tokenkeep/web/sqlstore"
 	"github.com/tokenkeep/tokenkeep/web/sqlstore/sqlite"
 )
-
-// planted is saved in every test of trouble, and is in no error.
-const planted = `{"secret":"planted-8b1d4e7f20c95a63"}`
-
-// requireNoSecret looks for the planted secret, in several spellings, in all
-// that an error shows.
-func requireNoSecret(t *testing.T, err error) {
-	t.Helper()
-	core := []byte("planted-8b1d4e7f20c95a63")
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		for _, format := range []string{"%v", "%+v", "%#v"} {
-			text := strings.ToLower(fmt.Sprintf(format, e))
-			for _, spelling := range []string{string(core), hex.EncodeToString(core), base64.StdEncoding.EncodeToString([]byte(planted)), strings.Trim(fmt.Sprint(core), "[]")} {
-				require.NotContains(t, text, strings.ToLower(spelling))
-			}
-		}
-	}
-}
-
-// requireTrouble checks the error of a database in trouble: a class, words that
-// say what is wrong, a remedy.
-func requireTrouble(t *testing.T, err error, says ...string) {
-	t.Helper()
-	require.ErrorIs(t, err, persistence.ErrUnavailable)
-	requireNoSecret(t, err)
-	e, ok := errors.AsType[*persistence.Error](err)
-	require.True(t, ok)
-	require.Equal(t, "sql", e.Backend)
-	require.NotEmpty(t, e.Remedy)
-	for _, s := range says {
-		require.ErrorContains(t, err, s)
-	}
-}
-
-func requireHolds(t *testing.T, p persistence.Persistence, want string) {
-	t.Helper()
-	data, err := p.Load(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, want, string(data))
-}
-
-func save(t *testing.T, p persistence.Versioned, data string) (rev string) {
-	t.Helper()
-	rev, err := p.Revision(t.Context())
-	require.NoError(t, err)
-	rev, err = p.SaveIf(t.Context(), []byte(data), rev)
-	require.NoError(t, err)
-	return rev
-}
 
 func exec(t *testing.T, db *sql.DB, statement string, args ...any) {
 	t.Helper()
@@ -81,16 +29,16 @@ func testNoTable(t *testing.T, db *sql.DB, d sqlstore.Dialect) {
 	require.NoError(t, err)
 	a := s.Account("alice")
 	_, err = a.Revision(t.Context())
-	requireTrouble(t, err, "the table or a column of it is missing", "Migrate")
-	_, err = a.SaveIf(t.Context(), []byte(planted), "")
-	requireTrouble(t, err, "nothing was changed")
+	storetest.RequireTrouble(t, "sql", err, "the table or a column of it is missing", "Migrate")
+	_, err = a.SaveIf(t.Context(), []byte(storetest.Planted), "")
+	storetest.RequireTrouble(t, "sql", err, "nothing was changed")
 	_, err = s.DeleteExpired(t.Context(), 1)
-	requireTrouble(t, err)
+	storetest.RequireTrouble(t, "sql", err)
 	_, err = s.Check(t.Context())
-	requireTrouble(t, err)
+	storetest.RequireTrouble(t, "sql", err)
 	for range 2 {
 		require.NoError(t, s.Migrate(t.Context()))
-		save(t, a, planted)
+		storetest.Save(t, a, storetest.Planted)
 	}
 	_, err = s.Check(t.Context())
 	require.NoError(t, err)
@@ -106,7 +54,7 @@ func TestSQLiteFile(t *testing.T) {
 	require.ErrorContains(t, err, "See whether the folder exists")
 	require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
 	s := newStore(t, openSQLite(t, path), sqlstore.SQLite, nil)
-	save(t, s.Account("alice"), planted)
+	storetest.Save(t, s.Account("alice"), storetest.Planted)
 	warnings, err := s.Check(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, warnings)
@@ -147,19 +95,19 @@ func TestSQLiteCheckWarns(t *testing.T) {
 func TestSQLiteFull(t *testing.T) {
 	db := openSQLite(t, filepath.Join(t.TempDir(), "app.db"))
 	a := newStore(t, db, sqlstore.SQLite, nil).Account("alice")
-	rev := save(t, a, planted)
+	rev := storetest.Save(t, a, storetest.Planted)
 	exec(t, db, `PRAGMA max_page_count = 6`)
-	_, err := a.SaveIf(t.Context(), []byte(planted+strings.Repeat(" ", 100_000)), rev)
-	requireTrouble(t, err, "full", "nothing was changed")
-	requireHolds(t, a, planted)
+	_, err := a.SaveIf(t.Context(), []byte(storetest.Planted+strings.Repeat(" ", 100_000)), rev)
+	storetest.RequireTrouble(t, "sql", err, "full", "nothing was changed")
+	storetest.RequireHolds(t, a, storetest.Planted)
 	exec(t, db, `PRAGMA max_page_count = 1000`)
-	save(t, a, planted+strings.Repeat(" ", 100_000))
+	storetest.Save(t, a, storetest.Planted+strings.Repeat(" ", 100_000))
 }
 
 func TestSQLiteReadOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.db")
 	s := newStore(t, openSQLite(t, path), sqlstore.SQLite, nil)
-	rev := save(t, s.Account("alice"), planted)
+	rev := storetest.Save(t, s.Account("alice"), storetest.Planted)
 	db, err := sql.Open("sqlite", "file:"+filepath.ToSlash(path)+"?mode=ro")
 	require.NoError(t, err)
 	defer db.Close()
@@ -167,10 +115,10 @@ func TestSQLiteReadOnly(t *testing.T) {
 	require.NoError(t, err)
 	far := time.Now().Add(sqlstore.DefaultTTL / 2)
 	reader.SetClock(func() time.Time { return far }) // renewing cannot work, and does not matter
-	requireHolds(t, reader.Account("alice"), planted)
-	_, err = reader.Account("alice").SaveIf(t.Context(), []byte(planted), rev)
-	requireTrouble(t, err, "read-only", "nothing was changed")
-	requireTrouble(t, reader.Account("alice").DeleteIf(t.Context(), rev), "read-only")
+	storetest.RequireHolds(t, reader.Account("alice"), storetest.Planted)
+	_, err = reader.Account("alice").SaveIf(t.Context(), []byte(storetest.Planted), rev)
+	storetest.RequireTrouble(t, "sql", err, "read-only", "nothing was changed")
+	storetest.RequireTrouble(t, "sql", reader.Account("alice").DeleteIf(t.Context(), rev), "read-only")
 }
 
 func TestSQLiteDamaged(t *testing.T) {
@@ -201,15 +149,15 @@ func TestSQLiteLocked(t *testing.T) {
 			defer tx.Rollback()
 			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
-			_, err = a.SaveIf(ctx, []byte(planted), "")
-			requireTrouble(t, err, "no answer in time")
+			_, err = a.SaveIf(ctx, []byte(storetest.Planted), "")
+			storetest.RequireTrouble(t, "sql", err, "no answer in time")
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 
 			saved := make(chan error)
-			go func() { saved <- a.Save(t.Context(), []byte(planted)) }()
+			go func() { saved <- a.Save(t.Context(), []byte(storetest.Planted)) }()
 			require.NoError(t, tx.Rollback())
 			require.NoError(t, <-saved)
-			requireHolds(t, a, planted)
+			storetest.RequireHolds(t, a, storetest.Planted)
 		})
 	}
 }
