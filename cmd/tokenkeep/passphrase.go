@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"flag"
-
-	"github.com/tokenkeep/tokenkeep/encrypted"
 )
 
 var passphraseCommand = &command{
@@ -37,10 +35,5 @@ func runPassphrase(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.bounded(ctx)
-	defer cancel()
-	if err := p.(*encrypted.File).Rotate(ctx, to); err != nil {
-		return nil, err
-	}
-	return &changed{f.name, f.keptIn(storePassphrase), "the passphrase is changed"}, nil
+	return c.rekey(ctx, f, p, to, storePassphrase, "the passphrase is changed")
 }

@@ -46,12 +46,17 @@ func runRotate(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.rekey(ctx, f, p, to, store, "the key is a new one")
+}
+
+// rekey gives an encrypted file a key of another source or a new one of its own.
+func (c *call) rekey(ctx context.Context, f *files, p backend, to encrypted.KeySource, store, done string) (report, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	if err := p.(*encrypted.File).Rotate(ctx, to); err != nil {
 		return nil, err
 	}
-	return &changed{f.name, f.keptIn(store), "the key is a new one"}, nil
+	return &changed{f.name, f.keptIn(store), done}, nil
 }
 
 // keptIn is kept, with the store known that the header does not tell.
