@@ -181,10 +181,13 @@ func exportPlain(tb testing.TB, p param) task {
 				return fmt.Errorf("%d exports with %d loads and %d saves", runs-before, store.loads, store.saves)
 			}
 			got, err := file.Load(ctx)
-			if err == nil && !merge.Equal(got, m.data) {
-				err = errors.New("what is stored is not what was exported")
+			if err != nil {
+				return err
 			}
-			return err
+			if same, _, err := merge.Compare(m.data, got); err != nil || !same {
+				return errors.Join(errors.New("what is stored is not what was exported"), err)
+			}
+			return nil
 		},
 	}
 }

@@ -10,21 +10,6 @@ import (
 // long to compare.
 const compareDepth = 64
 
-// Equal reports whether a and b are the same cache (rule 0). It stops at the
-// first entry that differs. Bytes that are not a two-level cache are equal to
-// nothing but themselves.
-func Equal(a, b []byte) bool {
-	if bytes.Equal(a, b) {
-		return true
-	}
-	da, ok := scan(a)
-	if !ok {
-		return false
-	}
-	db, ok := scan(b)
-	return ok && sameDoc(da, db)
-}
-
 // Compare says how ours differs from base, which it was made from: whether they
 // are the same cache (rule 0) and, if not, which accounts ours has signed out,
 // like [SignedOut]. The error is ErrOurs or, where base is no cache either,

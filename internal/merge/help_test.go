@@ -153,3 +153,9 @@ func shuffledKeys[V any](m map[string]V, rnd *rand.Rand) []string {
 	rnd.Shuffle(len(ks), func(i, j int) { ks[i], ks[j] = ks[j], ks[i] })
 	return ks
 }
+
+// Equal reports whether a and b are the same cache.
+func Equal(a, b []byte) bool {
+	same, _, err := Compare(a, b)
+	return same && err == nil
+}

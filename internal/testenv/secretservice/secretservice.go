@@ -251,12 +251,6 @@ func (k *Keyring) Pause(t testing.TB) {
 	t.Cleanup(func() { syscall.Kill(k.Pid, syscall.SIGCONT) })
 }
 
-// Resume undoes Pause.
-func (k *Keyring) Resume(t testing.TB) {
-	t.Helper()
-	check(t, syscall.Kill(k.Pid, syscall.SIGCONT))
-}
-
 // Kill kills the daemon.
 func (k *Keyring) Kill(t testing.TB) {
 	t.Helper()
