@@ -14,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
@@ -54,6 +55,7 @@ func run(ctx context.Context) error {
 		AllowPlaintext: *allowPlaintext,
 		Store:          *wish,
 		Warn:           warn,
+		Logger:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), // the choice is printed below, for a person
 		Passphrase: func(context.Context) ([]byte, error) {
 			if p := os.Getenv(*passphraseEnv); p != "" {
 				return []byte(p), nil
