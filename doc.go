@@ -14,6 +14,10 @@
 //
 // The Cache's Watch method tells an app that the user signed in or out elsewhere.
 //
+// Package tokensource keeps the tokens of any other OAuth provider in that cache,
+// for golang.org/x/oauth2. Web apps, with one cache per account, use
+// persistence.NewPartitioned and the stores of the module web.
+//
 // The packages below it can be used alone: persistence has the Load/Save
 // interface and the shared Cache, encrypted and keyring have backends,
 // fallback the plaintext file that warns and the choice between backends.

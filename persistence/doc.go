@@ -11,6 +11,9 @@
 //	...
 //	client, err := public.New(clientID, public.WithCache(c))
 //
+// A web app, with one cache per account, calls [NewPartitioned]. [Cache.Watch] tells
+// who signs in or out elsewhere, and [Move] moves a cache to another backend.
+//
 // What more a backend can do it says with optional interfaces, in the manner of
 // package io/fs: [Versioned] tells whether anything changed, [Locker] brings
 // the lock that writers share, [Describer] says what it is.
