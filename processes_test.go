@@ -177,7 +177,8 @@ func TestKillsInTheProofLeaveNothing(t *testing.T) {
 					require.Zero(t, m.keyCount())
 				}
 				out, err := m.start("open", strconv.Itoa(call), when).CombinedOutput()
-				exit, failed := errors.AsType[*exec.ExitError](err)
+				var exit *exec.ExitError
+				failed := errors.As(err, &exit)
 				killed = failed && (!exit.Exited() || runtime.GOOS == "windows")
 				require.Equal(t, killed, err != nil, "%v: %s", err, out)
 				require.LessOrEqual(t, m.keyCount(), 1)

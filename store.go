@@ -689,14 +689,16 @@ func (s *store) warn(w fallback.Warning) {
 
 // cause is err without the place, which whoever wraps it names.
 func cause(err error) error {
-	if e, ok := errors.AsType[*persistence.Error](err); ok && e.Err != nil {
+	var e *persistence.Error
+	if errors.As(err, &e) && e.Err != nil {
 		return e.Err
 	}
 	return err
 }
 
 func remedyOf(err error) string {
-	if e, ok := errors.AsType[*persistence.Error](err); ok {
+	var e *persistence.Error
+	if errors.As(err, &e) {
 		return e.Remedy
 	}
 	return ""

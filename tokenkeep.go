@@ -114,7 +114,8 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 	if cfg.Store != storeMemory {
 		if err := securefile.MkdirAll(dir); err != nil {
 			remedy := "Set Config.Dir to a folder that this user can make and write."
-			if e, ok := errors.AsType[*securefile.Error](err); ok && e.Remedy != "" {
+			var e *securefile.Error
+			if errors.As(err, &e) && e.Remedy != "" {
 				remedy = e.Remedy
 			}
 			return nil, openError(dir, err, remedy)

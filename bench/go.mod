@@ -1,6 +1,6 @@
 module github.com/tokenkeep/tokenkeep/bench
 
-go 1.26.0
+go 1.25.0
 
 replace github.com/tokenkeep/tokenkeep => ../
 
@@ -9,8 +9,8 @@ require (
 	github.com/AzureAD/microsoft-authentication-extensions-for-go/cache v0.1.1
 	github.com/AzureAD/microsoft-authentication-library-for-go v1.10.1
 	github.com/tokenkeep/tokenkeep v0.0.0-00010101000000-000000000000
-	golang.org/x/crypto v0.58.0
-	golang.org/x/sys v0.49.0
+	golang.org/x/crypto v0.55.0
+	golang.org/x/sys v0.47.0
 )
 
 require (
@@ -30,5 +30,5 @@ require (
 	github.com/pkg/browser v0.0.0-20210911075715-681adbf594b8 // indirect
 	github.com/zalando/go-keyring v0.2.8 // indirect
 	golang.org/x/sync v0.10.0 // indirect
-	golang.org/x/term v0.47.0 // indirect
+	golang.org/x/term v0.45.0 // indirect
 )

@@ -558,7 +558,8 @@ func notOfTheFile(err error) error {
 		return err
 	}
 	remedy := ""
-	if e, ok := errors.AsType[*persistence.Error](err); ok {
+	var e *persistence.Error
+	if errors.As(err, &e) {
 		remedy = e.Remedy
 	}
 	return fault(remedy, "%w: the key source did not keep the key that it made: %v", persistence.ErrUnavailable, err)
@@ -592,7 +593,10 @@ func wrap(op, path string, err error) error {
 		if inner.Location != "" && inner.Location != path {
 			e.Err = elsewhere{inner}
 		}
-	} else if insecure, ok := errors.AsType[*securefile.Error](err); ok {
+		return e
+	}
+	var insecure *securefile.Error
+	if errors.As(err, &insecure) {
 		e.Remedy = insecure.Remedy
 	}
 	return e

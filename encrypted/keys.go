@@ -156,7 +156,8 @@ func KeyFile(path string) KeySource {
 			return nil, fault(g.remedy, "%w: there is no %s", persistence.ErrKeyMissing, g.what)
 		case err != nil:
 			remedy := "Make it a file of your own that nobody else can access (chmod 600)."
-			if e, ok := errors.AsType[*securefile.Error](err); ok && e.Remedy != "" {
+			var e *securefile.Error
+			if errors.As(err, &e) && e.Remedy != "" {
 				remedy = e.Remedy
 			}
 			return nil, fault(remedy, "%w: reading the key file: %w", persistence.ErrUnavailable, err)

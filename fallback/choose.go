@@ -32,7 +32,8 @@ type Refusal struct {
 func (r Refusal) Reason() string {
 	cause := r.Err
 	for {
-		e, ok := errors.AsType[*persistence.Error](cause)
+		var e *persistence.Error
+		ok := errors.As(cause, &e)
 		if !ok || e.Err == nil {
 			return cause.Error()
 		}

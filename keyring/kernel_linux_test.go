@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 )
@@ -32,7 +32,7 @@ func needKernel(t *testing.T) (k Limited, service string) {
 	service = "tokenkeep-test-" + rand.Text()
 	k = Kernel()
 	_, err := k.Get(t.Context(), service, "alice")
-	testenv.Require(t, errors.Is(err, persistence.ErrNotFound), fmt.Sprintf("the kernel keyring does not work here: %v", err))
+	env.Require(t, errors.Is(err, persistence.ErrNotFound), fmt.Sprintf("the kernel keyring does not work here: %v", err))
 	ForgetKernel(t, service)
 	return k, service
 }
@@ -124,7 +124,7 @@ func TestKernelConformance(t *testing.T) {
 	require.NoError(t, err)
 	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	require.NoError(t, err)
-	testenv.Require(t, n >= 8<<20, "needs 8 MB for keys: run it as root, or raise "+quota)
+	env.Require(t, n >= 8<<20, "needs 8 MB for keys: run it as root, or raise "+quota)
 	persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
 		user, path := rand.Text(), filepath.Join(t.TempDir(), "cache.lock")
 		t.Cleanup(func() {
@@ -376,7 +376,7 @@ func TestKernelWithoutPersistentKeyrings(t *testing.T) {
 
 func TestKernelOtherUsers(t *testing.T) {
 	k, service := needKernel(t)
-	testenv.Require(t, os.Getuid() == 0, "needs to be root, to become another user")
+	env.Require(t, os.Getuid() == 0, "needs to be root, to become another user")
 	require.NoError(t, k.Set(t.Context(), service, "alice", "root's"))
 	const nobody = 65534
 	withKey(t, service, "alice", func(id int) error {

@@ -17,8 +17,8 @@ import (
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
-	"github.com/tokenkeep/tokenkeep/internal/testenv/secretservice"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
+	"github.com/tokenkeep/tokenkeep/internal/test/secretservice"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -123,7 +123,7 @@ func TestProcessesStartAtOnce(t *testing.T) {
 func kernelKeyring(t *testing.T) (keyring.Limited, string) {
 	k, name := keyring.Kernel(), "t"+strings.ToLower(rand.Text())
 	_, err := k.Get(t.Context(), name, "x")
-	testenv.Require(t, errors.Is(err, persistence.ErrNotFound), fmt.Sprintf("the kernel keyring does not work here: %v", err))
+	env.Require(t, errors.Is(err, persistence.ErrNotFound), fmt.Sprintf("the kernel keyring does not work here: %v", err))
 	keyring.ForgetKernel(t, name)
 	return k, name
 }

@@ -208,7 +208,8 @@ func (c *client) connect() error {
 			break
 		}
 	}
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
 		// A bus that does not even accept. The dialer's own clock may be a moment
 		// ahead of the context's.
 		<-c.ctx.Done()

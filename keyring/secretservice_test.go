@@ -19,7 +19,7 @@ import (
 	gokeyring "github.com/zalando/go-keyring"
 	"golang.org/x/sys/unix"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv/secretservice"
+	"github.com/tokenkeep/tokenkeep/internal/test/secretservice"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 

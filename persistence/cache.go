@@ -246,7 +246,8 @@ func (c *Cache) export(ctx context.Context, m cache.Marshaler, im *inMemory, h c
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*formatError](err); ok {
+	var target *formatError
+	if errors.As(err, &target) {
 		return err
 	}
 	im.pending = bytes.Clone(ours) // m may marshal into the same bytes again

@@ -1,6 +1,7 @@
 package persistence
 
 import (
+	"errors"
 	"io/fs"
 	"strings"
 )
@@ -84,3 +85,42 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Remedy returns what a person can do about err: sentences, or "" where nothing
+// is known. Where err wraps several errors, the first remedy found counts, from
+// the outside in.
+func Remedy(err error) string {
+	switch e := err.(type) {
+	case nil:
+		return ""
+	case *Error:
+		if e.Remedy != "" {
+			return e.Remedy
+		}
+	case interface{ Remedy() string }:
+		if r := e.Remedy(); r != "" {
+			return r
+		}
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return Remedy(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			if r := Remedy(err); r != "" {
+				return r
+			}
+		}
+	}
+	return ""
+}
+
+// Cause returns why err happened, without the operations, backends, places and
+// remedies that an [Error] adds. It returns err itself if err wraps no Error.
+func Cause(err error) error {
+	var e *Error
+	for errors.As(err, &e) && e.Err != nil {
+		err = e.Err
+	}
+	return err
+}

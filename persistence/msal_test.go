@@ -25,7 +25,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/entra"
+	"github.com/tokenkeep/tokenkeep/entratest"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
@@ -43,10 +43,10 @@ var (
 	mailRead = []string{"Mail.Read"}
 )
 
-func msalAuthority(t *testing.T, o entra.Options) *entra.Server {
+func msalAuthority(t *testing.T, o entratest.Options) *entratest.Server {
 	t.Helper()
 	o.Secrets = map[string]string{msalWeb: msalWebSecret}
-	s, err := entra.Start(o)
+	s, err := entratest.Start(o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s
@@ -59,34 +59,34 @@ func msalCache(t *testing.T, p persistence.Persistence, opts ...persistence.Opti
 	return c
 }
 
-func msalPublic(t *testing.T, s *entra.Server, c cache.ExportReplace, clientID string) public.Client {
+func msalPublic(t *testing.T, s *entratest.Server, c cache.ExportReplace, clientID string) public.Client {
 	t.Helper()
-	client, err := public.New(clientID, public.WithAuthority(entra.Authority(entra.Contoso)), public.WithHTTPClient(s.Client()), public.WithCache(c))
+	client, err := public.New(clientID, public.WithAuthority(entratest.Authority(entratest.Contoso)), public.WithHTTPClient(s.Client()), public.WithCache(c))
 	require.NoError(t, err)
 	return client
 }
 
-func msalConfidential(t *testing.T, s *entra.Server, c cache.ExportReplace) confidential.Client {
+func msalConfidential(t *testing.T, s *entratest.Server, c cache.ExportReplace) confidential.Client {
 	t.Helper()
 	cred, err := confidential.NewCredFromSecret(msalWebSecret)
 	require.NoError(t, err)
-	client, err := confidential.New(entra.Authority(entra.Contoso), msalWeb, cred, confidential.WithHTTPClient(s.Client()), confidential.WithCache(c))
+	client, err := confidential.New(entratest.Authority(entratest.Contoso), msalWeb, cred, confidential.WithHTTPClient(s.Client()), confidential.WithCache(c))
 	require.NoError(t, err)
 	return client
 }
 
-func msalSignIn(t *testing.T, s *entra.Server, c public.Client, u entra.User) public.AuthResult {
+func msalSignIn(t *testing.T, s *entratest.Server, c public.Client, u entratest.User) public.AuthResult {
 	t.Helper()
 	r, err := msalTrySignIn(t, s, c, u)
 	require.NoError(t, err)
 	return r
 }
 
-func msalTrySignIn(t *testing.T, s *entra.Server, c public.Client, u entra.User) (public.AuthResult, error) {
+func msalTrySignIn(t *testing.T, s *entratest.Server, c public.Client, u entratest.User) (public.AuthResult, error) {
 	t.Helper()
 	dc, err := c.AcquireTokenByDeviceCode(t.Context(), userRead)
 	require.NoError(t, err)
-	require.NoError(t, entra.Approve(t.Context(), s.Client(), dc.Result.VerificationURL, dc.Result.UserCode, u.Username))
+	require.NoError(t, entratest.Approve(t.Context(), s.Client(), dc.Result.VerificationURL, dc.Result.UserCode, u.Username))
 	return dc.AuthenticationResult(t.Context())
 }
 
@@ -175,16 +175,16 @@ func (c *counting) Export(ctx context.Context, m cache.Marshaler, h cache.Export
 }
 
 func TestMSALSignInSurvivesRestart(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	p := persistence.NewMemory()
-	r := msalSignIn(t, s, msalPublic(t, s, msalCache(t, p), msalApp), entra.Alice)
+	r := msalSignIn(t, s, msalPublic(t, s, msalCache(t, p), msalApp), entratest.Alice)
 
 	restarted := msalPublic(t, s, msalCache(t, p), msalApp)
-	require.Equal(t, []string{entra.Alice.HomeAccountID()}, msalAccounts(t, restarted))
+	require.Equal(t, []string{entratest.Alice.HomeAccountID()}, msalAccounts(t, restarted))
 	again, err := msalSilent(restarted, r.Account, userRead)
 	require.NoError(t, err)
 	require.Equal(t, r.AccessToken, again.AccessToken)
-	require.Zero(t, s.Requests(entra.GrantRefreshToken))
+	require.Zero(t, s.Requests(entratest.GrantRefreshToken))
 	_, err = msalSilent(restarted, r.Account, mailRead)
 	require.NoError(t, err, "the refresh token is there too")
 
@@ -193,30 +193,30 @@ func TestMSALSignInSurvivesRestart(t *testing.T) {
 }
 
 func TestMSALClientSeesWhatAnotherStored(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	p := persistence.NewMemory()
 	running := msalPublic(t, s, msalCache(t, p), msalApp)
 	require.Empty(t, msalAccounts(t, running))
-	r := msalSignIn(t, s, msalPublic(t, s, msalCache(t, p), msalApp), entra.Alice)
-	require.Equal(t, []string{entra.Alice.HomeAccountID()}, msalAccounts(t, running))
+	r := msalSignIn(t, s, msalPublic(t, s, msalCache(t, p), msalApp), entratest.Alice)
+	require.Equal(t, []string{entratest.Alice.HomeAccountID()}, msalAccounts(t, running))
 	_, err := msalSilent(running, r.Account, userRead)
 	require.NoError(t, err)
-	require.Zero(t, s.Requests(entra.GrantRefreshToken))
+	require.Zero(t, s.Requests(entratest.GrantRefreshToken))
 }
 
 // TestMSALRotation refreshes in turn with clients of which each has the other's
 // newer refresh token only through the storage.
 func TestMSALRotation(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	s.SetLifetime(time.Minute, 0) // so short that every silent sign-in refreshes
 	p := persistence.NewMemory()
 	clients := []public.Client{msalPublic(t, s, msalCache(t, p), msalApp), msalPublic(t, s, msalCache(t, p), msalApp)}
-	r := msalSignIn(t, s, clients[0], entra.Alice)
+	r := msalSignIn(t, s, clients[0], entratest.Alice)
 	for i := range 6 {
 		_, err := msalSilent(clients[i%2], r.Account, userRead)
 		require.NoError(t, err)
 	}
-	require.Equal(t, 6, s.Requests(entra.GrantRefreshToken))
+	require.Equal(t, 6, s.Requests(entratest.GrantRefreshToken))
 	require.Zero(t, s.Reuses())
 
 	// The control: a client that did not see the last refresh.
@@ -232,11 +232,11 @@ func TestMSALRotation(t *testing.T) {
 // TestMSALProactiveRefresh: where the authority says refresh_in, MSAL refreshes
 // a token that is still valid.
 func TestMSALProactiveRefresh(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	p := persistence.NewMemory()
 	one, two := msalPublic(t, s, msalCache(t, p), msalApp), msalPublic(t, s, msalCache(t, p), msalApp)
 	s.SetLifetime(time.Hour, time.Nanosecond)
-	r := msalSignIn(t, s, one, entra.Alice)
+	r := msalSignIn(t, s, one, entratest.Alice)
 	require.Len(t, msalAccounts(t, two), 1)
 	s.SetLifetime(time.Hour, 0)
 	refreshed, err := msalSilent(one, r.Account, userRead)
@@ -245,18 +245,18 @@ func TestMSALProactiveRefresh(t *testing.T) {
 	again, err := msalSilent(two, r.Account, userRead)
 	require.NoError(t, err)
 	require.Equal(t, refreshed.AccessToken, again.AccessToken)
-	require.Equal(t, 1, s.Requests(entra.GrantRefreshToken))
+	require.Equal(t, 1, s.Requests(entratest.GrantRefreshToken))
 }
 
 func TestMSALTwoClientsOnOneCache(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	p := persistence.NewMemory()
 	c := msalCache(t, p)
 	one, two := msalPublic(t, s, c, msalApp), msalPublic(t, s, c, msalOtherApp)
-	alice := msalSignIn(t, s, one, entra.Alice)
-	bob := msalSignIn(t, s, two, entra.Bob)
-	carol := msalSignIn(t, s, one, entra.Carol)
-	require.ElementsMatch(t, []string{entra.Alice.HomeAccountID(), entra.Bob.HomeAccountID(), entra.Carol.HomeAccountID()}, msalAccounts(t, two))
+	alice := msalSignIn(t, s, one, entratest.Alice)
+	bob := msalSignIn(t, s, two, entratest.Bob)
+	carol := msalSignIn(t, s, one, entratest.Carol)
+	require.ElementsMatch(t, []string{entratest.Alice.HomeAccountID(), entratest.Bob.HomeAccountID(), entratest.Carol.HomeAccountID()}, msalAccounts(t, two))
 	for _, tc := range []struct {
 		client public.Client
 		r      public.AuthResult
@@ -269,7 +269,7 @@ func TestMSALTwoClientsOnOneCache(t *testing.T) {
 	}
 
 	require.NoError(t, one.RemoveAccount(t.Context(), alice.Account))
-	require.ElementsMatch(t, []string{entra.Bob.HomeAccountID(), entra.Carol.HomeAccountID()}, msalAccounts(t, two))
+	require.ElementsMatch(t, []string{entratest.Bob.HomeAccountID(), entratest.Carol.HomeAccountID()}, msalAccounts(t, two))
 	require.NotContains(t, msalStored(t, p), alice.AccessToken)
 	_, err := msalSilent(one, alice.Account, userRead)
 	require.Error(t, err)
@@ -292,14 +292,14 @@ func TestMSALRefreshInFlightDoesNotUndoSignOut(t *testing.T) {
 		"control": func(t *testing.T, p persistence.Persistence) (a, b cache.ExportReplace) { return naive{p}, naive{p} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := msalAuthority(t, entra.Options{})
+			s := msalAuthority(t, entratest.Options{})
 			p := persistence.NewMemory()
 			a, b := glue(t, p)
 			refresher, remover := msalPublic(t, s, a, msalApp), msalPublic(t, s, b, msalApp)
-			r := msalSignIn(t, s, refresher, entra.Alice)
-			msalSignIn(t, s, remover, entra.Bob)
+			r := msalSignIn(t, s, refresher, entratest.Alice)
+			msalSignIn(t, s, remover, entratest.Bob)
 
-			h := s.Hold(entra.GrantRefreshToken)
+			h := s.Hold(entratest.GrantRefreshToken)
 			type result struct {
 				r   public.AuthResult
 				err error
@@ -314,16 +314,16 @@ func TestMSALRefreshInFlightDoesNotUndoSignOut(t *testing.T) {
 
 			left := msalAccounts(t, msalPublic(t, s, msalCache(t, p), msalApp))
 			if name == "control" {
-				require.Contains(t, left, entra.Alice.HomeAccountID())
+				require.Contains(t, left, entratest.Alice.HomeAccountID())
 				return
 			}
-			require.Equal(t, []string{entra.Bob.HomeAccountID()}, left)
+			require.Equal(t, []string{entratest.Bob.HomeAccountID()}, left)
 			require.NotContains(t, msalStored(t, p), refreshed.r.AccessToken)
-			require.Equal(t, []string{entra.Bob.HomeAccountID()}, msalAccounts(t, refresher))
+			require.Equal(t, []string{entratest.Bob.HomeAccountID()}, msalAccounts(t, refresher))
 			_, err := msalSilent(refresher, r.Account, mailRead)
 			require.Error(t, err)
 
-			r = msalSignIn(t, s, refresher, entra.Alice)
+			r = msalSignIn(t, s, refresher, entratest.Alice)
 			_, err = msalSilent(msalPublic(t, s, msalCache(t, p), msalApp), r.Account, mailRead)
 			require.NoError(t, err, "but the user may sign in again")
 			require.Zero(t, s.Reuses())
@@ -332,7 +332,7 @@ func TestMSALRefreshInFlightDoesNotUndoSignOut(t *testing.T) {
 }
 
 func TestMSALClientCredentials(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	p := persistence.NewMemory()
 	app := []string{"https://graph.microsoft.com/.default"}
 	first, err := msalConfidential(t, s, msalCache(t, p)).AcquireTokenByCredential(t.Context(), app)
@@ -340,25 +340,25 @@ func TestMSALClientCredentials(t *testing.T) {
 	again, err := msalConfidential(t, s, msalCache(t, p)).AcquireTokenByCredential(t.Context(), app)
 	require.NoError(t, err)
 	require.Equal(t, first.AccessToken, again.AccessToken)
-	require.Equal(t, 1, s.Requests(entra.GrantClientCredentials))
+	require.Equal(t, 1, s.Requests(entratest.GrantClientCredentials))
 	require.NotContains(t, msalStored(t, p), msalWebSecret)
 }
 
 func TestMSALAuthorizationCode(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	p := persistence.NewMemory()
 	const redirect = "http://localhost:1/signed-in"
-	account := func(u entra.User) confidential.Account {
+	account := func(u entratest.User) confidential.Account {
 		c := msalConfidential(t, s, msalCache(t, p))
 		to, err := c.AuthCodeURL(t.Context(), msalWeb, redirect, userRead)
 		require.NoError(t, err)
-		code, err := entra.Authorize(t.Context(), s.Client(), to, u.Username)
+		code, err := entratest.Authorize(t.Context(), s.Client(), to, u.Username)
 		require.NoError(t, err)
 		r, err := c.AcquireTokenByAuthCode(t.Context(), code, redirect, userRead)
 		require.NoError(t, err)
 		return r.Account
 	}
-	alice, bob := account(entra.Alice), account(entra.Bob)
+	alice, bob := account(entratest.Alice), account(entratest.Bob)
 	c := msalConfidential(t, s, msalCache(t, p))
 	for _, a := range []confidential.Account{alice, bob} {
 		found, err := c.Account(t.Context(), a.HomeAccountID)
@@ -367,10 +367,10 @@ func TestMSALAuthorizationCode(t *testing.T) {
 		_, err = c.AcquireTokenSilent(t.Context(), userRead, confidential.WithSilentAccount(found))
 		require.NoError(t, err)
 	}
-	require.Zero(t, s.Requests(entra.GrantRefreshToken))
+	require.Zero(t, s.Requests(entratest.GrantRefreshToken))
 	_, err := c.AcquireTokenSilent(t.Context(), mailRead, confidential.WithSilentAccount(alice))
 	require.NoError(t, err)
-	require.Equal(t, 1, s.Requests(entra.GrantRefreshToken))
+	require.Equal(t, 1, s.Requests(entratest.GrantRefreshToken))
 
 	require.NoError(t, c.RemoveAccount(t.Context(), alice))
 	c = msalConfidential(t, s, msalCache(t, p))
@@ -383,10 +383,10 @@ func TestMSALAuthorizationCode(t *testing.T) {
 // TestMSALInteractive signs in as a desktop program does, with a browser that
 // comes back to a listener of MSAL's.
 func TestMSALInteractive(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	p := persistence.NewMemory()
 	r, err := msalPublic(t, s, msalCache(t, p), msalApp).AcquireTokenInteractive(t.Context(), userRead,
-		public.WithOpenURL(entra.Browser(s.Client(), entra.Alice.Username)))
+		public.WithOpenURL(entratest.Browser(s.Client(), entratest.Alice.Username)))
 	require.NoError(t, err)
 	_, err = msalSilent(msalPublic(t, s, msalCache(t, p), msalApp), r.Account, mailRead)
 	require.NoError(t, err)
@@ -396,8 +396,8 @@ func TestMSALInteractive(t *testing.T) {
 // take the shared format, so they stay in memory. What else is stored must not
 // suffer from it, and no such token may get into the storage.
 func TestMSALOnBehalfOf(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
-	user := msalSignIn(t, s, msalPublic(t, s, msalCache(t, persistence.NewMemory()), msalApp), entra.Alice)
+	s := msalAuthority(t, entratest.Options{})
+	user := msalSignIn(t, s, msalPublic(t, s, msalCache(t, persistence.NewMemory()), msalApp), entratest.Alice)
 	for name, before := range map[string]func(c confidential.Client) error{
 		"nothing stored": func(confidential.Client) error { return nil },
 		"an app's tokens": func(c confidential.Client) error {
@@ -411,13 +411,13 @@ func TestMSALOnBehalfOf(t *testing.T) {
 			was := msalStored(t, p)
 
 			api := msalConfidential(t, s, msalCache(t, p))
-			requests := s.Requests(entra.GrantOnBehalfOf)
+			requests := s.Requests(entratest.GrantOnBehalfOf)
 			first, err := api.AcquireTokenOnBehalfOf(t.Context(), user.AccessToken, userRead)
 			require.NoError(t, err)
 			again, err := api.AcquireTokenOnBehalfOf(t.Context(), user.AccessToken, userRead)
 			require.NoError(t, err)
 			require.Equal(t, first.AccessToken, again.AccessToken)
-			require.Equal(t, requests+1, s.Requests(entra.GrantOnBehalfOf), "the second comes from memory")
+			require.Equal(t, requests+1, s.Requests(entratest.GrantOnBehalfOf), "the second comes from memory")
 			_, err = api.AcquireTokenOnBehalfOf(t.Context(), user.AccessToken, mailRead)
 			require.NoError(t, err)
 
@@ -431,7 +431,7 @@ func TestMSALOnBehalfOf(t *testing.T) {
 }
 
 func TestMSALWarmSilentDoesNotParse(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	memory := persistence.NewMemory()
 	var loads atomic.Int64
 	p := persistencetest.Intercept(memory, func(_ context.Context, op string, call func() error) error {
@@ -443,7 +443,7 @@ func TestMSALWarmSilentDoesNotParse(t *testing.T) {
 	warm := func(glue cache.ExportReplace) (unmarshals int64) {
 		counted := &counting{ExportReplace: glue}
 		c := msalPublic(t, s, counted, msalApp)
-		r := msalSignIn(t, s, c, entra.Alice)
+		r := msalSignIn(t, s, c, entratest.Alice)
 		_, err := msalSilent(c, r.Account, userRead)
 		require.NoError(t, err)
 		before := counted.n.Load()
@@ -465,7 +465,7 @@ func TestMSALWarmSilentDoesNotParse(t *testing.T) {
 // token and issued a new one, and the storage fails. The new one must not be
 // lost.
 func TestMSALStorageFailureAfterRefresh(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	s.SetLifetime(time.Minute, 0)
 	memory := persistence.NewMemory()
 	var failing atomic.Bool
@@ -478,14 +478,14 @@ func TestMSALStorageFailureAfterRefresh(t *testing.T) {
 	var log bytes.Buffer
 	lenient := msalCache(t, p, persistence.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 	c := msalPublic(t, s, lenient, msalApp)
-	r := msalSignIn(t, s, c, entra.Alice)
+	r := msalSignIn(t, s, c, entratest.Alice)
 
 	failing.Store(true)
 	for range 3 {
 		_, err := msalSilent(c, r.Account, userRead)
 		require.NoError(t, err)
 	}
-	require.Equal(t, 3, s.Requests(entra.GrantRefreshToken))
+	require.Equal(t, 3, s.Requests(entratest.GrantRefreshToken))
 	require.Zero(t, s.Reuses())
 	require.Equal(t, 1, strings.Count(log.String(), "no space left on device"), "logged once:\n%s", log.String())
 	for _, secret := range s.Issued() {
@@ -496,7 +496,7 @@ func TestMSALStorageFailureAfterRefresh(t *testing.T) {
 	// That is the loss that no library can mend; so another account shows that
 	// the storage is merged when it is back.
 	failing.Store(false)
-	bob := msalSignIn(t, s, msalPublic(t, s, msalCache(t, p), msalApp), entra.Bob)
+	bob := msalSignIn(t, s, msalPublic(t, s, msalCache(t, p), msalApp), entratest.Bob)
 	_, err := msalSilent(c, r.Account, userRead)
 	require.NoError(t, err)
 	restarted := msalPublic(t, s, msalCache(t, p), msalApp)
@@ -510,37 +510,37 @@ func TestMSALStorageFailureAfterRefresh(t *testing.T) {
 	failing.Store(true)
 	_, err = msalSilent(strict, bob.Account, userRead)
 	require.ErrorContains(t, err, "no space left on device")
-	_, err = msalTrySignIn(t, s, strict, entra.Carol)
+	_, err = msalTrySignIn(t, s, strict, entratest.Carol)
 	require.ErrorContains(t, err, "no space left on device")
 }
 
 // TestMSALStorageFailureAfterSignIn: a user who has just gone through a browser
 // is signed in, if only for as long as the program runs.
 func TestMSALStorageFailureAfterSignIn(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	failure := errors.New("no space left on device")
 	p := persistencetest.Faulty(persistence.NewMemory(), persistencetest.Fault{Op: "SaveIf", Call: 1, Err: failure})
 	quiet := persistence.WithLogger(slog.New(slog.DiscardHandler))
 	c := msalPublic(t, s, msalCache(t, p, quiet), msalApp)
-	r := msalSignIn(t, s, c, entra.Alice)
+	r := msalSignIn(t, s, c, entratest.Alice)
 	require.Empty(t, msalStored(t, p))
-	require.Equal(t, []string{entra.Alice.HomeAccountID()}, msalAccounts(t, c))
+	require.Equal(t, []string{entratest.Alice.HomeAccountID()}, msalAccounts(t, c))
 	_, err := msalSilent(c, r.Account, userRead)
 	require.NoError(t, err)
 	_, err = msalSilent(c, r.Account, mailRead) // the next Export stores it all
 	require.NoError(t, err)
-	require.Equal(t, []string{entra.Alice.HomeAccountID()}, msalAccounts(t, msalPublic(t, s, msalCache(t, p), msalApp)))
+	require.Equal(t, []string{entratest.Alice.HomeAccountID()}, msalAccounts(t, msalPublic(t, s, msalCache(t, p), msalApp)))
 
 	failed := persistencetest.Faulty(persistence.NewMemory(), persistencetest.Fault{Op: "Save", Err: failure})
-	_, err = msalTrySignIn(t, s, msalPublic(t, s, naive{failed}, msalApp), entra.Alice)
+	_, err = msalTrySignIn(t, s, msalPublic(t, s, naive{failed}, msalApp), entratest.Alice)
 	require.Error(t, err, "the control: the obvious glue loses the sign-in")
 }
 
 func TestMSALFailedSignOutIsReported(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	memory := persistence.NewMemory()
 	c := msalPublic(t, s, msalCache(t, memory), msalApp)
-	r := msalSignIn(t, s, c, entra.Alice)
+	r := msalSignIn(t, s, c, entratest.Alice)
 
 	full := errors.New("no space left on device")
 	p := persistencetest.Faulty(memory, persistencetest.Fault{Op: "SaveIf", Call: 1, Err: full}, persistencetest.Fault{Op: "DeleteIf", Call: 1, Err: full})
@@ -558,9 +558,9 @@ func TestMSALFailedSignOutIsReported(t *testing.T) {
 }
 
 func TestMSALFirstReadThatFailsIsReported(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	memory := persistence.NewMemory()
-	r := msalSignIn(t, s, msalPublic(t, s, msalCache(t, memory), msalApp), entra.Alice)
+	r := msalSignIn(t, s, msalPublic(t, s, msalCache(t, memory), msalApp), entratest.Alice)
 	failing := persistencetest.Faulty(memory, persistencetest.Fault{Op: "LoadRevision", Call: 1, Err: persistence.ErrKeyringLocked})
 	c := msalPublic(t, s, msalCache(t, failing), msalApp)
 	_, err := c.Accounts(t.Context())
@@ -572,9 +572,9 @@ func TestMSALFirstReadThatFailsIsReported(t *testing.T) {
 // TestMSALConcurrentClients: what many goroutines acquire at once on several
 // Caches is all there afterwards.
 func TestMSALConcurrentClients(t *testing.T) {
-	s := msalAuthority(t, entra.Options{AllowReuse: true})
+	s := msalAuthority(t, entratest.Options{AllowReuse: true})
 	p := persistence.NewMemory()
-	r := msalSignIn(t, s, msalPublic(t, s, msalCache(t, p), msalApp), entra.Alice)
+	r := msalSignIn(t, s, msalPublic(t, s, msalCache(t, p), msalApp), entratest.Alice)
 	var wg sync.WaitGroup
 	errs := make(chan error, 100)
 	const clients, each = 4, 5
@@ -594,7 +594,7 @@ func TestMSALConcurrentClients(t *testing.T) {
 	for err := range errs {
 		t.Error(err)
 	}
-	require.Equal(t, clients*each, s.Requests(entra.GrantRefreshToken))
+	require.Equal(t, clients*each, s.Requests(entratest.GrantRefreshToken))
 	c := msalPublic(t, s, msalCache(t, p), msalApp)
 	for i := range clients {
 		for j := range each {
@@ -602,7 +602,7 @@ func TestMSALConcurrentClients(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	require.Equal(t, clients*each, s.Requests(entra.GrantRefreshToken), "every token was kept")
+	require.Equal(t, clients*each, s.Requests(entratest.GrantRefreshToken), "every token was kept")
 }
 
 // TestMSALExclusive: two clients find one access token expired. Under Exclusive
@@ -610,7 +610,7 @@ func TestMSALConcurrentClients(t *testing.T) {
 func TestMSALExclusive(t *testing.T) {
 	for _, exclusive := range []bool{true, false} {
 		t.Run(fmt.Sprint(exclusive), func(t *testing.T) {
-			s := msalAuthority(t, entra.Options{})
+			s := msalAuthority(t, entratest.Options{})
 			p := persistence.NewMemory()
 			caches := []*persistence.Cache{msalCache(t, p), msalCache(t, p)}
 			var clients []public.Client
@@ -618,9 +618,9 @@ func TestMSALExclusive(t *testing.T) {
 				clients = append(clients, msalPublic(t, s, c, msalApp))
 			}
 			s.SetLifetime(time.Minute, 0)
-			r := msalSignIn(t, s, clients[0], entra.Alice)
+			r := msalSignIn(t, s, clients[0], entratest.Alice)
 			s.SetLifetime(time.Hour, 0)
-			h := s.Hold(entra.GrantRefreshToken)
+			h := s.Hold(entratest.GrantRefreshToken)
 			inside := make(chan struct{}, 2)
 			silent := func(i int) error {
 				fn := func(context.Context) error {
@@ -649,7 +649,7 @@ func TestMSALExclusive(t *testing.T) {
 			require.NoError(t, <-second)
 			require.Len(t, inside, 2)
 			require.Zero(t, s.Reuses())
-			require.Equal(t, 1, s.Requests(entra.GrantRefreshToken), "the second finds what the first has got")
+			require.Equal(t, 1, s.Requests(entratest.GrantRefreshToken), "the second finds what the first has got")
 		})
 	}
 }
@@ -683,10 +683,10 @@ func TestMSALProcesses(t *testing.T) {
 		msalChild(t, p, refreshes)
 		return
 	}
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	s.SetLifetime(time.Minute, 0)
 	c := msalPublic(t, s, msalCache(t, msalFile(path), persistence.WithLockFile(path+".lock")), msalApp)
-	r := msalSignIn(t, s, c, entra.Alice)
+	r := msalSignIn(t, s, c, entratest.Alice)
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	var children []*exec.Cmd
@@ -707,7 +707,7 @@ func TestMSALProcesses(t *testing.T) {
 			require.NotContains(t, outputs[i].String(), secret)
 		}
 	}
-	require.Equal(t, processes*refreshes, s.Requests(entra.GrantRefreshToken))
+	require.Equal(t, processes*refreshes, s.Requests(entratest.GrantRefreshToken))
 	require.Zero(t, s.Reuses())
 	_, err = msalSilent(c, r.Account, userRead)
 	require.NoError(t, err, "the parent finds the last refresh token")
@@ -715,10 +715,10 @@ func TestMSALProcesses(t *testing.T) {
 }
 
 func msalChild(t *testing.T, path string, refreshes int) {
-	client, err := entra.NewClient(os.Getenv("TOKENKEEP_MSAL_AUTHORITY"))
+	client, err := entratest.NewClient(os.Getenv("TOKENKEEP_MSAL_AUTHORITY"))
 	require.NoError(t, err)
 	c := msalCache(t, msalFile(path), persistence.WithLockFile(path+".lock"))
-	app, err := public.New(msalApp, public.WithAuthority(entra.Authority(entra.Contoso)), public.WithHTTPClient(client), public.WithCache(c))
+	app, err := public.New(msalApp, public.WithAuthority(entratest.Authority(entratest.Contoso)), public.WithHTTPClient(client), public.WithCache(c))
 	require.NoError(t, err)
 	accounts, err := app.Accounts(t.Context())
 	require.NoError(t, err)

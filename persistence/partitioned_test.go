@@ -20,7 +20,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/entra"
+	"github.com/tokenkeep/tokenkeep/entratest"
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 )
@@ -80,7 +80,7 @@ const webRedirect = "http://localhost:1/signed-in"
 
 var appScopes = []string{"https://graph.microsoft.com/.default"}
 
-func webSignIn(t testing.TB, s *entra.Server, c confidential.Client, u entra.User) confidential.AuthResult {
+func webSignIn(t testing.TB, s *entratest.Server, c confidential.Client, u entratest.User) confidential.AuthResult {
 	t.Helper()
 	r, err := webTrySignIn(t.Context(), s, c, u)
 	require.NoError(t, err)
@@ -91,7 +91,7 @@ func webSignIn(t testing.TB, s *entra.Server, c confidential.Client, u entra.Use
 // not need as many handshakes.
 var browsers sync.Map
 
-func browser(s *entra.Server) *http.Client {
+func browser(s *entratest.Server) *http.Client {
 	c, ok := browsers.Load(s)
 	if !ok {
 		fresh := s.Client()
@@ -101,12 +101,12 @@ func browser(s *entra.Server) *http.Client {
 	return c.(*http.Client)
 }
 
-func webTrySignIn(ctx context.Context, s *entra.Server, c confidential.Client, u entra.User) (confidential.AuthResult, error) {
+func webTrySignIn(ctx context.Context, s *entratest.Server, c confidential.Client, u entratest.User) (confidential.AuthResult, error) {
 	to, err := c.AuthCodeURL(context.Background(), msalWeb, webRedirect, userRead)
 	if err != nil {
 		return confidential.AuthResult{}, err
 	}
-	code, err := entra.Authorize(context.Background(), browser(s), to, u.Username)
+	code, err := entratest.Authorize(context.Background(), browser(s), to, u.Username)
 	if err != nil {
 		return confidential.AuthResult{}, err
 	}
@@ -115,7 +115,7 @@ func webTrySignIn(ctx context.Context, s *entra.Server, c confidential.Client, u
 
 // webSilent is what a request does: it finds the account by the id that the
 // session has, and asks for a token.
-func webSilent(c confidential.Client, u entra.User, scopes []string) (confidential.AuthResult, error) {
+func webSilent(c confidential.Client, u entratest.User, scopes []string) (confidential.AuthResult, error) {
 	a, err := c.Account(context.Background(), u.HomeAccountID())
 	if err != nil {
 		return confidential.AuthResult{}, err
@@ -135,13 +135,13 @@ func (n naivePartitions) Export(ctx context.Context, m cache.Marshaler, h cache.
 }
 
 func TestPartitionedSignInSurvivesRestart(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	r := new(rows)
-	alice := webSignIn(t, s, msalConfidential(t, s, r.server(t)), entra.Alice)
-	bob := webSignIn(t, s, msalConfidential(t, s, r.server(t)), entra.Bob)
+	alice := webSignIn(t, s, msalConfidential(t, s, r.server(t)), entratest.Alice)
+	bob := webSignIn(t, s, msalConfidential(t, s, r.server(t)), entratest.Bob)
 
 	other := r.server(t)
-	for u, was := range map[entra.User]confidential.AuthResult{entra.Alice: alice, entra.Bob: bob} {
+	for u, was := range map[entratest.User]confidential.AuthResult{entratest.Alice: alice, entratest.Bob: bob} {
 		again, err := webSilent(msalConfidential(t, s, other), u, userRead)
 		require.NoError(t, err)
 		require.Equal(t, was.AccessToken, again.AccessToken)
@@ -150,8 +150,8 @@ func TestPartitionedSignInSurvivesRestart(t *testing.T) {
 	}
 	stored := r.stored(t)
 	require.Len(t, stored, 2)
-	require.NotContains(t, stored[entra.Alice.HomeAccountID()], bob.AccessToken)
-	require.NotContains(t, stored[entra.Bob.HomeAccountID()], alice.AccessToken)
+	require.NotContains(t, stored[entratest.Alice.HomeAccountID()], bob.AccessToken)
+	require.NotContains(t, stored[entratest.Bob.HomeAccountID()], alice.AccessToken)
 	for _, row := range stored {
 		require.NotContains(t, row, msalWebSecret)
 	}
@@ -160,11 +160,11 @@ func TestPartitionedSignInSurvivesRestart(t *testing.T) {
 // TestPartitionedRefusesTheEmptyKey: RemoveAccount and an Account without an id
 // name no account.
 func TestPartitionedRefusesTheEmptyKey(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	r := new(rows)
 	p := r.server(t)
 	c := msalConfidential(t, s, p)
-	alice := webSignIn(t, s, c, entra.Alice)
+	alice := webSignIn(t, s, c, entratest.Alice)
 
 	err := c.RemoveAccount(t.Context(), alice.Account)
 	require.ErrorContains(t, err, "SignOut")
@@ -172,28 +172,28 @@ func TestPartitionedRefusesTheEmptyKey(t *testing.T) {
 	require.ErrorContains(t, err, "SignOut")
 	require.ErrorContains(t, p.Export(t.Context(), new(client), cache.ExportHints{}), "SignOut")
 	require.ErrorContains(t, p.SignOut(t.Context(), ""), "SignOut")
-	again, err := webSilent(c, entra.Alice, userRead)
+	again, err := webSilent(c, entratest.Alice, userRead)
 	require.NoError(t, err, "nothing was harmed")
 	require.Equal(t, alice.AccessToken, again.AccessToken)
 
 	require.NoError(t, p.SignOut(t.Context(), alice.Account.HomeAccountID))
 	require.NoError(t, p.SignOut(t.Context(), alice.Account.HomeAccountID), "nothing is there any more")
 	require.Empty(t, r.stored(t))
-	_, err = webSilent(c, entra.Alice, userRead)
+	_, err = webSilent(c, entratest.Alice, userRead)
 	require.Error(t, err, "what the client had in memory is gone too")
-	webSignIn(t, s, c, entra.Alice)
+	webSignIn(t, s, c, entratest.Alice)
 	require.Len(t, r.stored(t), 1)
 }
 
 // TestPartitionedMissEmptiesTheMemory: users take turns with one client, which
 // has one memory for all.
 func TestPartitionedMissEmptiesTheMemory(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	leaks := func(t *testing.T, r *rows, glue cache.ExportReplace) bool {
 		c := msalConfidential(t, s, glue)
-		alice := webSignIn(t, s, c, entra.Alice)
-		webSignIn(t, s, c, entra.Bob) // his row is a miss
-		return strings.Contains(r.stored(t)[entra.Bob.HomeAccountID()], alice.AccessToken)
+		alice := webSignIn(t, s, c, entratest.Alice)
+		webSignIn(t, s, c, entratest.Bob) // his row is a miss
+		return strings.Contains(r.stored(t)[entratest.Bob.HomeAccountID()], alice.AccessToken)
 	}
 	r := new(rows)
 	require.False(t, leaks(t, r, r.server(t)))
@@ -313,29 +313,29 @@ func TestNewPartitionedRefuses(t *testing.T) {
 }
 
 func TestPartitionedClientCredentials(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	r := new(rows)
 	first, err := msalConfidential(t, s, r.server(t)).AcquireTokenByCredential(t.Context(), appScopes)
 	require.NoError(t, err)
 	c := msalConfidential(t, s, r.server(t))
-	alice := webSignIn(t, s, c, entra.Alice)
+	alice := webSignIn(t, s, c, entratest.Alice)
 	again, err := c.AcquireTokenByCredential(t.Context(), appScopes)
 	require.NoError(t, err)
 	require.Equal(t, first.AccessToken, again.AccessToken)
-	require.Equal(t, 1, s.Requests(entra.GrantClientCredentials))
+	require.Equal(t, 1, s.Requests(entratest.GrantClientCredentials))
 	stored := r.stored(t)
 	require.Len(t, stored, 2)
-	own := stored[fmt.Sprintf("%s_%s_AppTokenCache", msalWeb, entra.Contoso)]
+	own := stored[fmt.Sprintf("%s_%s_AppTokenCache", msalWeb, entratest.Contoso)]
 	require.Contains(t, own, first.AccessToken)
 	require.NotContains(t, own, alice.AccessToken)
-	require.NotContains(t, stored[entra.Alice.HomeAccountID()], first.AccessToken)
+	require.NotContains(t, stored[entratest.Alice.HomeAccountID()], first.AccessToken)
 }
 
 // TestPartitionedOnBehalfOf: those tokens work, from memory, and neither get
 // into a row nor empty one.
 func TestPartitionedOnBehalfOf(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
-	assertion := msalSignIn(t, s, msalPublic(t, s, msalCache(t, persistence.NewMemory()), msalApp), entra.Bob).AccessToken
+	s := msalAuthority(t, entratest.Options{})
+	assertion := msalSignIn(t, s, msalPublic(t, s, msalCache(t, persistence.NewMemory()), msalApp), entratest.Bob).AccessToken
 	r := new(rows)
 	c := msalConfidential(t, s, r.server(t))
 	onBehalf := func() string {
@@ -345,10 +345,10 @@ func TestPartitionedOnBehalfOf(t *testing.T) {
 	}
 	token := onBehalf()
 	require.Equal(t, token, onBehalf())
-	require.Equal(t, 1, s.Requests(entra.GrantOnBehalfOf), "the second comes from memory")
+	require.Equal(t, 1, s.Requests(entratest.GrantOnBehalfOf), "the second comes from memory")
 	require.Empty(t, r.stored(t))
 
-	webSignIn(t, s, c, entra.Alice)
+	webSignIn(t, s, c, entratest.Alice)
 	_, err := c.AcquireTokenByCredential(t.Context(), appScopes)
 	require.NoError(t, err)
 	before := r.stored(t)
@@ -361,7 +361,7 @@ func TestPartitionedOnBehalfOf(t *testing.T) {
 		require.NotContains(t, row, token)
 		require.NotContains(t, row, other.AccessToken)
 	}
-	_, err = webSilent(c, entra.Alice, mailRead)
+	_, err = webSilent(c, entratest.Alice, mailRead)
 	require.NoError(t, err, "and the client goes on working")
 
 	// The control: the obvious glue stores another memory in that place, and
@@ -385,7 +385,7 @@ func TestPartitionedSignOutSticks(t *testing.T) {
 				"before the save":              "SaveIf",
 			} {
 				t.Run(when, func(t *testing.T) {
-					s := msalAuthority(t, entra.Options{})
+					s := msalAuthority(t, entratest.Options{})
 					r := new(rows)
 					var signOut atomic.Pointer[func()]
 					r.around = func(_ context.Context, op string, call func() error) error {
@@ -401,21 +401,21 @@ func TestPartitionedSignOutSticks(t *testing.T) {
 					if !sameServer {
 						b = r.server(t)
 					}
-					webSignIn(t, s, msalConfidential(t, s, a), entra.Alice)
+					webSignIn(t, s, msalConfidential(t, s, a), entratest.Alice)
 					f := func() {
-						if err := b.SignOut(context.Background(), entra.Alice.HomeAccountID()); err != nil {
+						if err := b.SignOut(context.Background(), entratest.Alice.HomeAccountID()); err != nil {
 							t.Error(err)
 						}
 					}
 
-					h := s.Hold(entra.GrantRefreshToken)
+					h := s.Hold(entratest.GrantRefreshToken)
 					type result struct {
 						r   confidential.AuthResult
 						err error
 					}
 					c := msalConfidential(t, s, a)
 					done := make(chan result, 1)
-					go func() { r, err := webSilent(c, entra.Alice, mailRead); done <- result{r, err} }()
+					go func() { r, err := webSilent(c, entratest.Alice, mailRead); done <- result{r, err} }()
 					<-h.Arrived()
 					if during == "" {
 						f()
@@ -427,26 +427,26 @@ func TestPartitionedSignOutSticks(t *testing.T) {
 					require.NoError(t, refreshed.err, "who asked for a token gets it")
 					require.Nil(t, signOut.Load(), "the user was signed out")
 					require.Empty(t, r.stored(t))
-					_, err := webSilent(c, entra.Alice, mailRead)
+					_, err := webSilent(c, entratest.Alice, mailRead)
 					require.Error(t, err, "nor does the client have it any more")
 
-					webSignIn(t, s, msalConfidential(t, s, a), entra.Alice)
-					_, err = webSilent(msalConfidential(t, s, b), entra.Alice, mailRead)
+					webSignIn(t, s, msalConfidential(t, s, a), entratest.Alice)
+					_, err = webSilent(msalConfidential(t, s, b), entratest.Alice, mailRead)
 					require.NoError(t, err, "but the user may sign in again")
 				})
 			}
 		})
 	}
 	t.Run("control", func(t *testing.T) {
-		s := msalAuthority(t, entra.Options{})
+		s := msalAuthority(t, entratest.Options{})
 		r := new(rows)
 		c := msalConfidential(t, s, naivePartitions{r})
-		webSignIn(t, s, c, entra.Alice)
-		h := s.Hold(entra.GrantRefreshToken)
+		webSignIn(t, s, c, entratest.Alice)
+		h := s.Hold(entratest.GrantRefreshToken)
 		done := make(chan error, 1)
-		go func() { _, err := webSilent(c, entra.Alice, mailRead); done <- err }()
+		go func() { _, err := webSilent(c, entratest.Alice, mailRead); done <- err }()
 		<-h.Arrived()
-		require.NoError(t, r.row(entra.Alice.HomeAccountID()).Delete(t.Context()))
+		require.NoError(t, r.row(entratest.Alice.HomeAccountID()).Delete(t.Context()))
 		h.Release()
 		require.NoError(t, <-done)
 		require.NotEmpty(t, r.stored(t), "the refresh undid the sign-out")
@@ -470,21 +470,21 @@ func (f *failing) around(_ context.Context, op string, call func() error) error 
 // TestPartitionedTroubleCostsNoSignIn: the authority has issued tokens, and they
 // cannot be stored. The client is gone with its request; the next one has them.
 func TestPartitionedTroubleCostsNoSignIn(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	s.SetLifetime(time.Minute, 0) // so short that every silent sign-in refreshes
 	var f failing
 	r := &rows{around: f.around}
 	var log bytes.Buffer
 	p := r.server(t, persistence.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-	silent := func() error { _, err := webSilent(msalConfidential(t, s, p), entra.Alice, userRead); return err }
+	silent := func() error { _, err := webSilent(msalConfidential(t, s, p), entratest.Alice, userRead); return err }
 
 	f.saves.Store(true)
-	webSignIn(t, s, msalConfidential(t, s, p), entra.Alice)
+	webSignIn(t, s, msalConfidential(t, s, p), entratest.Alice)
 	require.Empty(t, r.stored(t))
 	for range 3 {
 		require.NoError(t, silent())
 	}
-	require.Equal(t, 3, s.Requests(entra.GrantRefreshToken))
+	require.Equal(t, 3, s.Requests(entratest.GrantRefreshToken))
 	require.Zero(t, s.Reuses())
 	require.Equal(t, 1, strings.Count(log.String(), errFull.Error()), "logged once:\n%s", log.String())
 	for _, secret := range s.Issued() {
@@ -494,73 +494,73 @@ func TestPartitionedTroubleCostsNoSignIn(t *testing.T) {
 
 	f.saves.Store(false)
 	s.SetLifetime(time.Hour, 0)
-	_, err := msalConfidential(t, s, p).Account(t.Context(), entra.Alice.HomeAccountID())
+	_, err := msalConfidential(t, s, p).Account(t.Context(), entratest.Alice.HomeAccountID())
 	require.NoError(t, err)
 	require.Zero(t, persistence.Unsaved(p), "the first Replace has stored them")
-	_, err = webSilent(msalConfidential(t, s, r.server(t)), entra.Alice, userRead)
+	_, err = webSilent(msalConfidential(t, s, r.server(t)), entratest.Alice, userRead)
 	require.NoError(t, err)
 	require.Zero(t, s.Reuses(), "another server finds the last refresh token")
 }
 
 func TestPartitionedTroubleAndSignOut(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	var f failing
 	r := &rows{around: f.around}
 	p, other := r.server(t, silence), r.server(t, silence)
-	webSignIn(t, s, msalConfidential(t, s, p), entra.Alice)
+	webSignIn(t, s, msalConfidential(t, s, p), entratest.Alice)
 	f.saves.Store(true)
-	_, err := webSilent(msalConfidential(t, s, p), entra.Alice, mailRead)
+	_, err := webSilent(msalConfidential(t, s, p), entratest.Alice, mailRead)
 	require.NoError(t, err)
 	require.Equal(t, 1, persistence.Unsaved(p))
-	require.ErrorIs(t, p.SignOut(t.Context(), entra.Alice.HomeAccountID()), errFull, "a sign-out that did not happen must not look as if it did")
+	require.ErrorIs(t, p.SignOut(t.Context(), entratest.Alice.HomeAccountID()), errFull, "a sign-out that did not happen must not look as if it did")
 
 	f.saves.Store(false)
-	require.NoError(t, other.SignOut(t.Context(), entra.Alice.HomeAccountID()))
-	_, err = webSilent(msalConfidential(t, s, p), entra.Alice, mailRead)
+	require.NoError(t, other.SignOut(t.Context(), entratest.Alice.HomeAccountID()))
+	_, err = webSilent(msalConfidential(t, s, p), entratest.Alice, mailRead)
 	require.Error(t, err, "signed out elsewhere is signed out")
 	require.Empty(t, r.stored(t))
 	require.Zero(t, persistence.Unsaved(p))
 
 	f.saves.Store(true)
-	webSignIn(t, s, msalConfidential(t, s, p), entra.Alice)
+	webSignIn(t, s, msalConfidential(t, s, p), entratest.Alice)
 	f.saves.Store(false)
-	require.NoError(t, p.SignOut(t.Context(), entra.Alice.HomeAccountID()))
-	_, err = webSilent(msalConfidential(t, s, p), entra.Alice, userRead)
+	require.NoError(t, p.SignOut(t.Context(), entratest.Alice.HomeAccountID()))
+	_, err = webSilent(msalConfidential(t, s, p), entratest.Alice, userRead)
 	require.Error(t, err, "nor does what was never stored come back")
 	require.Empty(t, r.stored(t))
 }
 
 func TestPartitionedTroubleStrict(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	var f failing
 	r := &rows{around: f.around}
 	p := r.server(t, silence, persistence.WithStrict())
 	c := msalConfidential(t, s, p)
 	f.saves.Store(true)
-	_, err := webTrySignIn(t.Context(), s, c, entra.Alice)
+	_, err := webTrySignIn(t.Context(), s, c, entratest.Alice)
 	require.ErrorIs(t, err, errFull)
 	f.saves.Store(false)
-	_, err = webSilent(c, entra.Alice, userRead)
+	_, err = webSilent(c, entratest.Alice, userRead)
 	require.Error(t, err, "a sign-in that failed is none")
 	require.Zero(t, persistence.Unsaved(p))
 	require.Empty(t, r.stored(t))
 }
 
 func TestPartitionedReadsThatFailAreReported(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	var f failing
 	r := &rows{around: f.around}
 	p := r.server(t, silence)
 	c := msalConfidential(t, s, p)
-	webSignIn(t, s, c, entra.Alice)
+	webSignIn(t, s, c, entratest.Alice)
 	f.all.Store(true)
-	_, err := webSilent(msalConfidential(t, s, p), entra.Alice, userRead)
+	_, err := webSilent(msalConfidential(t, s, p), entratest.Alice, userRead)
 	require.ErrorIs(t, err, errFull)
-	_, err = webSilent(c, entra.Alice, userRead)
+	_, err = webSilent(c, entratest.Alice, userRead)
 	require.NoError(t, err, "but this client has read it before")
-	_, err = c.Account(t.Context(), entra.Bob.HomeAccountID())
+	_, err = c.Account(t.Context(), entratest.Bob.HomeAccountID())
 	require.ErrorIs(t, err, errFull)
-	_, err = webSilent(c, entra.Alice, userRead)
+	_, err = webSilent(c, entratest.Alice, userRead)
 	require.ErrorIs(t, err, errFull, "and now it has not")
 }
 
@@ -718,14 +718,14 @@ func TestPartitionedLosesNoUpdate(t *testing.T) {
 // Where they share one client, requests may fail, but still no byte strays.
 func TestPartitionedConcurrentUsers(t *testing.T) {
 	const users, requests = 50, 2
-	var all []entra.User
+	var all []entratest.User
 	for i := range users {
-		all = append(all, entra.User{Username: fmt.Sprintf("user%d@contoso.example", i), Name: fmt.Sprint("User ", i),
-			ID: fmt.Sprintf("d0000000-0000-4000-8000-%012d", i), Tenant: entra.Contoso})
+		all = append(all, entratest.User{Username: fmt.Sprintf("user%d@contoso.example", i), Name: fmt.Sprint("User ", i),
+			ID: fmt.Sprintf("d0000000-0000-4000-8000-%012d", i), Tenant: entratest.Contoso})
 	}
 	for _, shared := range []bool{false, true} {
 		t.Run(map[bool]string{false: "a client for each request", true: "one client for all"}[shared], func(t *testing.T) {
-			s := msalAuthority(t, entra.Options{Users: all, AllowReuse: true})
+			s := msalAuthority(t, entratest.Options{Users: all, AllowReuse: true})
 			r := new(rows)
 			servers := []*persistence.Partitioned{r.server(t), r.server(t)}
 			one := msalConfidential(t, s, servers[0])
@@ -734,7 +734,7 @@ func TestPartitionedConcurrentUsers(t *testing.T) {
 					return one
 				}
 				cred, _ := confidential.NewCredFromSecret(msalWebSecret)
-				c, err := confidential.New(entra.Authority(entra.Contoso), msalWeb, cred, confidential.WithHTTPClient(browser(s)),
+				c, err := confidential.New(entratest.Authority(entratest.Contoso), msalWeb, cred, confidential.WithHTTPClient(browser(s)),
 					confidential.WithCache(servers[i%2]), confidential.WithInstanceDiscovery(false))
 				if err != nil {
 					t.Error(err)
@@ -792,16 +792,16 @@ func TestPartitionedConcurrentUsers(t *testing.T) {
 
 // TestPartitionedDoesNotGrow: a client for each request leaves nothing behind.
 func TestPartitionedDoesNotGrow(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	r := new(rows)
 	p := r.server(t)
-	webSignIn(t, s, msalConfidential(t, s, p), entra.Alice)
+	webSignIn(t, s, msalConfidential(t, s, p), entratest.Alice)
 	kept := msalConfidential(t, s, p)
 	for range 200 {
-		_, err := msalConfidential(t, s, p).Account(t.Context(), entra.Alice.HomeAccountID())
+		_, err := msalConfidential(t, s, p).Account(t.Context(), entratest.Alice.HomeAccountID())
 		require.NoError(t, err)
 	}
-	_, err := kept.Account(t.Context(), entra.Alice.HomeAccountID())
+	_, err := kept.Account(t.Context(), entratest.Alice.HomeAccountID())
 	require.NoError(t, err)
 	require.Greater(t, persistence.RememberedOf(p), 0)
 	require.Eventually(t, func() bool { runtime.GC(); return persistence.RememberedOf(p) == 1 }, time.Minute, time.Millisecond)
@@ -811,18 +811,18 @@ func TestPartitionedDoesNotGrow(t *testing.T) {
 // TestPartitionedClientNeedsNoNetwork: a client that was told to leave out
 // instance discovery serves a warm request from the store alone.
 func TestPartitionedClientNeedsNoNetwork(t *testing.T) {
-	s := msalAuthority(t, entra.Options{})
+	s := msalAuthority(t, entratest.Options{})
 	p := new(rows).server(t)
-	webSignIn(t, s, msalConfidential(t, s, p), entra.Alice)
+	webSignIn(t, s, msalConfidential(t, s, p), entratest.Alice)
 	ask := func(opts ...confidential.Option) int {
 		cred, err := confidential.NewCredFromSecret(msalWebSecret)
 		require.NoError(t, err)
 		before := s.Requests("instance") + s.Requests("openid-configuration")
 		for range 3 {
-			c, err := confidential.New(entra.Authority(entra.Contoso), msalWeb, cred,
+			c, err := confidential.New(entratest.Authority(entratest.Contoso), msalWeb, cred,
 				append(opts, confidential.WithHTTPClient(s.Client()), confidential.WithCache(p))...)
 			require.NoError(t, err)
-			_, err = webSilent(c, entra.Alice, userRead)
+			_, err = webSilent(c, entratest.Alice, userRead)
 			require.NoError(t, err)
 		}
 		return s.Requests("instance") + s.Requests("openid-configuration") - before
@@ -834,24 +834,24 @@ func TestPartitionedClientNeedsNoNetwork(t *testing.T) {
 // BenchmarkPartitionedRequest is a request that finds a valid token: a new
 // client, the row read, the token found in it.
 func BenchmarkPartitionedRequest(b *testing.B) {
-	s, err := entra.Start(entra.Options{Secrets: map[string]string{msalWeb: msalWebSecret}})
+	s, err := entratest.Start(entratest.Options{Secrets: map[string]string{msalWeb: msalWebSecret}})
 	require.NoError(b, err)
 	defer s.Close()
 	p := new(rows).server(b)
 	cred, err := confidential.NewCredFromSecret(msalWebSecret)
 	require.NoError(b, err)
 	request := func() (confidential.Client, error) {
-		return confidential.New(entra.Authority(entra.Contoso), msalWeb, cred, confidential.WithHTTPClient(browser(s)),
+		return confidential.New(entratest.Authority(entratest.Contoso), msalWeb, cred, confidential.WithHTTPClient(browser(s)),
 			confidential.WithCache(p), confidential.WithInstanceDiscovery(false))
 	}
 	c, err := request()
 	require.NoError(b, err)
-	webSignIn(b, s, c, entra.Alice)
+	webSignIn(b, s, c, entratest.Alice)
 	b.ReportAllocs()
 	for b.Loop() {
 		c, err := request()
 		if err == nil {
-			_, err = webSilent(c, entra.Alice, userRead)
+			_, err = webSilent(c, entratest.Alice, userRead)
 		}
 		require.NoError(b, err)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/oauth2"
 
-	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+	"github.com/tokenkeep/tokenkeep/internal/test/oauthserver"
 )
 
 func benchSource(b *testing.B) *Source {

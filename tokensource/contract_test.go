@@ -22,7 +22,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
-	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+	"github.com/tokenkeep/tokenkeep/internal/test/oauthserver"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 

@@ -67,7 +67,8 @@ func newFailure(err error, now time.Time, secrets ...string) *failure {
 		// No answer, or one that is not the provider's: a login page of the
 		// network's, for example. The texts of such errors may quote the answer.
 		f := &failure{class: ErrTemporary}
-		if network, ok := errors.AsType[*net.OpError](err); ok {
+		var network *net.OpError
+		if errors.As(err, &network) {
 			f.text, f.cause = "the provider cannot be reached: "+network.Error(), network
 		} else {
 			f.text = "no answer of the provider: " + clean(err.Error())

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/oauth2"
 
-	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+	"github.com/tokenkeep/tokenkeep/internal/test/oauthserver"
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/tokensource"
 )

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
-	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+	"github.com/tokenkeep/tokenkeep/internal/test/oauthserver"
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 )

@@ -10,26 +10,26 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/entra"
+	"github.com/tokenkeep/tokenkeep/entratest"
 	"github.com/tokenkeep/tokenkeep/internal/merge"
-	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+	"github.com/tokenkeep/tokenkeep/internal/test/oauthserver"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 func TestSharedWithMSAL(t *testing.T) {
 	w := newWorld(t, oauthserver.Options{Extra: map[string]any{"n": 1.5, "deep": map[string]any{"a": []any{"b"}}}})
-	authority, err := entra.Start(entra.Options{})
+	authority, err := entratest.Start(entratest.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { authority.Close() })
 	client := func(c *persistence.Cache) public.Client {
-		m, err := public.New("11111111-0000-4000-8000-000000000001", public.WithAuthority(entra.Authority(entra.Contoso)), public.WithHTTPClient(authority.Client()), public.WithCache(c))
+		m, err := public.New("11111111-0000-4000-8000-000000000001", public.WithAuthority(entratest.Authority(entratest.Contoso)), public.WithHTTPClient(authority.Client()), public.WithCache(c))
 		require.NoError(t, err)
 		return m
 	}
-	signIn := func(m public.Client, u entra.User) public.AuthResult {
+	signIn := func(m public.Client, u entratest.User) public.AuthResult {
 		code, err := m.AcquireTokenByDeviceCode(t.Context(), []string{"User.Read"})
 		require.NoError(t, err)
-		require.NoError(t, entra.Approve(t.Context(), authority.Client(), code.Result.VerificationURL, code.Result.UserCode, u.Username))
+		require.NoError(t, entratest.Approve(t.Context(), authority.Client(), code.Result.VerificationURL, code.Result.UserCode, u.Username))
 		r, err := code.AuthenticationResult(t.Context())
 		require.NoError(t, err)
 		return r
@@ -38,9 +38,9 @@ func TestSharedWithMSAL(t *testing.T) {
 	msal, source := client(shared), w.source()
 	source.cache = shared
 
-	alice := signIn(msal, entra.Alice)
+	alice := signIn(msal, entratest.Alice)
 	require.NoError(t, source.Save(t.Context(), w.newSignIn()))
-	signIn(msal, entra.Bob) // MSAL writes all of its cache anew
+	signIn(msal, entratest.Bob) // MSAL writes all of its cache anew
 	saved := w.stored()
 	require.NotEmpty(t, saved.text(refreshToken))
 	require.JSONEq(t, `{"a":["b"]}`, string(saved["deep"]))

@@ -487,7 +487,8 @@ func (s *Source) exchange(ctx context.Context, token string) (*oauth2.Token, err
 
 // refusesClient reports whether a request was refused for how it names the client.
 func refusesClient(err error) bool {
-	refused, ok := errors.AsType[*oauth2.RetrieveError](err)
+	var refused *oauth2.RetrieveError
+	ok := errors.As(err, &refused)
 	if !ok || refused.Response == nil {
 		return false
 	}

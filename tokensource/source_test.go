@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
-	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+	"github.com/tokenkeep/tokenkeep/internal/test/oauthserver"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -226,7 +226,8 @@ func TestRetryAfter(t *testing.T) {
 			for range 3 {
 				_, err := s.Token()
 				require.ErrorIs(t, err, ErrTemporary)
-				refused, ok := errors.AsType[*oauth2.RetrieveError](err)
+				var refused *oauth2.RetrieveError
+				ok := errors.As(err, &refused)
 				require.True(t, ok)
 				require.Equal(t, 429, refused.Response.StatusCode)
 				require.Equal(t, "slow_down", refused.ErrorCode)

@@ -194,7 +194,8 @@ func keyWords(source string) string {
 
 // pathless is an error's cause without the path, which the sentence has already.
 func pathless(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
+	var e *fs.PathError
+	if errors.As(err, &e) {
 		return e.Err
 	}
 	return err

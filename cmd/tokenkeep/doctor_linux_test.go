@@ -15,8 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
-	"github.com/tokenkeep/tokenkeep/internal/testenv/secretservice"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
+	"github.com/tokenkeep/tokenkeep/internal/test/secretservice"
 )
 
 // user is somebody with a home folder, whose programs use the real keyring.
@@ -168,7 +168,7 @@ func TestDoctorRecognizes(t *testing.T) {
 
 // After a run by sudo the files belong to root, and the user's doctor says so.
 func TestDoctorFindsRootsFiles(t *testing.T) {
-	testenv.Require(t, os.Geteuid() == 0, "only root can give files away")
+	env.Require(t, os.Geteuid() == 0, "only root can give files away")
 	const nobody = 65534
 	u := newUser(t, "unix:path=/nowhere")
 	u.run(t, 0, "seed", "contoso-cli", "plaintext")
@@ -206,7 +206,7 @@ func TestDoctorFindsRootsFiles(t *testing.T) {
 
 // Whoever runs the doctor by sudo is told.
 func TestDoctorSeesSudo(t *testing.T) {
-	testenv.Require(t, os.Geteuid() == 0, "only root is there by sudo")
+	env.Require(t, os.Geteuid() == 0, "only root is there by sudo")
 	u := newUser(t, "unix:path=/nowhere")
 	u.env = append(u.env, "SUDO_UID=1000", "SUDO_USER=alice")
 	out := u.run(t, 1, "tokenkeep", "doctor", "session")

@@ -28,7 +28,12 @@ func (r *refusal) Unwrap() error { return r.err }
 // before it, or "".
 func explain(err error) (what, remedy string) {
 	what = err.Error()
-	if none, ok := errors.AsType[*fallback.NoneError](err); ok {
+	var none *fallback.NoneError
+	var wrong *misuse
+	var no *refusal
+	var placed *persistence.Error
+	switch {
+	case errors.As(err, &none):
 		what = "there is no place to keep the tokens"
 		for i, r := range none.Refusals {
 			what += map[bool]string{true: ": ", false: "; "}[i == 0] + r.Candidate + ": " + r.Reason()
@@ -36,16 +41,16 @@ func explain(err error) (what, remedy string) {
 				remedy = r.Remedy()
 			}
 		}
-	} else if m, ok := errors.AsType[*misuse](err); ok {
-		remedy = m.remedy
-	} else if r, ok := errors.AsType[*refusal](err); ok {
-		remedy = r.remedy
-	} else if e, ok := errors.AsType[*persistence.Error](err); ok {
-		remedy = e.Remedy
-		bare := *e
+	case errors.As(err, &wrong):
+		remedy = wrong.remedy
+	case errors.As(err, &no):
+		remedy = no.remedy
+	case errors.As(err, &placed):
+		remedy = placed.Remedy
+		bare := *placed
 		bare.Remedy = ""
 		// What stands around it stays.
-		what = strings.Replace(what, e.Error(), strings.TrimPrefix(bare.Error(), "tokenkeep: "), 1)
+		what = strings.Replace(what, placed.Error(), strings.TrimPrefix(bare.Error(), "tokenkeep: "), 1)
 	}
 	what = strings.TrimSuffix(what, ".") + "."
 	if remedy != "" {
@@ -56,7 +61,8 @@ func explain(err error) (what, remedy string) {
 
 // classOf is the error's class, as -json has it.
 func classOf(err error) string {
-	if _, ok := errors.AsType[*misuse](err); ok {
+	var target *misuse
+	if errors.As(err, &target) {
 		return "usage"
 	}
 	for _, c := range []struct {

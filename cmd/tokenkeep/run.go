@@ -86,7 +86,8 @@ func run(ctx context.Context, args []string, m *machine) int {
 		what, remedy := c.explain(err)
 		fmt.Fprintln(m.stderr, "tokenkeep: "+what+remedy)
 	}
-	if _, ok := errors.AsType[*misuse](err); ok {
+	var target *misuse
+	if errors.As(err, &target) {
 		return exitMisuse
 	}
 	return exitProblem

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 )
@@ -32,7 +32,7 @@ func TestVaultIsDown(t *testing.T) {
 }
 
 func TestBackend(t *testing.T) {
-	out := testenv.BuildProgram(t).Run(t, 0)
+	out := env.BuildProgram(t).Run(t, 0)
 	require.Contains(t, out, "laptop: alice@contoso.example has signed in\n")
 	require.Contains(t, out, "desktop: alice@contoso.example is signed in already\n")
 }

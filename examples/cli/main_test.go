@@ -5,11 +5,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 func TestCLI(t *testing.T) {
-	p := testenv.BuildProgram(t)
+	p := env.BuildProgram(t)
 	require.Contains(t, p.Run(t, 1, "whoami"), "nobody is signed in")
 	require.Contains(t, p.Run(t, 0, "login"), "Signed in as alice@contoso.example.")
 	require.Contains(t, p.Run(t, 0, "whoami"), "alice@contoso.example, with a token for [User.Read")

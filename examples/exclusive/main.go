@@ -17,8 +17,8 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 
 	"github.com/tokenkeep/tokenkeep"
-	"github.com/tokenkeep/tokenkeep/internal/demo"
-	"github.com/tokenkeep/tokenkeep/internal/entra"
+	"github.com/tokenkeep/tokenkeep/entratest"
+	"github.com/tokenkeep/tokenkeep/internal/test/demo"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -103,7 +103,7 @@ func parent(ctx context.Context) error {
 		return err
 	}
 	authority.SetLifetime(time.Hour, 0)
-	before := authority.Requests(entra.GrantRefreshToken)
+	before := authority.Requests(entratest.GrantRefreshToken)
 
 	var children []*process
 	for range 2 {
@@ -128,7 +128,7 @@ func parent(ctx context.Context) error {
 		}
 		fmt.Printf("process %d: %s", n+1, line)
 	}
-	fmt.Printf("token requests: %d\n", authority.Requests(entra.GrantRefreshToken)-before)
+	fmt.Printf("token requests: %d\n", authority.Requests(entratest.GrantRefreshToken)-before)
 	return nil
 }
 

@@ -20,7 +20,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
 
 	"github.com/tokenkeep/tokenkeep"
-	"github.com/tokenkeep/tokenkeep/internal/demo"
+	"github.com/tokenkeep/tokenkeep/internal/test/demo"
 )
 
 func main() {

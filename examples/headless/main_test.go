@@ -7,12 +7,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 func TestHeadless(t *testing.T) {
 	const passphrase = "a planted passphrase"
-	p := testenv.BuildProgram(t)
+	p := env.BuildProgram(t)
 	out := p.Run(t, 1)
 	require.Contains(t, out, "CONTOSO_PASSPHRASE is not set")
 

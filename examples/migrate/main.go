@@ -23,7 +23,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/fallback"
-	"github.com/tokenkeep/tokenkeep/internal/demo"
+	"github.com/tokenkeep/tokenkeep/internal/test/demo"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 

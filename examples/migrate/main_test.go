@@ -10,9 +10,9 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/demo"
-	"github.com/tokenkeep/tokenkeep/internal/entra"
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/entratest"
+	"github.com/tokenkeep/tokenkeep/internal/test/demo"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 // peer writes what the extensions' plaintext accessor writes: MSAL's bytes, as
@@ -35,21 +35,21 @@ func (p peer) Export(_ context.Context, m cache.Marshaler, _ cache.ExportHints) 
 // signIn signs in as a program did that used the extensions.
 func signIn(t *testing.T, old string) {
 	t.Helper()
-	server, err := entra.Start(entra.Options{})
+	server, err := entratest.Start(entratest.Options{})
 	require.NoError(t, err)
 	defer server.Close()
 	httpClient := server.Client()
-	client, err := public.New(demo.ClientID, public.WithAuthority(entra.Authority(demo.Tenant)), public.WithHTTPClient(httpClient), public.WithCache(peer(old)))
+	client, err := public.New(demo.ClientID, public.WithAuthority(entratest.Authority(demo.Tenant)), public.WithHTTPClient(httpClient), public.WithCache(peer(old)))
 	require.NoError(t, err)
 	code, err := client.AcquireTokenByDeviceCode(t.Context(), []string{"User.Read"})
 	require.NoError(t, err)
-	require.NoError(t, entra.Approve(t.Context(), httpClient, code.Result.VerificationURL, code.Result.UserCode, demo.User))
+	require.NoError(t, entratest.Approve(t.Context(), httpClient, code.Result.VerificationURL, code.Result.UserCode, demo.User))
 	_, err = code.AuthenticationResult(t.Context())
 	require.NoError(t, err)
 }
 
 func TestMigrate(t *testing.T) {
-	p := testenv.BuildProgram(t)
+	p := env.BuildProgram(t)
 	old := filepath.Join(p.Home, ".contoso", "msal.cache")
 	signIn(t, old)
 	require.NoError(t, os.WriteFile(old+".lockfile", nil, 0o600))

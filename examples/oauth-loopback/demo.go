@@ -12,7 +12,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/tokenkeep/tokenkeep"
-	"github.com/tokenkeep/tokenkeep/internal/oauthserver"
+	"github.com/tokenkeep/tokenkeep/internal/test/oauthserver"
 )
 
 var byHand = flag.Bool("by-hand", false, "in the demo, sign in in the browser yourself")

@@ -12,8 +12,8 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 
 	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/entratest"
 	"github.com/tokenkeep/tokenkeep/fallback"
-	"github.com/tokenkeep/tokenkeep/internal/entra"
 )
 
 var byHand = flag.Bool("by-hand", false, "in the demo, open the page and enter the code yourself")
@@ -29,7 +29,7 @@ worth nothing. With -client-id and -tenant you sign in to Microsoft Entra ID.
 	if err != nil {
 		return nil, err
 	}
-	server, err := entra.Start(entra.Options{StateFile: filepath.Join(dir, "tokenkeep-quickstart", "authority.json")})
+	server, err := entratest.Start(entratest.Options{StateFile: filepath.Join(dir, "tokenkeep-quickstart", "authority.json")})
 	if err != nil {
 		return nil, err
 	}
@@ -46,14 +46,14 @@ worth nothing. With -client-id and -tenant you sign in to Microsoft Entra ID.
 		}
 	}
 	app.id = "11111111-2222-4333-8444-555555555555"
-	app.authority = entra.Authority(entra.Contoso)
+	app.authority = entratest.Authority(entratest.Contoso)
 	app.http = server.Client()
 	app.show = func(ctx context.Context, code public.DeviceCode) error {
 		if err := showCode(ctx, code); err != nil || *byHand {
 			return err
 		}
-		fmt.Printf("(The demo does that for you, as %s. With -by-hand you do.)\n\n", entra.Alice.Username)
-		return entra.Approve(ctx, app.http, code.Result.VerificationURL, code.Result.UserCode, entra.Alice.Username)
+		fmt.Printf("(The demo does that for you, as %s. With -by-hand you do.)\n\n", entratest.Alice.Username)
+		return entratest.Approve(ctx, app.http, code.Result.VerificationURL, code.Result.UserCode, entratest.Alice.Username)
 	}
 	return func() { server.Close() }, nil
 }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv/secretservice"
+	"github.com/tokenkeep/tokenkeep/internal/test/secretservice"
 )
 
 // TestKeyring runs it twice in a session with a real keyring, then with the

@@ -118,7 +118,8 @@ func signIn(ctx context.Context, client public.Client, tokens *persistence.Cache
 			result, err = client.AcquireTokenSilent(ctx, scopes, public.WithSilentAccount(account))
 			return err
 		})
-		if _, storage := errors.AsType[*persistence.Error](err); storage || ctx.Err() != nil {
+		var target *persistence.Error
+		if errors.As(err, &target) || ctx.Err() != nil {
 			return result, "", err // no reason to bother the user
 		}
 		if err != nil {
@@ -186,7 +187,8 @@ func warn(w fallback.Warning) {
 // explain turns an error into what a person can do.
 func explain(err error) string {
 	var b strings.Builder
-	if none, ok := errors.AsType[*fallback.NoneError](err); ok {
+	var none *fallback.NoneError
+	if errors.As(err, &none) {
 		b.WriteString("Nobody was signed in, since there is no place to keep the tokens:\n\n")
 		for _, r := range none.Refusals {
 			fmt.Fprintf(&b, "  %s: %s.\n", r.Candidate, strings.TrimSuffix(r.Reason(), "."))

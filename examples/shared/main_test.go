@@ -5,11 +5,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 func TestShared(t *testing.T) {
-	out := testenv.BuildProgram(t).Run(t, 0)
+	out := env.BuildProgram(t).Run(t, 0)
 	for _, line := range []string{
 		"first program:  alice@contoso.example has signed in\n",
 		"second program: it is alice@contoso.example; nobody was asked\n",

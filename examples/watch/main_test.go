@@ -5,11 +5,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 func TestWatch(t *testing.T) {
-	out := testenv.BuildProgram(t).Run(t, 0)
+	out := env.BuildProgram(t).Run(t, 0)
 	require.Contains(t, out, "alice@contoso.example has signed in elsewhere.\nSigned in: [alice@contoso.example]\n")
 	require.Contains(t, out, "alice@contoso.example has signed out elsewhere.\nSigned in: []\n")
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
-	"github.com/tokenkeep/tokenkeep/internal/testenv/sweep"
+	"github.com/tokenkeep/tokenkeep/internal/test/sweep"
 )
 
 // A process dies, or a call fails, at any step of taking the lock and letting it

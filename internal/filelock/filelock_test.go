@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 func lockPath(t testing.TB) string { return filepath.Join(t.TempDir(), "cache.lock") }
@@ -294,7 +294,7 @@ func TestLockFileReplaced(t *testing.T) {
 func TestFairness(t *testing.T) {
 	const processes = 4
 	total := 2000
-	if testenv.Wine() {
+	if env.Wine() {
 		total = 200 // waiting is slow there
 	}
 	shares := func(t *testing.T, mode string) (least, most int) {
@@ -343,7 +343,7 @@ func TestFairness(t *testing.T) {
 	least, most := shares(t, "count")
 	t.Logf("turnstile: %d to %d of %d", least, most, total)
 	require.Greater(t, least*starved, most, "a process was starved")
-	if testenv.Wine() {
+	if env.Wine() {
 		return // there, nobody is fast enough to starve the others
 	}
 	for range 10 {

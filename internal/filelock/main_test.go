@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
-	"github.com/tokenkeep/tokenkeep/internal/testenv/sweep"
+	"github.com/tokenkeep/tokenkeep/internal/test/sweep"
 )
 
 // With this variable set, the test program is a child that does one thing.

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
-	"github.com/tokenkeep/tokenkeep/internal/testenv/sweep"
+	"github.com/tokenkeep/tokenkeep/internal/test/sweep"
 )
 
 // With this variable set, the test program is a child that does one thing.

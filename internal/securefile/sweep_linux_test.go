@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
-	"github.com/tokenkeep/tokenkeep/internal/testenv/sweep"
+	"github.com/tokenkeep/tokenkeep/internal/test/sweep"
 )
 
 // childCommand is the command line of a child, under env as strace starts it.

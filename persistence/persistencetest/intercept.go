@@ -201,7 +201,8 @@ func Faulty(p persistence.Persistence, faults ...Fault) persistence.Persistence 
 				return err
 			}
 		}
-		if _, ok := errors.AsType[*persistence.Error](faults[i].Err); ok {
+		var target *persistence.Error
+		if errors.As(faults[i].Err, &target) {
 			return faults[i].Err
 		}
 		d := persistence.Describe(p)

@@ -42,7 +42,8 @@ func TestFaultyFailsTheCallsThatItIsTold(t *testing.T) {
 	save("5", nil)
 	for range 2 {
 		err := p.Delete(ctx)
-		e, ok := errors.AsType[*persistence.Error](err)
+		var e *persistence.Error
+		ok := errors.As(err, &e)
 		if !ok || e.Op != "delete" || e.Backend != "memory" || !errors.Is(err, persistence.ErrUnavailable) {
 			t.Errorf("Delete: %#v, want a *persistence.Error of the memory backend", err)
 		}

@@ -403,7 +403,8 @@ func (s *suite) failures(secret []byte) map[string]error {
 func testErrors(s *suite) {
 	backend := persistence.Describe(s.one().p).Backend
 	for call, err := range s.failures(s.value(1, 100)) {
-		e, ok := errors.AsType[*persistence.Error](err)
+		var e *persistence.Error
+		ok := errors.As(err, &e)
 		switch {
 		case !ok:
 			s.Errorf("%s: %T (%v) is not a *persistence.Error", call, err, err)

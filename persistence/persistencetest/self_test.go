@@ -160,7 +160,8 @@ func TestEndToEnd(t *testing.T) {
 	cmd := exec.Command(exe, "-test.run=^TestEndToEnd$")
 	cmd.Env = append(os.Environ(), mutantVariable+"="+name)
 	out, err := cmd.CombinedOutput()
-	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
+	var target *exec.ExitError
+	if !errors.As(err, &target) {
 		t.Fatalf("the suite on a wrong backend: %v, want a failed test\n%s", err, out)
 	}
 	for _, want := range []string{"--- FAIL: TestEndToEnd/Absent", "the rule: " + rules[0].text} {
@@ -713,7 +714,8 @@ var mutants = []mutant{
 		save := m.save
 		m.save = func(ctx context.Context, d []byte) error {
 			err := save(ctx, d)
-			if e, ok := errors.AsType[*persistence.Error](err); ok {
+			var e *persistence.Error
+			if errors.As(err, &e) {
 				e.Err = &hushed{e.Err, &fs.PathError{Op: "write", Path: string(d), Err: e.Err}}
 			}
 			return err

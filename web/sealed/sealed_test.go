@@ -89,7 +89,8 @@ func TestAnotherUsersRow(t *testing.T) {
 
 func requireRemedy(t *testing.T, err error) {
 	t.Helper()
-	e, ok := errors.AsType[*persistence.Error](err)
+	var e *persistence.Error
+	ok := errors.As(err, &e)
 	require.True(t, ok)
 	require.Equal(t, "memory", e.Backend)
 	require.NotEmpty(t, e.Remedy)

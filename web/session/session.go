@@ -175,7 +175,8 @@ func (s *Session) write(ctx context.Context, op string, data []byte, want *strin
 
 // fail keeps an error that says more than this package knows.
 func (s *Session) fail(op string, err error, remedy string) error {
-	if _, ok := errors.AsType[*persistence.Error](err); ok {
+	var target *persistence.Error
+	if errors.As(err, &target) {
 		return err
 	}
 	return &persistence.Error{Op: op, Backend: "session", Err: err, Remedy: remedy}

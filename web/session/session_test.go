@@ -75,7 +75,8 @@ func TestErrorsOfTheFunctions(t *testing.T) {
 		s := session.New(func(context.Context) ([]byte, error) { return nil, err }, func(context.Context, []byte) error { return nil }, nil)
 		_, got := s.Load(t.Context())
 		require.ErrorIs(t, got, err)
-		e, ok := errors.AsType[*persistence.Error](got)
+		var e *persistence.Error
+		ok := errors.As(got, &e)
 		require.True(t, ok)
 		require.NotEmpty(t, e.Backend)
 		require.ErrorIs(t, s.Save(t.Context(), nil), err)

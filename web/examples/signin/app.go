@@ -101,7 +101,8 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	token, err := a.token(ctx, id)
-	if _, storage := errors.AsType[*persistence.Error](err); storage {
+	var target *persistence.Error
+	if errors.As(err, &target) {
 		a.trouble(w, "Your sign-in cannot be read just now. It is not lost; please try again in a moment.", err)
 		return
 	}

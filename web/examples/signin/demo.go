@@ -16,7 +16,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tokenkeep/tokenkeep/internal/entra"
+	"github.com/tokenkeep/tokenkeep/entratest"
 )
 
 // MSAL renews a token that ends in less than five minutes.
@@ -31,13 +31,13 @@ func demo(mux *http.ServeMux, a *app, secret *string) (end func(), err error) {
 	fmt.Print("This is a demo: the authority and the API are pretend ones on this machine, their\ntokens are worth nothing. With -client-id you sign in to Microsoft Entra ID.\n\n")
 	a.demo = true
 	a.clientID, *secret = "22222222-3333-4444-8555-666666666666", rand.Text()
-	server, err := entra.Start(entra.Options{Secrets: map[string]string{a.clientID: *secret},
+	server, err := entratest.Start(entratest.Options{Secrets: map[string]string{a.clientID: *secret},
 		StateFile: filepath.Join(*dir, "demo-authority.json"), AllowReuse: true})
 	if err != nil {
 		return nil, err
 	}
 	server.SetLifetime(*demoLifetime, 0)
-	a.authority, a.http = entra.Authority(entra.Contoso), server.Client()
+	a.authority, a.http = entratest.Authority(entratest.Contoso), server.Client()
 	a.http.Timeout = 30 * time.Second
 
 	const authority, api = "/pretend-authority", "/pretend-api/me"

@@ -16,7 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 // browser is a headless Chromium, driven by the protocol of W3C WebDriver.
@@ -32,9 +32,9 @@ var driverPort = regexp.MustCompile(`started successfully on port (\d+)`)
 func startBrowser(t *testing.T) *browser {
 	t.Helper()
 	driver, err := exec.LookPath("chromedriver")
-	testenv.Require(t, err == nil, "chromedriver is not installed (Debian: apt-get install chromium-driver)")
+	env.Require(t, err == nil, "chromedriver is not installed (Debian: apt-get install chromium-driver)")
 	chromium, err := exec.LookPath("chromium")
-	testenv.Require(t, err == nil, "chromium is not installed (Debian: apt-get install chromium)")
+	env.Require(t, err == nil, "chromium is not installed (Debian: apt-get install chromium)")
 
 	cmd := exec.Command(driver, "--port=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -18,7 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/testenv"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 // address returns a loopback address with that port. There are millions of
@@ -37,7 +37,7 @@ func need(t testing.TB, program, debianPackage string, otherwise ...string) stri
 			path, err = found[len(found)-1], nil
 		}
 	}
-	testenv.Require(t, err == nil, program+" is not installed (Debian: apt-get install "+debianPackage+")")
+	env.Require(t, err == nil, program+" is not installed (Debian: apt-get install "+debianPackage+")")
 	return path
 }
 

@@ -38,7 +38,8 @@ func RequireTrouble(t *testing.T, backend string, err error, says ...string) {
 	t.Helper()
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 	RequireNoSecret(t, err)
-	e, ok := errors.AsType[*persistence.Error](err)
+	var e *persistence.Error
+	ok := errors.As(err, &e)
 	require.True(t, ok)
 	require.Equal(t, backend, e.Backend)
 	require.NotEmpty(t, e.Remedy)

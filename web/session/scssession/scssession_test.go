@@ -12,7 +12,7 @@ import (
 	"github.com/alexedwards/scs/v2"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/entra"
+	"github.com/tokenkeep/tokenkeep/entratest"
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 	"github.com/tokenkeep/tokenkeep/web/session/scssession"
@@ -96,7 +96,7 @@ func TestNoSession(t *testing.T) {
 // TestMSAL signs two browsers in, and asks for tokens in later requests.
 func TestMSAL(t *testing.T) {
 	const clientID, secret, redirect = "22222222-0000-4000-8000-000000000001", "planted-client-secret", "http://localhost:1/"
-	s, err := entra.Start(entra.Options{Secrets: map[string]string{clientID: secret}})
+	s, err := entratest.Start(entratest.Options{Secrets: map[string]string{clientID: secret}})
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })
 	sessions := scs.New()
@@ -108,7 +108,7 @@ func TestMSAL(t *testing.T) {
 	require.NoError(t, err)
 	handle := func(work func(c confidential.Client, r *http.Request) error) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			c, err := confidential.New(entra.Authority(entra.Contoso), clientID, cred, confidential.WithHTTPClient(s.Client()),
+			c, err := confidential.New(entratest.Authority(entratest.Contoso), clientID, cred, confidential.WithHTTPClient(s.Client()),
 				confidential.WithCache(cache), confidential.WithInstanceDiscovery(false))
 			if err == nil {
 				err = work(c, r)
@@ -124,7 +124,7 @@ func TestMSAL(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		code, err := entra.Authorize(r.Context(), s.Client(), to, r.FormValue("user"))
+		code, err := entratest.Authorize(r.Context(), s.Client(), to, r.FormValue("user"))
 		if err != nil {
 			return err
 		}
@@ -157,13 +157,13 @@ func TestMSAL(t *testing.T) {
 		}
 	}
 	alice, bob := browser(), browser()
-	require.Equal(t, 200, alice("/sign-in?user="+entra.Alice.Username))
-	require.Equal(t, 200, bob("/sign-in?user="+entra.Bob.Username))
+	require.Equal(t, 200, alice("/sign-in?user="+entratest.Alice.Username))
+	require.Equal(t, 200, bob("/sign-in?user="+entratest.Bob.Username))
 	for i := range 3 {
-		require.Equal(t, 200, alice(fmt.Sprintf("/token?account=%s&scope=s%d", entra.Alice.HomeAccountID(), i)))
+		require.Equal(t, 200, alice(fmt.Sprintf("/token?account=%s&scope=s%d", entratest.Alice.HomeAccountID(), i)))
 	}
-	require.Equal(t, 500, bob("/token?scope=s&account="+entra.Alice.HomeAccountID()), "another's session has not her tokens")
-	require.Equal(t, 200, alice("/sign-out?account="+entra.Alice.HomeAccountID()))
-	require.Equal(t, 500, alice("/token?scope=s&account="+entra.Alice.HomeAccountID()))
-	require.Equal(t, 200, bob("/token?account="+entra.Bob.HomeAccountID()+"&scope=s"))
+	require.Equal(t, 500, bob("/token?scope=s&account="+entratest.Alice.HomeAccountID()), "another's session has not her tokens")
+	require.Equal(t, 200, alice("/sign-out?account="+entratest.Alice.HomeAccountID()))
+	require.Equal(t, 500, alice("/token?scope=s&account="+entratest.Alice.HomeAccountID()))
+	require.Equal(t, 200, bob("/token?account="+entratest.Bob.HomeAccountID()+"&scope=s"))
 }

@@ -1,0 +1,25 @@
+// Package remedy carries what a person can do about an error from where it is
+// found out to where the error is given its place. The place is a
+// persistence.Error: it takes the cause by persistence.Cause and the remedy by
+// persistence.Remedy.
+package remedy
+
+import "fmt"
+
+// Error is an error with its remedy. Its text is that of the error alone.
+type Error struct {
+	err    error
+	remedy string
+}
+
+// With returns err with a remedy: sentences for a person.
+func With(remedy string, err error) error { return &Error{err, remedy} }
+
+// Errorf is With for an error that fmt.Errorf makes.
+func Errorf(remedy, format string, args ...any) error {
+	return &Error{fmt.Errorf(format, args...), remedy}
+}
+
+func (e *Error) Error() string  { return e.err.Error() }
+func (e *Error) Unwrap() error  { return e.err }
+func (e *Error) Remedy() string { return e.remedy }

@@ -1,0 +1,355 @@
+package lint
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// sleeps are the files whose tests may call time.Sleep, and why. In none of
+// them does the result depend on how long the sleep was.
+var sleeps = map[string]string{
+	"bench/open_test.go":            "a keyring that takes as long as a real one",
+	"bench/bench_test.go":           "a revision has to be 2 s old before a stat stands for it, and that is what is measured",
+	"encrypted/child_test.go":       "a process that hangs until it is killed",
+	"encrypted/keys_test.go":        "looks again until a process has written its id",
+	"keyring/secretservice_test.go": "looks again until what was told to end has ended",
+}
+
+// skips are the files that may skip a test other than by env.Require or
+// for the platform, and why. A test that is skipped under CI tests nothing, so
+// each is a decision.
+var skips = map[string]string{
+	"internal/test/env/env.go":               "it is the one place that skips",
+	"examples/quickstart/quickstart_test.go": "for the platform, by a function",
+
+	// These fail under CI as well.
+	"encrypted/vectors_test.go":                    "needs Python with a module",
+	"internal/test/proof/mount_linux_test.go":      "takes minutes, or needs loop devices; not in long mode",
+	"internal/securefile/powercut_linux_test.go":   "needs the right to mount",
+	"internal/securefile/refuse_unix_test.go":      "needs root",
+	"internal/test/secretservice/secretservice.go": "needs a D-Bus daemon and a keyring",
+	"internal/test/sweep/sweep.go":                 "needs strace",
+}
+
+// source is one file of the repository.
+type source struct {
+	path string // from the repository's root, with slashes
+	text []byte
+	ast  *ast.File // nil unless it is Go
+	fset *token.FileSet
+}
+
+func newSource(t *testing.T, path string, text []byte) *source {
+	t.Helper()
+	s := &source{path: path, text: text, fset: token.NewFileSet()}
+	if strings.HasSuffix(path, ".go") && !strings.Contains(path, "testdata/") {
+		var err error
+		if s.ast, err = parser.ParseFile(s.fset, path, text, parser.ParseComments); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func (s *source) isTest() bool { return strings.HasSuffix(s.path, "_test.go") }
+
+func (s *source) at(n ast.Node) string {
+	return fmt.Sprintf("%s:%d", s.path, s.fset.Position(n.Pos()).Line)
+}
+
+// A law returns what breaks it among sources.
+type law func(sources []*source) []string
+
+var laws = map[string]law{
+	"every package has one package comment":                   onePackageComment,
+	"every exported name has a comment":                       exportedComments,
+	"tests do not sleep":                                      noSleep,
+	"tests are skipped by env.Require, and say why":           skipsSayWhy,
+	"nothing names a folder of the machine it was written on": noLocalPaths,
+}
+
+func TestLaws(t *testing.T) {
+	sources := repository(t)
+	for name, broken := range laws {
+		t.Run(name, func(t *testing.T) {
+			for _, b := range broken(sources) {
+				t.Error(b)
+			}
+		})
+	}
+}
+
+// repository returns the files of the repository, of all its modules.
+func repository(t *testing.T) (sources []*source) {
+	root := filepath.Join("..", "..", "..")
+	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
+		t.Fatal(err)
+	}
+	err := fs.WalkDir(os.DirFS(root), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && d.Name() == ".git" {
+			return fs.SkipDir
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		text, err := fs.ReadFile(os.DirFS(root), p)
+		if err == nil && !bytes.Contains(text, []byte{0}) { // a binary file has no words
+			sources = append(sources, newSource(t, p, text))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sources
+}
+
+func onePackageComment(sources []*source) (broken []string) {
+	type pkg struct{ dir, name string }
+	comments := make(map[pkg][]*source)
+	for _, s := range sources {
+		if s.ast == nil || s.isTest() {
+			continue
+		}
+		p := pkg{path.Dir(s.path), s.ast.Name.Name}
+		comments[p] = append(comments[p], nil)[:len(comments[p])]
+		if s.ast.Doc == nil {
+			continue
+		}
+		comments[p] = append(comments[p], s)
+		if text := s.ast.Doc.Text(); p.name != "main" && !strings.HasPrefix(text, "Package "+p.name+" ") {
+			broken = append(broken, fmt.Sprintf(`%s: the package comment does not begin with "Package %s"`, s.path, p.name))
+		}
+	}
+	for p, in := range comments {
+		if len(in) != 1 {
+			broken = append(broken, fmt.Sprintf("%s: package %s has %d package comments", p.dir, p.name, len(in)))
+		}
+	}
+	slices.Sort(broken)
+	return broken
+}
+
+// wellKnown are methods of the standard library's interfaces that do what
+// everybody expects.
+var wellKnown = []string{"Error", "Unwrap", "Is", "String"}
+
+func exportedComments(sources []*source) (broken []string) {
+	for _, s := range sources {
+		if s.ast == nil || s.isTest() || s.ast.Name.Name == "main" {
+			continue
+		}
+		missing := func(name *ast.Ident) {
+			if name.IsExported() && !slices.Contains(wellKnown, name.Name) {
+				broken = append(broken, fmt.Sprintf("%s: %s has no comment", s.at(name), name.Name))
+			}
+		}
+		for _, d := range s.ast.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Doc == nil && (d.Recv == nil || exportedReceiver(d.Recv)) {
+					missing(d.Name)
+				}
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					switch spec := spec.(type) {
+					case *ast.TypeSpec:
+						if d.Doc == nil && spec.Doc == nil && spec.Comment == nil {
+							missing(spec.Name)
+						}
+					case *ast.ValueSpec:
+						if d.Doc == nil && spec.Doc == nil && spec.Comment == nil {
+							for _, name := range spec.Names {
+								missing(name)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return broken
+}
+
+func exportedReceiver(recv *ast.FieldList) bool {
+	t := recv.List[0].Type
+	if star, ok := t.(*ast.StarExpr); ok {
+		t = star.X
+	}
+	switch g := t.(type) {
+	case *ast.IndexExpr:
+		t = g.X
+	case *ast.IndexListExpr:
+		t = g.X
+	}
+	name, ok := t.(*ast.Ident)
+	return ok && name.IsExported()
+}
+
+// calls calls f with each call of a method or of another package's function.
+func (s *source) calls(f func(call *ast.CallExpr, on, name string)) {
+	ast.Inspect(s.ast, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if sel, ok := call.Fun.(*ast.SelectorExpr); ok {
+				on := ""
+				if x, ok := sel.X.(*ast.Ident); ok {
+					on = x.Name
+				}
+				f(call, on, sel.Sel.Name)
+			}
+		}
+		return true
+	})
+}
+
+func noSleep(sources []*source) (broken []string) {
+	for _, s := range sources {
+		if s.ast == nil || !s.isTest() && !strings.HasPrefix(s.path, "internal/test/env/") || sleeps[s.path] != "" {
+			continue
+		}
+		s.calls(func(call *ast.CallExpr, on, name string) {
+			if on == "time" && name == "Sleep" {
+				broken = append(broken, s.at(call)+": wait for what is to happen in place of a time (or say in sleeps, in internal/test/lint, why this one must)")
+			}
+		})
+	}
+	return broken
+}
+
+func skipsSayWhy(sources []*source) (broken []string) {
+	for _, s := range sources {
+		if s.ast == nil || !s.isTest() && !bytes.Contains(s.text, []byte(`"testing"`)) {
+			continue
+		}
+		platform := s.platformBranches()
+		s.calls(func(call *ast.CallExpr, _, name string) {
+			if name != "Skip" && name != "Skipf" && name != "SkipNow" {
+				return
+			}
+			forPlatform := slices.ContainsFunc(platform, func(b *ast.BlockStmt) bool { return b.Pos() <= call.Pos() && call.End() <= b.End() })
+			if len(call.Args) == 0 {
+				broken = append(broken, s.at(call)+": a skip without a reason")
+			} else if !forPlatform && skips[s.path] == "" {
+				broken = append(broken, s.at(call)+": use env.Require, which fails under CI (or say in skips, in internal/test/lint, why this one may skip there)")
+			}
+		})
+	}
+	return broken
+}
+
+// platformBranches returns the blocks that run on certain platforms only: those
+// after a condition about runtime.GOOS and nothing else.
+func (s *source) platformBranches() (blocks []*ast.BlockStmt) {
+	ast.Inspect(s.ast, func(n ast.Node) bool {
+		branch, ok := n.(*ast.IfStmt)
+		if !ok {
+			return true
+		}
+		cond, ok := branch.Cond.(*ast.BinaryExpr)
+		if !ok || cond.Op != token.EQL && cond.Op != token.NEQ {
+			return true
+		}
+		if sel, ok := cond.X.(*ast.SelectorExpr); ok && sel.Sel.Name == "GOOS" {
+			blocks = append(blocks, branch.Body)
+		}
+		return true
+	})
+	return blocks
+}
+
+// localPath matches a path in the home or working folder of a person or a
+// machine. It is put together so as not to match itself.
+var localPath = regexp.MustCompile(`(?:^|[\s"'` + "`" + `=(:,])(/(?:` + strings.Join([]string{"root", "work", "farm", "home/[a-z]+", "Users/[a-z]+"}, "|") + `)/[\w.]+)`)
+
+func noLocalPaths(sources []*source) (broken []string) {
+	for _, s := range sources {
+		for n, line := range strings.Split(string(s.text), "\n") {
+			if m := localPath.FindStringSubmatch(line); m != nil {
+				broken = append(broken, fmt.Sprintf("%s:%d: %s", s.path, n+1, m[1]))
+			}
+		}
+	}
+	return broken
+}
+
+// Each law finds what it forbids, and lets pass what comes near it.
+func TestLawsCatch(t *testing.T) {
+	type files map[string]string
+	for _, test := range []struct {
+		name  string
+		law   law
+		files files
+		want  int
+	}{
+		{"no package comment", onePackageComment, files{"a/a.go": "package a\n", "a/b.go": "package a\n"}, 1},
+		{"two package comments", onePackageComment, files{"a/a.go": "// Package a is.\npackage a\n", "a/b.go": "// Package a is.\npackage a\n"}, 1},
+		{"a comment of another package", onePackageComment, files{"a/a.go": "// Package b is.\npackage a\n"}, 1},
+		{"one comment", onePackageComment, files{"a/a.go": "// Package a is.\npackage a\n", "a/b.go": "package a\n", "a/a_test.go": "package a\n"}, 0},
+		{"a program", onePackageComment, files{"a/a.go": "// Runs.\npackage main\n"}, 0},
+
+		{"bare function", exportedComments, files{"a.go": "package a\nfunc F() {}\n"}, 1},
+		{"bare method", exportedComments, files{"a.go": "package a\n// T is.\ntype T[K any] int\nfunc (t *T[K]) M() {}\n"}, 1},
+		{"bare type and values", exportedComments, files{"a.go": "package a\ntype T int\nconst A, B = 1, 2\nvar (\n\tX int\n\tY int // is why\n)\n"}, 4},
+		{"all with comments", exportedComments, files{"a.go": "package a\n// Of both.\nconst (\n\tA = 1\n\tB = 2\n)\n// F does.\nfunc F() {}\nfunc g() {}\ntype t int\nfunc (t) M() {}\n// E is.\ntype E int\nfunc (E) Error() string { return \"\" }\n"}, 0},
+		{"a test", exportedComments, files{"a_test.go": "package a\nfunc TestF() {}\n"}, 0},
+
+		{"a test that sleeps", noSleep, files{"a_test.go": "package a\nfunc f() { time.Sleep(1) }\n"}, 1},
+		{"code that sleeps", noSleep, files{"a.go": "package a\nfunc f() { time.Sleep(1) }\n"}, 0},
+
+		{"a skip", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { t.Skip(\"no keyring\") }\n"}, 1},
+		{"a skip without a reason", skipsSayWhy, files{"internal/test/env/env.go": "package a\nimport \"testing\"\nfunc f(t *testing.T) { t.SkipNow() }\n"}, 1},
+		{"a skip in a helper", skipsSayWhy, files{"a.go": "package a\nimport \"testing\"\nfunc f(t testing.TB) { t.Skipf(\"no %s\", \"keyring\") }\n"}, 1},
+		{"a skip for the platform", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { if runtime.GOOS == \"windows\" { t.Skip(\"no modes\") } }\n"}, 0},
+		{"a skip for the platform without a reason", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { if runtime.GOOS == \"windows\" { t.SkipNow() } }\n"}, 1},
+		{"a skip beside the platform", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { if runtime.GOOS == \"linux\" && none { t.Skip(\"no keyring\") } }\n"}, 1},
+		{"no test's skip", skipsSayWhy, files{"a.go": "package a\nfunc f() { s.Skip(1) }\n"}, 0},
+
+		{"local paths", noLocalPaths, files{"a.md": "see /root" + "/x\n`/home" + "/me/x`\n"}, 2},
+		{"other paths", noLocalPaths, files{"a.md": "https://example.org/root" + "/x and ~/x and /etc/passwd\n"}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var sources []*source
+			for path, text := range test.files {
+				sources = append(sources, newSource(t, path, []byte(text)))
+			}
+			if broken := test.law(sources); len(broken) != test.want {
+				t.Errorf("found %q, want %d", broken, test.want)
+			}
+		})
+	}
+}
+
+// A file that no longer needs its exception must lose it.
+func TestExceptionsAreNeeded(t *testing.T) {
+	sources := repository(t)
+	for name, exceptions := range map[string]map[string]string{"sleeps": sleeps, "skips": skips} {
+		for path := range exceptions {
+			i := slices.IndexFunc(sources, func(s *source) bool { return s.path == path })
+			if i < 0 {
+				t.Errorf("%s: there is no %s", name, path)
+				continue
+			}
+			needed := false
+			sources[i].calls(func(_ *ast.CallExpr, on, called string) {
+				needed = needed || name == "sleeps" && on == "time" && called == "Sleep" || name == "skips" && strings.HasPrefix(called, "Skip")
+			})
+			if !needed {
+				t.Errorf("%s: %s needs no exception any more", name, path)
+			}
+		}
+	}
+}

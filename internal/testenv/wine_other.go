@@ -1,7 +1,0 @@
-//go:build !windows
-
-package testenv
-
-// Wine tells whether the program runs under Wine, which is not Windows: what
-// passes there need not pass here, nor the other way round.
-func Wine() bool { return false }
