@@ -20,6 +20,8 @@ func Errorf(remedy, format string, args ...any) error {
 	return &Error{fmt.Errorf(format, args...), remedy}
 }
 
-func (e *Error) Error() string  { return e.err.Error() }
-func (e *Error) Unwrap() error  { return e.err }
+func (e *Error) Error() string { return e.err.Error() }
+func (e *Error) Unwrap() error { return e.err }
+
+// Remedy returns what a person can do about it.
 func (e *Error) Remedy() string { return e.remedy }

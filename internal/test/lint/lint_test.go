@@ -19,11 +19,12 @@ import (
 // sleeps are the files whose tests may call time.Sleep, and why. In none of
 // them does the result depend on how long the sleep was.
 var sleeps = map[string]string{
-	"bench/open_test.go":            "a keyring that takes as long as a real one",
-	"bench/bench_test.go":           "a revision has to be 2 s old before a stat stands for it, and that is what is measured",
-	"encrypted/child_test.go":       "a process that hangs until it is killed",
-	"encrypted/keys_test.go":        "looks again until a process has written its id",
-	"keyring/secretservice_test.go": "looks again until what was told to end has ended",
+	"bench/open_test.go":             "a keyring that takes as long as a real one",
+	"bench/bench_test.go":            "a revision has to be 2 s old before a stat stands for it, and that is what is measured",
+	"encrypted/child_test.go":        "a process that hangs until it is killed",
+	"encrypted/keys_test.go":         "looks again until a process has written its id",
+	"keyring/secretservice_test.go":  "looks again until what was told to end has ended",
+	"internal/within/within_test.go": "in a bubble of testing/synctest, where time is no real time",
 }
 
 // skips are the files that may skip a test other than by env.Require or
