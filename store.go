@@ -16,7 +16,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
-	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/internal/ledger"
 	"github.com/tokenkeep/tokenkeep/internal/merge"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
@@ -422,25 +422,13 @@ func (s *store) leftPlaintext(err error) error {
 	return nil
 }
 
-// The note in the lock file holds words; those of a move begin like this, with
-// the plaintext file's revision behind.
-const movedWord = "moved:"
+func (s *store) ledger() ledger.Ledger { return ledger.In(s.lock.Path()) }
 
 func (s *store) noteMove(ctx context.Context, rev string) error {
-	return s.lock.Hold(ctx, func() error {
-		line, err := filelock.ReadNote(s.lock.Path())
-		if err != nil {
-			return err
-		}
-		words := slices.DeleteFunc(strings.Fields(line), func(w string) bool { return strings.HasPrefix(w, movedWord) })
-		return filelock.WriteNote(s.lock.Path(), strings.Join(append(words, movedWord+rev), " "))
-	})
+	return s.lock.Hold(ctx, func() error { return s.ledger().SetPromoted(rev) })
 }
 
-func (s *store) moved(rev string) bool {
-	line, _ := filelock.ReadNote(s.lock.Path())
-	return slices.Contains(strings.Fields(line), movedWord+rev)
-}
+func (s *store) moved(rev string) bool { return s.ledger().Promoted() == rev }
 
 // setAside renames the encrypted file away, if it fails again in the same way
 // and is still the same.

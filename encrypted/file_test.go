@@ -14,15 +14,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/filelock"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 func note(t testing.TB, f *File) string {
 	t.Helper()
-	line, err := filelock.ReadNote(f.lockPath())
-	require.NoError(t, err)
-	return line
+	return strings.Join(f.ledger().Keys(f.store.Path()), " ")
 }
 
 func mustLoad(t testing.TB, f *File, want string) {

@@ -2,67 +2,31 @@ package encrypted
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
 
-	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/internal/ledger"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 // A key that a source stores outlives the process that made it. So that no kill
-// leaves one behind for good, the lock file notes every key that may be stored
-// while no header names it: one that is being made, or is about to be deleted.
-// Who makes a file's first key under the lock uses a noted one; who changes
-// which keys the header names sweeps the rest.
-//
-// The note is one line of words source/id@file. file is a hash of the path:
-// files that share a lock must not sweep each other's keys.
+// leaves one behind for good, the ledger in the lock file records every key that
+// may be stored while no header names it: one that is being made, or is about to
+// be deleted. Who makes a file's first key under the lock uses a recorded one;
+// who changes which keys the header names sweeps the rest.
 
-// notes returns the words of the note. One that cannot be read is as good as
-// none: a key may stay behind.
-func (f *File) notes() []string {
-	line, _ := filelock.ReadNote(f.lockPath())
-	return strings.Fields(line)
-}
+func (f *File) ledger() ledger.Ledger { return ledger.In(f.store.FileLock().Path()) }
 
-func (f *File) lockPath() string { return f.store.FileLock().Path() }
-
-// mark is what the words of this file end with.
-func (f *File) mark() string {
-	sum := sha256.Sum256([]byte(f.store.Path()))
-	return "@" + hex.EncodeToString(sum[:8])
-}
-
-// own returns the key that word notes for this file.
-func (f *File) own(word string) (name string, ok bool) {
-	name, ok = strings.CutSuffix(word, f.mark())
-	return name, ok && validKeyName(name)
-}
-
-// note adds a key to the note.
-func (f *File) note(name string) error {
-	words, word := f.notes(), name+f.mark()
-	if slices.Contains(words, word) {
-		return nil
-	}
-	words = append(words, word)
-	for len(words) > 6 { // a note takes 512 bytes; the oldest keys stay behind
-		words = words[1:]
-	}
-	return filelock.WriteNote(f.lockPath(), strings.Join(words, " "))
-}
+// note adds a key to the ledger.
+func (f *File) note(name string) error { return f.ledger().AddKey(f.store.Path(), name) }
 
 // stray returns the id of a noted key of that source, or "". There is no file,
 // so no header names it.
 func (f *File) stray(source string) (id string) {
-	for _, word := range f.notes() {
-		if name, ok := f.own(word); ok {
-			if id, ok := strings.CutPrefix(name, source+"/"); ok {
-				return id
-			}
+	for _, name := range f.ledger().Keys(f.store.Path()) {
+		if id, ok := strings.CutPrefix(name, source+"/"); ok && validKeyName(name) {
+			return id
 		}
 	}
 	return ""
@@ -74,24 +38,21 @@ func (h *header) names(name string) bool {
 }
 
 // sweep deletes the noted keys that no header names, from this File's source
-// and from the others given, and clears the note of what it has dealt with. It
-// runs under the lock. What cannot be deleted now stays noted.
+// and from the others given, and removes from the ledger what it has dealt with.
+// It runs under the lock. What cannot be deleted now stays noted.
 func (f *File) sweep(ctx context.Context, others ...KeySource) {
-	words := f.notes()
-	if len(words) == 0 {
+	names := f.ledger().Keys(f.store.Path())
+	if len(names) == 0 {
 		return
 	}
 	h, err := f.header()
 	if err != nil && !errors.Is(err, persistence.ErrNotFound) {
 		return
 	}
-	left := slices.DeleteFunc(slices.Clone(words), func(word string) bool {
-		name, ok := f.own(word)
-		return ok && (h.names(name) || deleteKey(ctx, name, append(others, f.keySource())))
+	// A ledger that cannot be written says more than it needs to.
+	_ = f.ledger().RemoveKeys(f.store.Path(), func(name string) bool {
+		return validKeyName(name) && (h.names(name) || deleteKey(ctx, name, append(others, f.keySource())))
 	})
-	if len(left) != len(words) {
-		filelock.WriteNote(f.lockPath(), strings.Join(left, " "))
-	}
 }
 
 // deleteKey tells whether the key is gone: from every source whose word is its

@@ -351,7 +351,7 @@ const (
 	holderAt  = 1
 	holderLen = 10 + 1 + len("2006-01-02T15:04:05Z") + 1
 	noteAt    = holderAt + int64(holderLen)
-	noteMax   = 512
+	NoteSize  = 512
 )
 
 func holderLine(pid int, since time.Time) []byte {
@@ -390,7 +390,7 @@ func ReadNote(path string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	buf := make([]byte, noteMax+1)
+	buf := make([]byte, NoteSize+1)
 	n, err := f.ReadAt(buf, noteAt)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", err
@@ -405,7 +405,7 @@ func ReadNote(path string) (string, error) {
 // WriteNote keeps note, one line of at most 512 bytes, in the lock file,
 // durably, in the place of the one before; "" for none. The caller has the lock.
 func WriteNote(path, note string) error {
-	if len(note) > noteMax || strings.Contains(note, "\n") {
+	if len(note) > NoteSize || strings.Contains(note, "\n") {
 		return errors.New("filelock: not a note: it is too long or has more than one line")
 	}
 	f, err := securefile.Open(path, os.O_RDWR)
