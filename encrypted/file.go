@@ -54,9 +54,10 @@ type Options struct {
 // another source, and with the source's own error if the key is not available.
 // [File.SetAside] makes room.
 //
-// ErrKeyMissing means that the key is certainly gone: the source stored it on
-// this machine for this user, has it no more, and has just kept a new key. In
-// every other case a missing key is ErrUnavailable, and the file stays.
+// ErrKeyMissing means that the key is gone: the source stored it on this machine
+// for this user and has it no more. Methods that write have also made sure that
+// the source keeps a new key, which is then the next file's. In every other case a
+// missing key is ErrUnavailable: another machine, user or container may have it.
 //
 // However it is formatted, by package fmt or log/slog, a File shows its
 // description only.
@@ -191,7 +192,8 @@ func (f *File) LoadRevision(ctx context.Context) (data []byte, rev string, err e
 		}
 		return err
 	})
-	return data, rev, f.finish(ctx, "load", err)
+	// Who only reads writes nothing, neither a key nor the lock file.
+	return data, rev, wrap("load", f.store.Path(), f.resolve(ctx, false, err))
 }
 
 // errReplaced is the error of a read that should be tried again.
@@ -201,10 +203,10 @@ func (e errReplaced) Unwrap() error { return e.error }
 
 func isReplaced(err error) bool { return errors.As(err, new(errReplaced)) }
 
-// finish makes err the error of an operation on the file. The lock is not held by
-// this call.
+// finish makes err the error of an operation that writes. The call must not hold
+// the lock.
 func (f *File) finish(ctx context.Context, op string, err error) error {
-	return wrap(op, f.store.Path(), f.resolve(ctx, err))
+	return wrap(op, f.store.Path(), f.resolve(ctx, true, err))
 }
 
 // Revision implements [persistence.Versioned]. It needs no key, and usually costs
@@ -285,16 +287,26 @@ func (f *File) LockName(ctx context.Context, name string) (unlock func() error, 
 // file that is of no more use: one with ErrCorrupt or ErrKeyMissing. Its keys
 // stay where they are, so that it opens again if it is repaired.
 //
+// A file whose key was not found is set aside only if the key is certainly gone.
+// Else SetAside changes nothing and fails with ErrUnavailable.
+//
 // The newest five such files stay. Older ones are removed, and with them their
 // keys, unless another file here needs them, in the way of [File.Delete]. (The
 // key of a file with a damaged header is not known. It stays too, unless an older
 // file named it.)
 func (f *File) SetAside(ctx context.Context, rev string) (newPath string, err error) {
-	f.mu.Lock()
-	keep := f.nextKey
-	f.mu.Unlock()
-	// A key that this file names is not for the next file to use.
-	if err = f.hold(ctx, func() error { f.collectKeys(ctx, keep); return nil }); err == nil {
+	var keep string
+	err = f.hold(ctx, func() error {
+		if err := f.mayBeSetAside(ctx); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		keep = f.nextKey
+		f.mu.Unlock()
+		f.collectKeys(ctx, keep) // a key that this file names is not for the next file to use
+		return nil
+	})
+	if err == nil {
 		newPath, err = f.store.SetAside(ctx, rev, f.forget)
 	}
 	if err == nil {
@@ -530,8 +542,7 @@ func (f *File) unlock(ctx context.Context, h *header) ([]byte, *derived, error) 
 	if err != nil {
 		err = located(err)
 		if errors.Is(err, persistence.ErrKeyMissing) {
-			_, stores := source.(KeyDeleter)
-			err = &keyNotFound{err, !stores}
+			err = &keyNotFound{err, source, h}
 		}
 		return nil, nil, err
 	}

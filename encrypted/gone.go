@@ -9,8 +9,8 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// This file holds the one rule of when a key is certainly gone. Only then is the
-// error ErrKeyMissing, and a program may set the file aside. That a source says
+// This file holds the one rule of when a key is gone. Only then is the error
+// ErrKeyMissing, and only then can the file be set aside for it. That a source says
 // "not there" is not enough: it may be another user's keyring, another machine's,
 // a container's, or one that keeps nothing.
 
@@ -74,43 +74,45 @@ func (a absence) judge() verdict {
 	return verdict{probe: true}
 }
 
-// absenceOf returns what is known where source has no key for h.
-func (f *File) absenceOf(source KeySource, h *header) absence {
-	_, stores := source.(KeyDeleter)
-	here := f.machine().origin(h.source, refID(h.ref))
-	return absence{
-		source: h.source,
-		stores: stores,
-		origin: compare(h.file.origin, here.origin),
-		boot:   compare(h.file.boot, here.boot),
-		userns: compare(h.file.userns, here.userns),
-	}
-}
-
-// keyNotFound is what unlock returns where the source has no such key, before
-// the rule was applied. It has no class.
+// keyNotFound is the error of unlock where the source has no such key, before the
+// rule is applied. It has no class.
 type keyNotFound struct {
-	cause    error
-	external bool // the source keeps no keys of its own making
+	cause  error
+	source KeySource
+	header *header
 }
 
 // Error returns the source's own words.
 func (e *keyNotFound) Error() string { return e.cause.Error() }
 
+// absenceOf returns what is known of a key that was not found.
+func (f *File) absenceOf(e *keyNotFound) absence {
+	_, stores := e.source.(KeyDeleter)
+	here := f.machine().origin(e.header.source, refID(e.header.ref))
+	return absence{
+		source: e.header.source,
+		stores: stores,
+		origin: compare(e.header.file.origin, here.origin),
+		boot:   compare(e.header.file.boot, here.boot),
+		userns: compare(e.header.file.userns, here.userns),
+	}
+}
+
 // resolve replaces a keyNotFound in err by an error with a class: ErrKeyMissing
-// if the key is certainly gone, else ErrUnavailable. The lock must not be held in
-// a [persistence.FileLock.Hold] of this call.
-//
-// To be certain it may have to make a new key. That is the key of the next file:
-// it is recorded in the ledger first, and used or collected like any other.
-func (f *File) resolve(ctx context.Context, err error) error {
+// where the rule says that the key is gone, else ErrUnavailable. Where that
+// depends on a new key, it makes one if it may write, and otherwise assumes that
+// the source would keep it. The call must not hold the lock.
+func (f *File) resolve(ctx context.Context, mayWrite bool, err error) error {
 	var notFound *keyNotFound
 	if !errors.As(err, &notFound) {
 		return err
 	}
+	if !mayWrite || !f.absenceOf(notFound).judge().probe {
+		return f.verdict(ctx, notFound, false)
+	}
 	var result error
 	lockErr := f.hold(ctx, func() error {
-		result = f.resolveLocked(ctx, notFound)
+		result = f.verdict(ctx, notFound, true)
 		return nil
 	})
 	switch {
@@ -122,34 +124,42 @@ func (f *File) resolve(ctx context.Context, err error) error {
 	return result
 }
 
-func (f *File) resolveLocked(ctx context.Context, notFound *keyNotFound) error {
-	h, err := f.header()
-	if err != nil {
-		return err
-	}
-	source := f.keySource()
-	if h.source != source.Source() {
-		return f.uncertain(notFound, "another process has changed the file")
-	}
-	v := f.absenceOf(source, h).judge()
-	if v.probe {
-		id := f.pendingID(source, h)
-		if _, err := f.makeKey(ctx, source, id); err != nil {
-			return f.uncertain(notFound, "the key source does not keep a new key either ("+err.Error()+")")
+// verdict applies the rule. With probe it holds the lock, and may make a key for
+// the next file. That key is recorded in the ledger first, and used or collected
+// like any other.
+func (f *File) verdict(ctx context.Context, e *keyNotFound, probe bool) error {
+	v := f.absenceOf(e).judge()
+	if v.probe && probe {
+		id := f.pendingID(e.source, e.header)
+		if _, err := f.makeKey(ctx, e.source, id); err != nil {
+			return f.uncertain(e, "the key source does not keep a new key either ("+err.Error()+")")
 		}
 		f.mu.Lock()
-		f.nextKey, f.keysToCollect = h.source+"/"+id, true
+		f.nextKey, f.keysToCollect = e.header.source+"/"+id, true
 		f.mu.Unlock()
-		if _, err := source.Key(ctx, h.ref); !errors.Is(err, persistence.ErrKeyMissing) {
-			return f.uncertain(notFound, "the key source does not give the same answer twice")
+		if _, err := e.source.Key(ctx, e.header.ref); !errors.Is(err, persistence.ErrKeyMissing) {
+			return f.uncertain(e, "the key source does not give the same answer twice")
 		}
-		v.gone = true
 	}
-	if !v.gone {
-		return f.uncertain(notFound, v.because)
+	if !v.gone && !v.probe {
+		return f.uncertain(e, v.because)
 	}
 	return remedy.Errorf("Sign in again. If the key comes back, the file opens again.",
-		"%w: %q has no key with the id %s", persistence.ErrKeyMissing, h.source, refID(h.ref))
+		"%w: %q has no key with the id %s", persistence.ErrKeyMissing, e.header.source, refID(e.header.ref))
+}
+
+// mayBeSetAside returns an error if the file's key was not found and is not
+// certainly gone. It runs under the lock.
+func (f *File) mayBeSetAside(ctx context.Context) error {
+	_, _, err := f.store.LoadRevision(ctx)
+	var notFound *keyNotFound
+	if !errors.As(err, &notFound) {
+		return nil
+	}
+	if err := f.verdict(ctx, notFound, true); !errors.Is(err, persistence.ErrKeyMissing) {
+		return err
+	}
+	return nil
 }
 
 // uncertain is the error for a key that the source does not have and that may
@@ -160,7 +170,7 @@ func (f *File) uncertain(notFound *keyNotFound, because string) error {
 		wayOut = "Otherwise sign out in the program, or run `tokenkeep clear " + f.name + "`, and sign in again."
 	}
 	r := "Run the program where it stored the tokens. "
-	if notFound.external {
+	if _, stores := notFound.source.(KeyDeleter); !stores {
 		r = persistence.Remedy(notFound.cause) + " "
 	}
 	return remedy.Errorf(r+wayOut, "%w: the file's key is not there, and it may exist elsewhere: %s", persistence.ErrUnavailable, because)
