@@ -288,7 +288,8 @@ func (f *File) LockName(ctx context.Context, name string) (unlock func() error, 
 // stay where they are, so that it opens again if it is repaired.
 //
 // A file whose key was not found is set aside only if the key is certainly gone.
-// Else SetAside changes nothing and fails with ErrUnavailable.
+// Otherwise, and where the source is locked or not available, SetAside changes
+// nothing and fails with that error.
 //
 // The newest five such files stay. Older ones are removed, and with them their
 // keys, unless another file here needs them, in the way of [File.Delete]. (The

@@ -148,15 +148,20 @@ func (f *File) verdict(ctx context.Context, e *keyNotFound, probe bool) error {
 		"%w: %q has no key with the id %s", persistence.ErrKeyMissing, e.header.source, refID(e.header.ref))
 }
 
-// mayBeSetAside returns an error if the file's key was not found and is not
-// certainly gone. It runs under the lock.
+// mayBeSetAside returns an error if the file may be sound: its key was not found
+// and is not certainly gone, or its source cannot be asked now. It runs under the
+// lock.
 func (f *File) mayBeSetAside(ctx context.Context) error {
 	_, _, err := f.store.LoadRevision(ctx)
 	var notFound *keyNotFound
-	if !errors.As(err, &notFound) {
-		return nil
-	}
-	if err := f.verdict(ctx, notFound, true); !errors.Is(err, persistence.ErrKeyMissing) {
+	switch {
+	case errors.As(err, &notFound):
+		err = f.verdict(ctx, notFound, true)
+		if errors.Is(err, persistence.ErrKeyMissing) {
+			return nil
+		}
+		return err
+	case errors.Is(err, persistence.ErrKeyringLocked), errors.Is(err, persistence.ErrUnavailable):
 		return err
 	}
 	return nil
