@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"sync"
 
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/internal/opaque"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 )
 
@@ -44,6 +46,15 @@ func NewFileLock(path string) *FileLock {
 
 // Path returns the path of the lock file.
 func (l *FileLock) Path() string { return l.lock.Path() }
+
+// String returns "lock file" and the path.
+func (l *FileLock) String() string { return lockBackend + " " + l.Path() }
+
+// Format prints what String returns, for every verb.
+func (l *FileLock) Format(s fmt.State, verb rune) { opaque.Format(s, verb, l.String()) }
+
+// LogValue returns what String returns.
+func (l *FileLock) LogValue() slog.Value { return slog.StringValue(l.String()) }
 
 // Lock waits for the lock until ctx ends, and then fails with [ErrLockTimeout],
 // which is also the context's error and names the process that holds the lock,
@@ -214,10 +225,13 @@ func (h *locks) remove(l *FileLock) {
 	}
 }
 
+// lockBackend is the [Error.Backend] of a lock.
+const lockBackend = "lock file"
+
 func lockError(path string, err error) error { return lockErrorOp("lock", path, err) }
 
 func lockErrorOp(op, path string, err error) error {
-	e := &Error{Op: op, Backend: "lock file", Location: path, Err: err}
+	e := &Error{Op: op, Backend: lockBackend, Location: path, Err: err}
 	var (
 		timeout  *filelock.TimeoutError
 		insecure *securefile.Error
