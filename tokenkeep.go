@@ -115,8 +115,8 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 		if err := securefile.MkdirAll(dir); err != nil {
 			remedy := "Set Config.Dir to a folder that this user can make and write."
 			var e *securefile.Error
-			if errors.As(err, &e) && e.Remedy != "" {
-				remedy = e.Remedy
+			if errors.As(err, &e) && e.Remedy() != "" {
+				remedy = e.Remedy()
 			}
 			return nil, openError(dir, err, remedy)
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -498,24 +499,24 @@ func (s *Store) wrap(op string, err error) error {
 		return e
 	}
 	if errors.As(err, &insecure) {
-		e.Remedy = insecure.Remedy
+		e.Remedy = insecure.Remedy()
 		if errors.Is(err, securefile.ErrTooLarge) {
 			e.Err = fmt.Errorf("%w: %w", persistence.ErrTooLarge, err)
 		} else if err == error(insecure) && insecure.Path == s.path { // named already
-			e.Err = &securefile.Error{Reason: insecure.Reason, Remedy: insecure.Remedy, Err: insecure.Err}
+			e.Err = &securefile.Error{Reason: insecure.Reason, Err: insecure.Err}
 		}
 		return e
 	}
 	dir := filepath.Dir(s.path)
 	switch isWrite := errors.As(err, &write); {
 	case isWrite && errors.Is(err, syscall.ENOSPC):
-		e.Remedy = fmt.Sprintf("Free some space on the disk that holds '%s'.", dir)
+		e.Remedy = fmt.Sprintf("Free some space on the disk that holds %s.", shell.Quote(dir))
 	case isWrite && errors.Is(err, syscall.EROFS):
-		e.Remedy = fmt.Sprintf("Use a folder that can be written, in the place of '%s'.", dir)
+		e.Remedy = fmt.Sprintf("Use a folder that can be written instead of %s.", shell.Quote(dir))
 	case isWrite && errors.Is(err, fs.ErrPermission):
-		e.Remedy = fmt.Sprintf("Make sure that you can write the folder '%s'.", dir)
+		e.Remedy = fmt.Sprintf("Make sure that you can write the folder %s.", shell.Quote(dir))
 	case errors.As(err, &path) && path.Path == s.path && errors.Is(err, fs.ErrPermission):
-		e.Remedy = fmt.Sprintf("Make sure that you can read '%s', and that it belongs to you.", s.path)
+		e.Remedy = fmt.Sprintf("Make sure that you can read %s and that it belongs to you.", shell.Quote(s.path))
 	}
 	return e
 }
