@@ -60,7 +60,7 @@ var (
 	dataFile  = regexp.MustCompile(`^` + name + `(\.enc|\.plaintext\.json)$`)
 	lockFile  = regexp.MustCompile(`^` + name + `\.lock(|\.turn|\.[0-9a-f]{16})$`)
 	asideFile = regexp.MustCompile(`^` + name + `(\.enc|\.plaintext\.json)\.damaged-[0-9TZ]+(-[0-9]+)?$`)
-	tempFile  = regexp.MustCompile(`^\.` + name + `(\.enc|\.plaintext\.json)\.[A-Z2-7]{26}\.tmp$`)
+	tempFile  = regexp.MustCompile(`^\.` + name + `(\.enc|\.plaintext\.json)\.[0-9]+\.tmp$`)
 )
 
 // scan returns the caches that have files in dir, by name. A folder that is not
