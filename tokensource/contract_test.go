@@ -119,7 +119,7 @@ func (m *model) refresh(ctx context.Context, first entry) error {
 	}
 	t, err := m.conf.TokenSource(ctx, &oauth2.Token{RefreshToken: sent}).Token()
 	if err != nil {
-		f := newFailure(err, m.now())
+		f := newFailure(err, m.now(), func(text string) string { return text })
 		if !f.gone && m.flaw != signsOut {
 			return f
 		}
