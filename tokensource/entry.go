@@ -27,10 +27,10 @@ const (
 )
 
 // entry is the token of one key: the fields of the provider's response, and
-// what this package adds. A nil entry is none.
+// what this package adds. A nil entry means that nothing is stored.
 type entry map[string]json.RawMessage
 
-// newEntry returns what is kept of a token that came at that time.
+// newEntry returns the entry of a token that was received at that time.
 func newEntry(t *oauth2.Token, at time.Time) entry {
 	e := entry{}
 	for _, name := range extras(t) {
@@ -57,7 +57,7 @@ func newEntry(t *oauth2.Token, at time.Time) entry {
 }
 
 // refreshed returns the entry after a refresh: what the response leaves out
-// stays as it was, but for the old token's lifetime.
+// stays as it was, except the old token's lifetime.
 func (e entry) refreshed(t *oauth2.Token, at time.Time) entry {
 	next := entry{}
 	for name, v := range e {
@@ -81,8 +81,8 @@ func (e entry) text(name string) (s string) {
 	return s
 }
 
-// sameAs reports whether both are none, or have the same token: the refresh
-// token, or the access token where there is none.
+// sameAs reports whether both are nil or have the same token: the same refresh
+// token or, where neither has one, the same access token.
 func (e entry) sameAs(other entry) bool {
 	if e == nil || other == nil {
 		return e == nil && other == nil
@@ -103,8 +103,8 @@ func (e entry) time(name string) time.Time {
 	return time.Unix(int64(n), 0)
 }
 
-// token returns the entry as a token. Its Extra has all fields but the refresh
-// token's, which only a token withRefresh has.
+// token returns the entry as a token. Its Extra has all fields. The refresh token
+// is left out, also of Extra, unless withRefresh is set.
 func (e entry) token(withRefresh bool) *oauth2.Token {
 	all := map[string]any{}
 	for name, raw := range e {
@@ -120,8 +120,8 @@ func (e entry) token(withRefresh bool) *oauth2.Token {
 	return t.WithExtra(all)
 }
 
-// due returns when a refresh of the token is due: early before its expiry, but
-// not before half of its life. The zero time means never.
+// due returns when the token is to be refreshed: the duration early before its
+// expiry, but not in the first half of its life. The zero time means never.
 func (e entry) due(early time.Duration) time.Time {
 	end := e.time(expiresOn)
 	if end.IsZero() {
@@ -135,9 +135,10 @@ func (e entry) due(early time.Duration) time.Time {
 
 // extras returns the names of the fields that a token's Extra may know.
 //
-// oauth2.Token has no list of them. The names are taken from the field that
-// Extra looks into, whatever that is called; should a later version of oauth2
-// keep them elsewhere, those below still are found.
+// oauth2.Token has no list of them, so the names are taken from the private field
+// that Extra looks into: a map[string]any or url.Values in golang.org/x/oauth2
+// v0.1.0, v0.20.0, v0.30.0, v0.36.0 and v0.37.0. If another version keeps them
+// elsewhere, a test fails, and those listed here are still found.
 func extras(t *oauth2.Token) []string {
 	names := []string{"scope", "id_token", expiresIn, "refresh_token_expires_in", "refresh_expires_in"}
 	v := reflect.ValueOf(t).Elem()

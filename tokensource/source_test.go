@@ -260,7 +260,11 @@ func TestRetryAfter(t *testing.T) {
 }
 
 func TestNeitherTemporaryNorSignIn(t *testing.T) {
-	for _, f := range []oauthserver.Failure{{Status: 401, Code: "invalid_client"}, {Status: 400, Code: "invalid_scope"}, {Status: 403, Body: "<p>no</p>"}} {
+	for _, f := range []oauthserver.Failure{
+		{Status: 401, Code: "invalid_client"}, {Status: 400, Code: "invalid_request"}, {Status: 400, Code: "unauthorized_client"},
+		{Status: 400, Code: "unsupported_grant_type"}, {Status: 400, Code: "invalid_scope"}, {Status: 400, Code: "invalid_target"},
+		{Status: 200, Code: "incorrect_client_credentials"}, // GitHub's
+	} {
 		w := newWorld(t, oauthserver.Options{})
 		w.signedIn()
 		w.server.Fail(1, f)
@@ -494,7 +498,7 @@ func TestCallAfterALateInvalidate(t *testing.T) {
 func waitForCallers(s *Source, n int) {
 	for {
 		s.mu.Lock()
-		enough := s.flight != nil && s.flight.callers >= n
+		enough := s.flights.current != nil && s.flights.current.callers >= n
 		s.mu.Unlock()
 		if enough {
 			return

@@ -78,7 +78,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	source, err := tokensource.New(ctx, cache, "oauth-device "+*provider, conf)
+	source, err := tokensource.New(ctx, cache, "oauth-device "+*provider, conf, options...)
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	source, err := tokensource.New(ctx, cache, "oauth-loopback "+*provider, conf)
+	source, err := tokensource.New(ctx, cache, "oauth-loopback "+*provider, conf, options...)
 	if err != nil {
 		return err
 	}
