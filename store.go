@@ -214,7 +214,7 @@ func (s *store) tryStored(ctx context.Context) (*encrypted.File, error) {
 		bounded, cancel = context.WithTimeout(ctx, keyringTimeout)
 	}
 	defer cancel()
-	switch err := file.Prove(bounded); {
+	switch err := file.Check(bounded); {
 	case err == nil, useless(err):
 		return file, err
 	default:
@@ -263,11 +263,15 @@ func (s *store) openNew(ctx context.Context, source string) (*encrypted.File, er
 	if err != nil {
 		return nil, err
 	}
-	return file, file.Prove(ctx)
+	return file, file.Check(ctx)
 }
 
 func (s *store) file(keys encrypted.KeySource) (*encrypted.File, error) {
-	return encrypted.New(s.encrypted, keys, &encrypted.Options{Name: s.cfg.Name, Lock: s.lock})
+	opts := &encrypted.Options{Name: s.cfg.Name, Lock: s.lock}
+	if old, err := s.source(storeKeyring); err == nil { // the file may have had its key there
+		opts.OldSources = append(opts.OldSources, old.(encrypted.KeyDeleter))
+	}
+	return encrypted.New(s.encrypted, keys, opts)
 }
 
 func (s *store) source(name string) (encrypted.KeySource, error) {
@@ -285,7 +289,7 @@ func (s *store) source(name string) (encrypted.KeySource, error) {
 			return nil, openError("", fmt.Errorf("%w: this program has no way to ask for a passphrase", persistence.ErrUnavailable),
 				"The program's author can set Config.Passphrase.")
 		}
-		return encrypted.Passphrase(s.cfg.Passphrase), nil
+		return encrypted.Passphrase(s.cfg.Passphrase, nil), nil
 	default:
 		return nil, openError("", fmt.Errorf("%w: the key source %q is not one that this program uses", persistence.ErrUnavailable, name),
 			"Use the program that stored the tokens.")
