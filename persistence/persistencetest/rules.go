@@ -47,7 +47,7 @@ var rules = []rule{
 	{"SaveIf", "SaveIf of the stored revision saves, and returns the revision that Revision returns then.", versioned, testSaveIf},
 	{"SaveIfStale", "SaveIf of any revision but the stored one fails with persistence.ErrConflict and changes nothing.", versioned, testSaveIfStale},
 	{"SaveIfAbsent", `SaveIf of "" saves only where nothing is stored, and SaveIf of a revision only where something is.`, versioned, testSaveIfAbsent},
-	{"DeleteIf", `DeleteIf of the stored revision deletes; of any other it fails with persistence.ErrConflict and changes nothing. "" stands for nothing stored.`, versioned, testDeleteIf},
+	{"DeleteIf", `DeleteIf of the stored revision deletes; of any other it fails with persistence.ErrConflict and changes nothing. DeleteIf of "" succeeds where nothing is stored.`, versioned, testDeleteIf},
 	{"OneWins", "Of all SaveIf and DeleteIf of one revision at once, from several instances, exactly one succeeds, and the others fail with persistence.ErrConflict.", versioned, testOneWins},
 
 	{"LockExcludes", "Between Lock and unlock nobody else has the lock, neither in this instance nor in another; then one who waits gets it.", locker, testLockExcludes},
