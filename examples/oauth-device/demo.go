@@ -1,6 +1,6 @@
 package main
 
-// What only the demo needs: a pretend provider.
+// Only the demo needs this: a test provider.
 
 import (
 	"context"
@@ -34,7 +34,7 @@ func demo(config *tokenkeep.Config, conf *oauth2.Config, show *func(context.Cont
 	if err != nil {
 		return nil, err
 	}
-	config.Name += "-demo"       // pretend accounts have no place among real ones
+	config.Name += "-demo"       // not among real accounts
 	config.AllowPlaintext = true // the tokens are worth nothing
 	*conf = *server.Config()
 	options = append(options, tokensource.WithIssuer("https://provider.example"))
