@@ -49,8 +49,10 @@ type InsecurePlaintextFile struct {
 
 // Options are the options of [NewInsecurePlaintextFile]. The zero value is good.
 type Options struct {
-	// Lock is the lock that the file's writers share; nil means that of the
-	// file's own path + ".lock".
+	// Lock that the writers share; nil means one on a file beside the data:
+	// NAME.lock for a file named NAME.plaintext.json as tokenkeep.Open names it,
+	// else the file's own name with ".lock" added. A symbolic link is followed
+	// first.
 	Lock *persistence.FileLock
 	// MaxSize is the most bytes that are saved or loaded; 0 means 256 MiB.
 	MaxSize int64

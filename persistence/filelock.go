@@ -2,14 +2,13 @@ package persistence
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"sync"
 
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 )
 
@@ -90,8 +89,7 @@ func (l *FileLock) LockName(ctx context.Context, name string) (unlock func() err
 	l.mu.Lock()
 	named := l.byName[name]
 	if named == nil {
-		sum := sha256.Sum256([]byte(name))
-		named = filelock.New(l.lock.Path()+"."+hex.EncodeToString(sum[:8]), false)
+		named = filelock.New(layout.NamedLock(l.lock.Path(), name), false)
 		l.byName[name] = named
 	}
 	l.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -19,11 +20,11 @@ import (
 // Where a cache can be kept. All but kernel are values of
 // tokenkeep.Config.Store; kernel is keyring with keyring.Kernel.
 const (
-	storeKeyring    = "keyring"
-	storeKernel     = "kernel"
-	storeDPAPI      = "dpapi"
-	storePassphrase = "passphrase"
-	storePlaintext  = "plaintext"
+	storeKeyring    = layout.Keyring
+	storeKernel     = layout.Kernel
+	storeDPAPI      = layout.DPAPI
+	storePassphrase = layout.Passphrase
+	storePlaintext  = layout.Plaintext
 )
 
 var stores = []string{storeKeyring, storeKernel, storeDPAPI, storePassphrase, storePlaintext}
@@ -55,12 +56,12 @@ func (c *call) newPassphrase(name string) func(context.Context) ([]byte, error) 
 func (c *call) keySource(ctx context.Context, store, name string, known bool) (encrypted.KeySource, error) {
 	switch store {
 	case storeKeyring:
-		return keyring.NewKeySource(c.keyring, "tokenkeep/"+name), nil
+		return keyring.NewKeySource(c.keyring, layout.KeyringService(name)), nil
 	case storeKernel:
 		if c.kernel == nil {
 			return nil, &refusal{"the kernel's keyring is a part of Linux", "Use another store.", persistence.ErrUnavailable}
 		}
-		return keyring.NewKeySource(c.kernel, "tokenkeep/"+name), nil
+		return keyring.NewKeySource(c.kernel, layout.KeyringService(name)), nil
 	case storeDPAPI:
 		return encrypted.DPAPI(), nil
 	case storePassphrase:

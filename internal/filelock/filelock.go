@@ -31,6 +31,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 )
 
@@ -74,7 +75,7 @@ type Lock struct {
 func New(path string, fair bool) *Lock {
 	l := &Lock{path: path, queue: make(chan struct{}, 1)}
 	if fair {
-		l.turn = path + ".turn"
+		l.turn = layout.QueueOf(path)
 	}
 	return l
 }

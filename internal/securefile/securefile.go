@@ -18,15 +18,15 @@
 package securefile
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
+
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 )
 
 // ErrTooLarge: the file is larger than the limit that [Read] was given.
@@ -343,30 +343,13 @@ func prepareDir(dir string) (*os.File, error) {
 	return openDir(dir)
 }
 
-// Temporary files are named .<base>.<random text>.tmp.
-const (
-	tempSuffix = ".tmp"
-	randomLen  = 26 // of rand.Text
-)
-
-func tempName(base string) string { return "." + base + "." + rand.Text() + tempSuffix }
-
-func isTempName(name, base string) bool {
-	name, ok := strings.CutPrefix(name, "."+base+".")
-	if !ok {
-		return false
-	}
-	name, ok = strings.CutSuffix(name, tempSuffix)
-	return ok && len(name) == randomLen && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
-}
-
 // removeLeftovers removes the temporary files for base whose writer is dead.
 // Trouble with them is no reason to fail: they are tried again next time.
 func removeLeftovers(d *os.File, dir, base string) {
 	for {
 		names, err := d.Readdirnames(256)
 		for _, name := range names {
-			if isTempName(name, base) {
+			if layout.IsTemp(name, base) {
 				removeIfDead(filepath.Join(dir, name))
 			}
 		}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 )
 
 // Stamp tells one state of a file from another, as far as the file system
@@ -286,7 +288,7 @@ type temp struct {
 
 func createTemp(dir, base string) (*temp, error) {
 	for {
-		path := filepath.Join(dir, tempName(base))
+		path := filepath.Join(dir, layout.Temp(base))
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		if errors.Is(err, fs.ErrExist) {
 			continue

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 )
 
 // Stamp tells one state of a file from another, as far as the file system
@@ -182,7 +184,7 @@ type temp struct {
 
 func createTemp(dir, base string) (*temp, error) {
 	for {
-		path := filepath.Join(dir, tempName(base))
+		path := filepath.Join(dir, layout.Temp(base))
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if errors.Is(err, fs.ErrExist) {
 			continue
