@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -69,15 +69,6 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// The values of Config.Store.
-const (
-	storeKeyring    = "keyring"
-	storeDPAPI      = "dpapi" // on Windows only
-	storePassphrase = "passphrase"
-	storePlaintext  = "plaintext"
-	storeMemory     = "memory"
-)
-
 // Open returns the cache of that Name, kept in the safest way that works here:
 // in order, an encrypted file whose key is in the operating system's keyring, on
 // Windows one whose key DPAPI encrypts for the user, an encrypted file with a
@@ -111,7 +102,7 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 		return nil, openError(cfg.Dir, err, "Set Config.Dir to an absolute path.")
 	}
 	cfg.Dir = dir
-	if cfg.Store != storeMemory {
+	if cfg.Store != layout.Memory {
 		if err := securefile.MkdirAll(dir); err != nil {
 			remedy := "Set Config.Dir to a folder that this user can make and write."
 			var e *securefile.Error
@@ -121,7 +112,10 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 			return nil, openError(dir, err, remedy)
 		}
 	}
-	s := newStore(cfg)
+	s, err := newStore(cfg)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.choose(ctx); err != nil {
 		return nil, err
 	}
@@ -132,25 +126,19 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 	return persistence.New(s, opts...)
 }
 
-var (
-	validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
-	// Windows takes these for devices, whatever the extension.
-	deviceName = regexp.MustCompile(`^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
-)
-
 func (cfg *Config) check() error {
-	if !validName.MatchString(cfg.Name) || deviceName.MatchString(cfg.Name) {
+	if !layout.ValidName(cfg.Name) {
 		return openError("", fmt.Errorf("Config.Name %q is not the name of a cache", cfg.Name),
 			"Use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or a digit, and no name of a Windows device.")
 	}
 	if err := cfg.checkOrder(); err != nil {
 		return err
 	}
-	values := append(slices.Clone(cfg.order()), storeMemory)
+	values := append(slices.Clone(cfg.order()), layout.Memory)
 	remedy := "Use one of " + strings.Join(values, ", ") + ", or leave it empty."
 	switch {
-	case cfg.Store == storeDPAPI && !hasDPAPI:
-		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, storeDPAPI, errors.ErrUnsupported), remedy)
+	case cfg.Store == layout.DPAPI && !hasDPAPI:
+		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, layout.DPAPI, errors.ErrUnsupported), remedy)
 	case cfg.Store == "" || slices.Contains(values, cfg.Store):
 		return nil
 	case slices.Contains(allStores, cfg.Store):
@@ -171,7 +159,7 @@ func (cfg *Config) checkOrder() error {
 			return openError("", fmt.Errorf("Config.Order names %q, which is unknown", name), remedy)
 		case slices.Contains(cfg.Order[:i], name):
 			return openError("", fmt.Errorf("Config.Order names %q twice", name), remedy)
-		case name == storePlaintext && i != len(cfg.Order)-1:
+		case name == layout.Plaintext && i != len(cfg.Order)-1:
 			return openError("", fmt.Errorf("Config.Order prefers %q to what is safer", name), "Put it at the end.")
 		}
 	}
@@ -187,12 +175,18 @@ func (cfg *Config) order() []string {
 	case hasDPAPI:
 		return allStores
 	default:
-		return []string{storeKeyring, storePassphrase, storePlaintext}
+		return []string{layout.Keyring, layout.Passphrase, layout.Plaintext}
 	}
 }
 
+// permitsPlaintext reports whether plaintext may be read, and moved to what is
+// safer: only where it could also be stored.
+func (cfg *Config) permitsPlaintext() bool {
+	return cfg.AllowPlaintext && slices.Contains(cfg.order(), layout.Plaintext) && (cfg.Store == "" || cfg.Store == layout.Plaintext)
+}
+
 // allStores are the values of Config.Store that keep anything, the safest first.
-var allStores = []string{storeKeyring, storeDPAPI, storePassphrase, storePlaintext}
+var allStores = []string{layout.Keyring, layout.DPAPI, layout.Passphrase, layout.Plaintext}
 
 // hasDPAPI: tests turn it off, to see what is done where DPAPI fails.
 var hasDPAPI = runtime.GOOS == "windows"

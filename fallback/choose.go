@@ -2,7 +2,6 @@ package fallback
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -27,34 +26,18 @@ type Refusal struct {
 	Err       error
 }
 
-// Reason returns why: the cause, without the operations and the places on the
-// way to it, and without the remedy.
-func (r Refusal) Reason() string {
-	cause := r.Err
-	for {
-		var e *persistence.Error
-		ok := errors.As(cause, &e)
-		if !ok || e.Err == nil {
-			return cause.Error()
-		}
-		cause = e.Err
-	}
-}
+// Reason returns why, without the operations and places that the error names, and
+// without the remedy.
+func (r Refusal) Reason() string { return persistence.Cause(r.Err).Error() }
 
-// Remedy returns what would help, as a sentence for a person, or "".
-func (r Refusal) Remedy() string {
-	var e *persistence.Error
-	if errors.As(r.Err, &e) {
-		return e.Remedy
-	}
-	return ""
-}
+// Remedy returns what would help: sentences for a person, or "".
+func (r Refusal) Remedy() string { return persistence.Remedy(r.Err) }
 
-// Choice is the candidate that was chosen.
-type Choice struct {
+// Selected is the candidate that [Choose] opened.
+type Selected struct {
 	Candidate   string // its Name
 	Persistence persistence.Persistence
-	Refusals    []Refusal // those that come before it, in order
+	Refusals    []Refusal // of those before it, in order
 }
 
 // NoneError says that no candidate works: each with its reason and its remedy.
@@ -91,19 +74,19 @@ func (e *NoneError) Unwrap() []error {
 // Choose opens the candidates in order and returns the first that works, with
 // the refusals of those before it. If none works it fails with a [*NoneError].
 // If ctx ends, it stops there.
-func Choose(ctx context.Context, candidates ...Candidate) (Choice, error) {
+func Choose(ctx context.Context, candidates ...Candidate) (Selected, error) {
 	var refusals []Refusal
 	for _, c := range candidates {
 		p, err := open(ctx, c)
 		if err == nil {
-			return Choice{c.Name, p, refusals}, nil
+			return Selected{c.Name, p, refusals}, nil
 		}
 		refusals = append(refusals, Refusal{c.Name, err})
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return Choice{}, &NoneError{refusals}
+	return Selected{}, &NoneError{refusals}
 }
 
 func open(ctx context.Context, c Candidate) (persistence.Persistence, error) {

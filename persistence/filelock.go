@@ -149,69 +149,6 @@ func (l *FileLock) join() *grant {
 	return l.grant
 }
 
-// locks are what one [Move] has locked. Its context carries them, so that two
-// FileLocks of one file do not wait for each other.
-type locks struct {
-	mu     sync.Mutex
-	held   map[string]*FileLock // by path
-	shared bool                 // one was to be locked twice
-}
-
-type locksKey struct{}
-
-func withLocks(ctx context.Context) context.Context {
-	return context.WithValue(ctx, locksKey{}, &locks{held: map[string]*FileLock{}})
-}
-
-// locksOf returns nil, which is of use too, where ctx carries none.
-func locksOf(ctx context.Context) *locks {
-	h, _ := ctx.Value(locksKey{}).(*locks)
-	return h
-}
-
-// owner returns the FileLock that holds the lock of l's file, or nil.
-func (h *locks) owner(l *FileLock) *FileLock {
-	if h == nil {
-		return nil
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.held[l.Path()]
-}
-
-// reenter says whether l is to be locked although its file is locked already.
-func (h *locks) reenter(l *FileLock) bool {
-	if h.owner(l) == nil {
-		return false
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.shared = true
-	return true
-}
-
-func (h *locks) isShared() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.shared
-}
-
-func (h *locks) add(l *FileLock) {
-	if h != nil {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.held[l.Path()] = l
-	}
-}
-
-func (h *locks) remove(l *FileLock) {
-	if h != nil {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.held, l.Path())
-	}
-}
-
 func lockError(path string, err error) error { return lockErrorOp("lock", path, err) }
 
 func lockErrorOp(op, path string, err error) error {
