@@ -258,3 +258,8 @@ func sentence(text string) string {
 	}
 	return text + "."
 }
+
+// clause makes the text of an error of sentences.
+func clause(sentences string) string {
+	return strings.TrimSuffix(sentences, ".")
+}

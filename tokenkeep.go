@@ -1,6 +1,7 @@
 package tokenkeep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
@@ -86,6 +88,22 @@ type Config struct {
 // whose key cannot be had now; and with a [*persistence.Error] that names the
 // field if cfg is wrong. What is stored is untouched then.
 func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
+	s, err := prepare(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.choose(ctx); err != nil {
+		return nil, err
+	}
+	opts := []persistence.Option{persistence.WithLogger(cfg.Logger)}
+	if cfg.Strict {
+		opts = append(opts, persistence.WithStrict())
+	}
+	return persistence.New(s, opts...)
+}
+
+// prepare returns the store of cfg, which has chosen nothing yet.
+func prepare(cfg Config) (*store, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -104,26 +122,61 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 	cfg.Dir = dir
 	if cfg.Store != layout.Memory {
 		if err := securefile.MkdirAll(dir); err != nil {
-			remedy := "Set Config.Dir to a folder that this user can make and write."
-			var e *securefile.Error
-			if errors.As(err, &e) && e.Remedy != "" {
-				remedy = e.Remedy
-			}
-			return nil, openError(dir, err, remedy)
+			return nil, openError(dir, err, cmp.Or(persistence.Remedy(err), "Set Config.Dir to a folder that this user can make and write."))
 		}
 	}
-	s, err := newStore(cfg)
+	return newStore(cfg)
+}
+
+// MovePlaintext moves what the plaintext file holds into the encrypted one, where
+// the program does not permit plaintext or the user asks for another store: for a
+// program that has asked its user first. The encrypted file is chosen, or started,
+// as [Open] does, and cfg.AllowPlaintext counts for nothing. If there is no
+// plaintext file, nothing is moved, and that is no error.
+//
+// If nothing is stored encrypted, everything is moved. Else entries are only
+// added: none is replaced, and no account comes back that the encrypted file does
+// not have. If some entries may not be moved, or the file cannot be read,
+// MovePlaintext fails with a [*persistence.Error] that says so, and the plaintext
+// file stays as it is. It also fails as Open does.
+func MovePlaintext(ctx context.Context, cfg Config) error {
+	cfg.AllowPlaintext = false
+	s, err := prepare(cfg)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	s.promoter.permitted = true
+	s.promoter.notMoved = func(w fallback.Warning) error {
+		return &persistence.Error{Op: "move", Backend: w.Backend, Location: w.Location, Err: errors.New(clause(w.Message + " " + w.Reason)), Remedy: w.Remedy}
+	}
+	return s.choose(ctx)
+}
+
+// Rotate gives the encrypted file of cfg a new key, from the source that its key
+// comes from, and encrypts its data anew; see [encrypted.File.Rotate]. Programs
+// that have the cache open go on with the new key. A passphrase stays the same:
+// to change it, or the source, use [encrypted.File.Rotate] or the command
+// "tokenkeep passphrase".
+//
+// It opens the cache as [Open] does, and fails as Open does. Where nothing is
+// stored encrypted it fails with ErrNotFound.
+func Rotate(ctx context.Context, cfg Config) error {
+	s, err := prepare(cfg)
+	if err != nil {
+		return err
 	}
 	if err := s.choose(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	opts := []persistence.Option{persistence.WithLogger(cfg.Logger)}
-	if cfg.Strict {
-		opts = append(opts, persistence.WithStrict())
+	file, ok := s.current.Load().backend.(*encrypted.File)
+	if !ok {
+		return &persistence.Error{Op: "rotate", Backend: "encrypted", Location: s.place.Encrypted, Err: persistence.ErrNotFound}
 	}
-	return persistence.New(s, opts...)
+	keys, err := s.source(file.Describe().KeySource)
+	if err != nil {
+		return err
+	}
+	return file.Rotate(ctx, keys)
 }
 
 func (cfg *Config) check() error {
