@@ -290,25 +290,6 @@ func saveEncrypted(t *testing.T, m *machine) {
 	require.NoError(t, file.Save(ctx, []byte(signedIn("ann=1", "ben=1"))))
 }
 
-// A program that keeps plaintext saves once more between the copy and the
-// removal: what it saved is moved as well.
-func TestPlaintextIsSavedDuringThePromotion(t *testing.T) {
-	m := newMachine(t)
-	ssh, err := tokenkeep.Open(ctx, m.withoutKeyring())
-	require.NoError(t, err)
-	save(t, ssh, signedIn("ann=1", "ben=1"))
-	plain := m.plaintextPath()
-	// The key is read back last before the copy is saved.
-	cfg := m.permitting()
-	cfg.Keyring = &interrupting{Keyring: m.keyring, at: 3, do: func() {
-		require.NoError(t, os.WriteFile(plain, []byte(signedIn("ann=2", "cy=2")), 0o600))
-	}}
-	c, err := tokenkeep.Open(ctx, cfg)
-	require.NoError(t, err)
-	require.Equal(t, map[string]string{"ann": "2", "cy": "2"}, secrets(t, load(t, c)))
-	require.Equal(t, []string{"app.enc"}, m.files())
-}
-
 // Two programs open one encrypted file, one of them by a symbolic link: they
 // share its lock, which lies beside the file.
 func TestLinkAndTargetShareALock(t *testing.T) {
