@@ -13,6 +13,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/internal/layout"
+	"github.com/tokenkeep/tokenkeep/internal/place"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -28,7 +29,11 @@ type files struct {
 }
 
 func newFiles(name, dir string) *files {
-	return &files{name: name, dir: dir, lock: persistence.NewFileLock(layout.Cache{Dir: dir, Name: name}.Lock())}
+	lock := layout.Cache{Dir: dir, Name: name}.Lock()
+	if at, err := place.Of(dir, name); err == nil { // else the file itself is refused when it is used
+		lock = at.Lock
+	}
+	return &files{name: name, dir: dir, lock: persistence.NewFileLock(lock)}
 }
 
 func (f *files) layout() layout.Cache  { return layout.Cache{Dir: f.dir, Name: f.name} }

@@ -130,19 +130,29 @@ type backend interface {
 }
 
 // openCache opens the cache as a program does, in that store, "" for the
-// safest that works. It moves plaintext into it that lies there.
-func (c *call) openCache(ctx context.Context, f *files, store string) (*persistence.Cache, error) {
+// safest that works.
+func (c *call) openCache(ctx context.Context, f *files, store string) (cache *persistence.Cache, err error) {
+	err = c.asProgram(ctx, f, store, func(ctx context.Context, config tokenkeep.Config) (err error) {
+		cache, err = tokenkeep.Open(ctx, config)
+		return err
+	})
+	return cache, err
+}
+
+// asProgram calls do with the configuration of a program whose user asks for that
+// store, "" for the safest that works.
+func (c *call) asProgram(ctx context.Context, f *files, store string, do func(context.Context, tokenkeep.Config) error) error {
 	config := tokenkeep.Config{Name: f.name, Dir: f.dir, Keyring: c.keyring, Store: store, AllowPlaintext: store == storePlaintext, Strict: true,
 		Logger: slog.New(slog.DiscardHandler), // what the user ought to know comes by Warn, and trouble as an error
 		Warn: func(w fallback.Warning) {
-			if w.Backend != storePlaintext { // which was asked for
+			if w.Backend != storePlaintext || store != storePlaintext { // which was asked for
 				fmt.Fprintln(c.stderr, "tokenkeep: "+w.String())
 			}
 		}}
 	if store == storeKernel {
 		if c.kernel == nil {
 			_, err := c.keySource(ctx, store, f.name, false)
-			return nil, err
+			return err
 		}
 		config.Keyring, config.Store = c.kernel, storeKeyring
 	}
@@ -152,7 +162,7 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (*persiste
 			config.Passphrase = c.passphrase(f.name)
 		}
 		if _, err := config.Passphrase(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	// First the lock alone, lest another process that has it pass for a keyring that
@@ -161,14 +171,14 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (*persiste
 	defer cancel()
 	unlock, err := f.lock.Lock(wait)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := unlock(); err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancelOpen := c.bounded(ctx)
 	defer cancelOpen()
-	return tokenkeep.Open(ctx, config)
+	return do(ctx, config)
 }
 
 // keyLost says that the file can certainly not be read any more.
