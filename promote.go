@@ -70,7 +70,7 @@ func (p *promoter) promote(ctx context.Context, to *encrypted.File) error {
 	if !p.permitted {
 		return p.notMoved(p.warning(fmt.Sprintf("Unencrypted tokens stay in %s. They were neither used nor moved.", p.place.Plaintext),
 			"This program does not permit plaintext.",
-			fmt.Sprintf("If they are yours, run: tokenkeep move %s -to %s. Otherwise remove the file.", p.arguments(), to.Describe().KeySource)))
+			fmt.Sprintf("Remove the file or, if the tokens are yours, move them with: tokenkeep move %s -to %s", p.arguments(), to.Describe().KeySource)))
 	}
 	ctx, cancel := boundedWait(ctx)
 	defer cancel()
@@ -178,7 +178,7 @@ func (m *promotion) report() error {
 		return m.notMoved(m.warning(
 			fmt.Sprintf("Unencrypted tokens stay in %s (entries added to the encrypted file: %d, not added: %d).", from, m.added.Entries, m.added.Left),
 			"The others belong to accounts that are not signed in here, and an old copy or another program may have put them there.",
-			fmt.Sprintf("To use them nevertheless, run: tokenkeep import %s '%s'. Then remove the file.", m.arguments(), from)))
+			fmt.Sprintf("Remove the file or, to use its tokens nevertheless, add them with: tokenkeep import %s '%s'", m.arguments(), from)))
 	default:
 		m.warn(m.warning(fmt.Sprintf("The unencrypted tokens in %s were merged into the encrypted file %s (entries added: %d, replaced: none).", from, into, m.added.Entries),
 			why, ""))

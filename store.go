@@ -301,7 +301,7 @@ func (s *store) openPlaintext() (persistence.Persistence, error) {
 func (s *store) warnPlaintext(refusals []fallback.Refusal) {
 	var reasons, remedies []string
 	for _, r := range refusals {
-		reasons = append(reasons, r.Candidate+": "+r.Reason())
+		reasons = append(reasons, r.Candidate+": "+strings.TrimSuffix(r.Reason(), "."))
 		if remedy := r.Remedy(); remedy != "" {
 			remedies = append(remedies, remedy)
 		}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 	"github.com/stretchr/testify/require"
@@ -55,7 +58,41 @@ func newMachineOfTheSystem(t *testing.T) *machine {
 
 func (m *machine) config() tokenkeep.Config {
 	return tokenkeep.Config{Name: "app", Dir: m.dir, Keyring: m.keyring, Logger: slog.New(slog.DiscardHandler),
-		Warn: func(w fallback.Warning) { m.mu.Lock(); m.warnings = append(m.warnings, w); m.mu.Unlock() }}
+		Warn: func(w fallback.Warning) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.warnings = append(m.warnings, w)
+			if problem := problemOf(w); problem != "" {
+				m.t.Error(problem)
+			}
+		}}
+}
+
+// problemOf says what is wrong with the form of a warning.
+func problemOf(w fallback.Warning) string {
+	for name, text := range map[string]string{"Message": w.Message, "Reason": w.Reason, "Remedy": w.Remedy} {
+		first, _ := utf8.DecodeRuneInString(text)
+		switch {
+		case text == "" && name != "Message":
+		case text == "", unicode.IsLower(first), !strings.HasSuffix(text, ".") && (name != "Remedy" || !strings.Contains(text, " with: ")), strings.HasSuffix(text, ".."), strings.Contains(text, "\n"):
+			return fmt.Sprintf("the warning's %s is not made of sentences: %q", name, text)
+		}
+	}
+	if !filepath.IsAbs(w.Location) || strings.Contains(w.Backend, " ") {
+		return fmt.Sprintf("the warning names no place: %+v", w)
+	}
+	return ""
+}
+
+func TestWarningsThatAreNotSentences(t *testing.T) {
+	good := fallback.Warning{Location: t.TempDir(), Message: "It is so."}
+	require.Empty(t, problemOf(good))
+	for _, bad := range []fallback.Warning{{}, {Message: "It is so."}, {Location: good.Location},
+		{Location: good.Location, Message: "it is so."}, {Location: good.Location, Message: "It is so"}, {Location: good.Location, Message: "It is so.."},
+		{Location: good.Location, Message: "It is so.", Reason: "because"}, {Location: good.Location, Message: "It is so.", Remedy: "Do\nthat."},
+		{Location: good.Location, Message: "It is so.", Backend: "two words"}} {
+		require.NotEmpty(t, problemOf(bad), "%+v", bad)
+	}
 }
 
 // save stores tokens as a program does, with its own Cache.

@@ -22,7 +22,7 @@ const backend = "encrypted"
 
 // DefaultMaxSize is the largest file that a [File] reads or writes unless
 // [Options] say otherwise: 64 MiB, several hundred times a large cache.
-const DefaultMaxSize = 64 << 20
+const DefaultMaxSize = filestore.DefaultMaxSize
 
 // Options are a [File]'s settings; nil stands for their zero value.
 type Options struct {

@@ -10,43 +10,45 @@ import (
 
 // Candidate is one way to keep a cache.
 type Candidate struct {
-	// Name says what it is, in one word.
+	// Name is one word for it, such as "keyring".
 	Name string
-	// Open returns the backend once it has shown that it works here and now.
-	// It leaves nothing behind when it fails.
+	// Open returns the backend after it has shown that it works here and now. If
+	// it fails, it leaves nothing behind.
 	Open func(ctx context.Context) (persistence.Persistence, error)
-	// Timeout bounds Open, beside the context. 0 means that the context alone
-	// does: for a candidate that asks a person.
+	// Timeout bounds Open, in addition to its context. 0 means that only the
+	// context does: for a candidate that asks a person.
 	Timeout time.Duration
 }
 
-// Refusal says why a candidate was not chosen.
+// Refusal is a candidate that was not chosen, and why.
 type Refusal struct {
 	Candidate string // the candidate's Name
 	Err       error
 }
 
-// Reason returns why, without the operations and places that the error names, and
-// without the remedy.
+// Reason returns why the candidate was not chosen: the text of
+// [persistence.Cause].
 func (r Refusal) Reason() string { return persistence.Cause(r.Err).Error() }
 
-// Remedy returns what would help: sentences for a person, or "".
+// Remedy returns what would help, as [persistence.Remedy] does: sentences for a
+// person, or "".
 func (r Refusal) Remedy() string { return persistence.Remedy(r.Err) }
 
-// Selected is the candidate that [Choose] opened.
+// Selected is the candidate that [Choose] chose.
 type Selected struct {
 	Candidate   string // its Name
 	Persistence persistence.Persistence
-	Refusals    []Refusal // of those before it, in order
+	Refusals    []Refusal // of the candidates before it, in order
 }
 
-// NoneError says that no candidate works: each with its reason and its remedy.
-// It matches, by [errors.Is], what any of the refusals matches.
+// NoneError says that no candidate works, and for each of them why. It matches,
+// by [errors.Is] and [errors.As], what any of the refusals matches.
 type NoneError struct {
 	Refusals []Refusal
 }
 
-// Error returns a line for each refusal.
+// Error returns a line that says so and one for each refusal, with its reason
+// and its remedy.
 func (e *NoneError) Error() string {
 	if len(e.Refusals) == 0 {
 		return "tokenkeep: there is no place to keep the tokens: no candidate was given"
@@ -62,7 +64,7 @@ func (e *NoneError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns every refusal's error.
+// Unwrap returns the error of every refusal.
 func (e *NoneError) Unwrap() []error {
 	errs := make([]error, len(e.Refusals))
 	for i, r := range e.Refusals {
@@ -71,9 +73,9 @@ func (e *NoneError) Unwrap() []error {
 	return errs
 }
 
-// Choose opens the candidates in order and returns the first that works, with
-// the refusals of those before it. If none works it fails with a [*NoneError].
-// If ctx ends, it stops there.
+// Choose opens the candidates in order and returns the first one that works. If
+// none works it fails with a [*NoneError]. If ctx ends, it opens no further
+// candidate and fails with a NoneError that has those tried so far.
 func Choose(ctx context.Context, candidates ...Candidate) (Selected, error) {
 	var refusals []Refusal
 	for _, c := range candidates {

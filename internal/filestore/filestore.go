@@ -41,13 +41,15 @@ type Codec interface {
 // Options are the options of a [Store].
 type Options struct {
 	Backend  string                // as in persistence.Error
-	MaxSize  int64                 // of the file in bytes; 0 means 256 MiB
+	MaxSize  int64                 // of the file in bytes; 0 means DefaultMaxSize
 	HeadSize int                   // of the head in bytes; 0 means the whole file
 	Lock     *persistence.FileLock // nil means that of layout.LockOf
 	Clock    func() time.Duration  // a monotonic clock; nil means the system's
 }
 
-const defaultMaxSize = 256 << 20
+// DefaultMaxSize is the largest file that is read or written unless the Options
+// say otherwise: 64 MiB. What one store can hold by default another can take over.
+const DefaultMaxSize = 64 << 20
 
 // A stamp stands for the revision only after the head was read with that stamp
 // unchanged for grace after it was first seen: before that, a further save can
@@ -88,7 +90,7 @@ var started = time.Now()
 // symbolic link that can be trusted, followed. It does no further I/O.
 func New(path string, codec Codec, o Options) (*Store, error) {
 	if o.MaxSize <= 0 {
-		o.MaxSize = defaultMaxSize
+		o.MaxSize = DefaultMaxSize
 	}
 	if o.Clock == nil {
 		o.Clock = func() time.Duration { return time.Since(started) }
