@@ -23,70 +23,76 @@ import (
 // sensible default.
 type Config struct {
 	// Name names the cache, such as "contoso-cli": 1 to 64 characters of a-z,
-	// 0-9, '.', '_' and '-', the first of them a letter or a digit. Programs of
-	// one Name and Dir share one cache. It is all that is required.
+	// 0-9, '.', '_' and '-', the first a letter or a digit. Programs with the same
+	// Name and Dir share one cache. Only Name is required.
 	Name string
 
 	// Dir is the folder for the cache's files. "" means the platform's own, see
-	// DefaultDir. It is made, with mode 0700, if it is missing.
+	// DefaultDir. If it is missing it is created with mode 0700.
 	Dir string
 
 	// Keyring holds the key. nil means the operating system's, keyring.System.
 	Keyring keyring.Keyring
 
 	// Passphrase returns the passphrase that protects the file where no keyring
-	// works: from a prompt, or a secret store. Open asks for it, and a later call
-	// only if another process has changed the key; after a failure nobody is asked
-	// again for a minute. nil means that there is none.
+	// works: from a prompt, or from a secret store. Open asks for it. A later call
+	// asks only if another process has changed the key, and after a failure not
+	// again for a minute. nil means that there is no passphrase.
 	Passphrase func(ctx context.Context) ([]byte, error)
 
-	// AllowPlaintext permits, as the last resort, a file that whoever can read
-	// the user's files can use. Warn is told when it comes to that.
+	// AllowPlaintext permits a plaintext file as the last resort. Anybody who can
+	// read the user's files can use it. Warn is told when it comes to that. It also
+	// permits to move a plaintext file that is found into the encrypted one, see
+	// the package comment.
 	AllowPlaintext bool
 
 	// Order names the candidates that may keep the cache, the preferred one
 	// first: "keyring", "dpapi", "passphrase", "plaintext". nil means the
-	// platform's own order, which is that one, with "dpapi" on Windows only. One
-	// that is left out is not permitted, also where it has stored tokens already.
-	// "plaintext" can only be the last, and needs AllowPlaintext as well.
+	// platform's own order, which is that one, with "dpapi" on Windows only. A
+	// candidate that is left out is not permitted, even where it has stored tokens
+	// already. "plaintext" can only be the last, and needs AllowPlaintext as well.
 	Order []string
 
 	// Store is the end user's wish, such as from an environment variable of the
 	// program: "" for none, or "keyring", "passphrase", "plaintext" or "memory",
 	// and on Windows "dpapi". It only narrows what the other fields permit.
-	// "memory" keeps nothing and touches nothing that is stored.
+	// "memory" stores nothing and does not touch what is stored.
 	Store string
 
 	// Strict lets storage errors fail the sign-in; see persistence.WithStrict.
 	Strict bool
 
-	// Warn is told, once for each kind, what the user of the program ought to
-	// know. It must be safe for concurrent use. nil means that it is logged.
+	// Warn is told, once for each kind, what the user of the program should know.
+	// It must be safe for concurrent use, and must not use the cache. nil means
+	// that warnings are logged.
 	Warn func(fallback.Warning)
 
-	// Logger gets the warnings that Warn does not, storage trouble that fails no
-	// call and, once for each Open, the choice that was made: with every refusal
-	// at the level Info, or at Debug where there was none. A program that has to
-	// choose again while it runs logs that too. nil means slog.Default().
+	// Logger gets the warnings if Warn is nil, storage trouble that fails no call
+	// and, once for each Open, the choice that was made: at the level Info with
+	// every refusal, or at Debug if there was none. A program that has to choose
+	// again while it runs logs that too. nil means slog.Default().
 	Logger *slog.Logger
 }
 
 // Open returns the cache of that Name, kept in the safest way that works here:
 // in order, an encrypted file whose key is in the operating system's keyring, on
 // Windows one whose key DPAPI encrypts for the user, an encrypted file with a
-// passphrase if there is one, and a plaintext file if that is allowed. Give it
-// to public.WithCache. See the package comment for what Open does with what is
-// already stored, and [ChoiceOf] for what it came to.
+// passphrase if there is one, and a plaintext file if that is allowed. Pass it to
+// public.WithCache. See the package comment for what Open does with what is
+// already stored, and [ChoiceOf] for which way was chosen.
 //
-// Open proves what it chooses before it returns: it fetches the key of the file
-// that is there or, if nothing is stored, makes the key. So nobody signs in
-// through a browser to learn then that the token cannot be kept.
+// Open proves that its choice works before it returns: it fetches the key of the
+// file that is there or, if nothing is stored, makes the key. So nobody signs in
+// through a browser only to learn then that the token cannot be stored.
 //
 // It fails with a [*fallback.NoneError], which lists every candidate with its
-// reason and remedy, if nothing works; with ErrKeyringLocked, ErrUnavailable,
-// ErrWrongKey or another class of package persistence if tokens are stored
-// whose key cannot be had now; and with a [*persistence.Error] that names the
-// field if cfg is wrong. What is stored is untouched then.
+// reason and remedy, if nothing works. It fails with ErrKeyringLocked,
+// ErrUnavailable, ErrWrongKey or another class of package persistence if tokens
+// are stored whose key is not available now. It fails with a [*persistence.Error]
+// that names the field if cfg is wrong. It does not change what is stored then.
+//
+// A wait for another process ends with ctx, or after persistence.DefaultTimeout
+// if ctx has no deadline; a wait for a person ends with ctx.
 func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 	s, err := prepare(cfg)
 	if err != nil {
