@@ -1,6 +1,7 @@
 package tokenkeep
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,20 +19,21 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// promoter moves plaintext into the encrypted file, and files that are of no more
-// use out of the way. The store calls it; it knows nothing of the store.
+// promoter moves plaintext into the encrypted file, and files that cannot be used
+// any more out of the way. The store calls it; it does not know the store.
 //
-// Nothing authenticates a plaintext file: a restored backup, a folder that is
-// synchronised or another program may have put it there. So it is read and moved
-// only where it is permitted. Where nothing is stored encrypted, all of it is
-// moved. Beside an encrypted file it only adds, by the rules of [transfer.Add]:
-// it replaces no entry and brings back no account. What may not be added stays in
-// the plaintext file. What happened is always said in a warning.
+// Nothing authenticates a plaintext file: it may come from a restored backup, from
+// a folder that is synchronised, or from another program. So it is read and moved
+// only if that is permitted. If nothing is stored encrypted, all of it is moved.
+// Beside an encrypted file it only adds, by the rules of [transfer.Add]: it
+// replaces no entry and brings back no account. What may not be added stays in
+// the plaintext file. A warning always says what happened.
 //
-// A plaintext file lies beside an encrypted one also when a move was cut short.
-// The ledger tells: what was copied once is not copied again, but removed. That
-// is recorded after the copy and never before: another process may be faster with
-// a copy of less, and then what is recorded already would be lost.
+// A promotion that was cut short also leaves a plaintext file beside the encrypted
+// one. The ledger recognises it: a revision that was copied already is not copied
+// again, but removed. The ledger records it after the copy and never before:
+// another process may be faster with an older copy, and then the difference would
+// be lost.
 type promoter struct {
 	cache     layout.Cache
 	place     place.Place
@@ -47,7 +49,7 @@ type promoter struct {
 // found reports whether there is a plaintext file that may be moved.
 func (p *promoter) found() bool { return p.permitted && place.Exists(p.place.Plaintext) }
 
-// file returns the plaintext file, whoever may use it.
+// file returns the plaintext file, whether it is permitted or not.
 func (p *promoter) file() (*fallback.InsecurePlaintextFile, error) {
 	if p.place.Apart {
 		return nil, &persistence.Error{Op: "open", Backend: "plaintext", Location: p.place.Plaintext,
@@ -139,6 +141,8 @@ func (m *promotion) combine(h transfer.Held) (transfer.Next, error) {
 		return transfer.Next{Data: h.From, Changed: true}, nil
 	case m.ledger.Promoted() == h.Rev:
 		m.known = true
+		return transfer.Next{Data: h.To}, nil
+	case bytes.Equal(h.From, h.To): // of whatever format
 		return transfer.Next{Data: h.To}, nil
 	case m.alone && h.Copied != nil:
 		// A program that keeps plaintext saved once more after the copy, which was

@@ -36,6 +36,24 @@ func (stubborn) Delete(context.Context, string, string) error {
 
 func (m *machine) plaintextPath() string { return filepath.Join(m.dir, "app.plaintext.json") }
 
+// A plaintext file of another format is removed if the encrypted one has the same
+// content, as a promotion that was cut short leaves it, and stays otherwise.
+func TestPlaintextOfAnotherFormat(t *testing.T) {
+	m := newMachine(t)
+	c, err := tokenkeep.Open(ctx, m.permitting())
+	require.NoError(t, err)
+	save(t, c, "xyz")
+	for content, stays := range map[string]bool{"xyz": false, "xyzz": true} {
+		m.plant(content)
+		c, err = tokenkeep.Open(ctx, m.permitting())
+		require.NoError(t, err)
+		require.Equal(t, "xyz", load(t, c))
+		require.Len(t, m.takeWarnings(), 1)
+		require.Equal(t, stays, slices.Contains(m.files(), "app.plaintext.json"))
+		require.NoError(t, os.RemoveAll(m.plaintextPath()))
+	}
+}
+
 // However many keys wait for their removal, a plaintext file that was copied
 // once is not copied again: that would bring back an account that was signed out
 // since.
