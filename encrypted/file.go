@@ -598,7 +598,7 @@ func wrap(op, path string, err error) error {
 	}
 	var insecure *securefile.Error
 	if errors.As(err, &insecure) {
-		e.Remedy = insecure.Remedy
+		e.Remedy = insecure.Remedy()
 	}
 	return e
 }

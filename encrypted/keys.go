@@ -157,8 +157,8 @@ func KeyFile(path string) KeySource {
 		case err != nil:
 			remedy := "Make it a file of your own that nobody else can access (chmod 600)."
 			var e *securefile.Error
-			if errors.As(err, &e) && e.Remedy != "" {
-				remedy = e.Remedy
+			if errors.As(err, &e) && e.Remedy() != "" {
+				remedy = e.Remedy()
 			}
 			return nil, fault(remedy, "%w: reading the key file: %w", persistence.ErrUnavailable, err)
 		}

@@ -134,7 +134,7 @@ func (s *lockedStore) forget(may func(string) error) func(string) error {
 		err := securefile.Remove(s.revFile)
 		var insecure *securefile.Error
 		if errors.As(err, &insecure) {
-			return &advice{err, insecure.Remedy}
+			return &advice{err, insecure.Remedy()}
 		}
 		return err
 	}

@@ -252,7 +252,7 @@ func damage(t *testing.T, path string) {
 // also where nothing else is stored.
 func TestTemporaryPlaintext(t *testing.T) {
 	dir, k := t.TempDir(), keyringtest.New()
-	left := filepath.Join(dir, ".app.plaintext.json.AAAAAAAAAAAAAAAAAAAAAAAAAA.tmp")
+	left := filepath.Join(dir, ".app.plaintext.json.0.tmp")
 	require.NoError(t, os.WriteFile(left, []byte(`{"secret":"`+planted+`"}`), 0o600))
 	long := time.Now().Add(-time.Hour)
 	require.NoError(t, os.Chtimes(left, long, long))

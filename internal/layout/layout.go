@@ -7,7 +7,7 @@
 //	NAME.lock.16 hex digits                   the lock of a name
 //	NAME.lock.rev-16 hex digits               the revision of an item in a keyring
 //	NAME.enc.damaged-TIME, with -N if need be what was set aside
-//	.NAME.enc.26 characters.tmp               a save that is under way
+//	.NAME.enc.NUMBER.tmp                      a save that is under way
 //
 // and the last two for NAME.plaintext.json as well. Other data files than a
 // cache's have the same files beside them, under their own names.
@@ -17,7 +17,6 @@
 package layout
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"path/filepath"
@@ -52,7 +51,6 @@ const (
 	asideInfix      = ".damaged-"
 	asideTime       = "20060102T150405Z"
 	tempSuffix      = ".tmp"
-	tempLen         = 26 // of rand.Text
 )
 
 // Cache is a cache by its folder and its name.
@@ -226,15 +224,14 @@ func parseAsideSuffix(suffix string) (AsideName, bool) {
 	return a, err == nil && a.Suffix() == suffix
 }
 
-// Temp returns a new name for a save of the file of that name.
-func Temp(base string) string { return "." + base + "." + rand.Text() + tempSuffix }
+// Temp returns the name of the n-th save of the file of that name that is under
+// way at once, from 0.
+func Temp(base string, n int) string { return "." + base + "." + strconv.Itoa(n) + tempSuffix }
 
 // IsTemp reports whether name is that of a save of the file base.
 func IsTemp(name, base string) bool {
-	name, ok := strings.CutPrefix(name, "."+base+".")
-	if !ok {
-		return false
-	}
-	name, ok = strings.CutSuffix(name, tempSuffix)
-	return ok && len(name) == tempLen && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+	number, _ := strings.CutPrefix(name, "."+base+".")
+	number, _ = strings.CutSuffix(number, tempSuffix)
+	n, err := strconv.Atoi(number)
+	return err == nil && n >= 0 && name == Temp(base, n)
 }

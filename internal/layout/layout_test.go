@@ -29,10 +29,12 @@ func TestMadeIsRecognised(t *testing.T) {
 			require.Equal(t, c.Lock(), layout.LockOf(data))
 			plain := data == c.Plaintext()
 			base := filepath.Base(data)
-			temp := layout.Temp(base)
-			require.True(t, layout.IsTemp(temp, base))
-			require.Equal(t, layout.File{Cache: name, Kind: layout.Temporary, OfPlaintext: plain}, layout.Parse(temp))
-			require.False(t, layout.IsData(temp))
+			for _, n := range []int{0, 9, 999} {
+				temp := layout.Temp(base, n)
+				require.True(t, layout.IsTemp(temp, base))
+				require.Equal(t, layout.File{Cache: name, Kind: layout.Temporary, OfPlaintext: plain}, layout.Parse(temp))
+				require.False(t, layout.IsData(temp))
+			}
 			for _, number := range []int{0, 2, 17} {
 				aside := layout.NewAsideName(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 				aside.Number = number
@@ -63,6 +65,7 @@ func TestNamesAreFixed(t *testing.T) {
 	} {
 		require.Equal(t, filepath.Join("d", want), got)
 	}
+	require.Equal(t, ".app.enc.0.tmp", layout.Temp("app.enc", 0))
 	require.Equal(t, "tokenkeep/app", layout.KeyringService("app"))
 	require.Equal(t, ".damaged-20260102T030405Z-2", layout.AsideName{Time: "20260102T030405Z", Number: 2}.Suffix())
 }
@@ -72,7 +75,7 @@ func TestWhatIsNoCachesFile(t *testing.T) {
 		"", "app", ".enc", "App.enc", "-a.enc", "app.json", "app.enc~", "app.enc.bak", "app.locks", "app.lock.turns",
 		"app.lock.2cf24dba5fb0a30", "app.lock.rev-", "app.enc.damaged-", "app.enc.damaged-by-another",
 		"app.enc.damaged-20260102T030405Z-0", "app.enc.damaged-20260102T030405Z-02", "app.enc.damaged-20261302T030405Z",
-		".app.enc.tmp", ".app.enc.ABCDEFGHIJKLMNOPQRSTUVWXY.tmp", ".app.enc.abcdefghijklmnopqrstuvwxyz.tmp",
+		".app.enc.tmp", ".app.enc..tmp", ".app.enc.-1.tmp", ".app.enc.00.tmp", ".app.enc.x.tmp", ".app.enc.0.tmpx", "app.enc.0.tmp",
 		strings.Repeat("a", 65) + ".enc", "app.enc\n", "a/b.enc",
 	} {
 		require.Equal(t, layout.File{}, layout.Parse(name), "%q", name)

@@ -1,8 +1,8 @@
 // Package securefile reads and replaces small files that hold secrets.
 //
 // A file is replaced atomically: a reader sees the old content or the new one,
-// whole, and so does whoever comes after a crash. It is opened so that nothing
-// at its path can hang the program or lead it elsewhere, and then checked:
+// whole, also after a crash. It is opened so that nothing at its path can hang
+// the program or lead it elsewhere, and then checked:
 //
 //   - a regular file, not a link, a FIFO, a device or a folder;
 //   - with one name only: a hard link would be a second way to it;
@@ -10,11 +10,18 @@
 //   - in a folder, on Unix, that belongs to that user or to root and in which
 //     nobody else can rename or delete files: not writable by others, unless it
 //     is sticky; writable by its group only if that is the user's private group
-//     (its id is the user's id) or root's.
+//     (its id is the user's id) or root's; on Linux, not writable for others by
+//     an access control list.
 //
-// Of the folders above only the one that holds the file is looked at. Windows
-// has access lists in place of modes; they are inherited from the folder and
-// not looked at.
+// The modes of what is made are set, not left to the umask, to setgid folders or
+// to default access control lists. Where a volume is mounted with a group of its
+// own (Kubernetes' fsGroup), the system opens to that group what was made closed,
+// always in the same way. That is recognised, and closed again.
+//
+// Of the folders above, only the one that holds the file is checked: a person
+// who can rename that folder can put another of the user's own folders there, but
+// can read nothing in either. Windows has access lists instead of modes; they are
+// inherited from the folder and not checked, like those of macOS.
 package securefile
 
 import (
@@ -36,9 +43,12 @@ var ErrTooLarge = errors.New("larger than the limit")
 type Error struct {
 	Path   string // "" where the context names it
 	Reason string // what is wrong, to be read after the path
-	Remedy string // a sentence for a person, or ""
+	Advice string // sentences for a person, or ""
 	Err    error  // fs.ErrPermission for what is not secure, else what Reason says
 }
+
+// Remedy returns what a person can do about it, or "".
+func (e *Error) Remedy() string { return e.Advice }
 
 func (e *Error) Error() string {
 	if e.Path == "" {
@@ -75,8 +85,8 @@ func (e *ReplaceError) Error() string {
 
 func (e *ReplaceError) Unwrap() error { return e.Err }
 
-// MkdirAll makes dir and the missing folders above it, mode 0700, durably. What
-// is there already is left as it is.
+// MkdirAll makes dir and the missing folders above it, mode 0700 whatever the
+// umask is, durably. What is there already is left as it is.
 func MkdirAll(dir string) error {
 	if fi, err := os.Stat(dir); err == nil {
 		if fi.IsDir() {
@@ -94,6 +104,9 @@ func MkdirAll(dir string) error {
 		if fi, statErr := os.Stat(dir); statErr == nil && fi.IsDir() {
 			return nil // another process was faster
 		}
+		return err
+	}
+	if err := setDirMode(dir); err != nil {
 		return err
 	}
 	d, err := openDir(parent)
@@ -124,7 +137,7 @@ func Resolve(path string) (string, error) {
 		}
 		path = target
 	}
-	return "", &Error{Path: path, Reason: "is the end of too many symbolic links", Remedy: "Remove the links that lead in a circle.", Err: fs.ErrInvalid}
+	return "", &Error{Path: path, Reason: "is the end of too many symbolic links", Advice: "Remove the links that lead in a circle.", Err: fs.ErrInvalid}
 }
 
 // Read returns the content of the file, and its stamp at that moment. A file
@@ -181,14 +194,41 @@ func openChecked(path string) (io.ReadCloser, Stamp, error) {
 
 // Open opens a file that is there already and holds no secret, such as a lock
 // file: flag is os.O_RDONLY or os.O_RDWR. It is checked as Read does it, except
-// that others may read it, and that its folder is left to [CheckDir].
+// that others may read it, and that its folder is left to [CheckDir]. See
+// [MakeEmpty].
 func Open(path string, flag int) (*os.File, error) {
 	f, _, err := open(path, flag, 0o022)
 	return f, err
 }
 
-// CheckDir checks the folder that a file is to be used in.
+// CheckDir checks the folder that a file is to be used in. On Unix it closes one
+// that a volume's group has opened; see the package comment.
 func CheckDir(dir string) error { return checkDir(dir) }
+
+// ID names a file or a folder as long as it exists, whatever path leads to it.
+// IDs are compared with ==.
+type ID struct{ Dev, Ino uint64 }
+
+// IDOf returns the ID of what is at path, of a symbolic link itself.
+func IDOf(path string) (ID, error) {
+	st, err := Stat(path)
+	return ID{st.Dev, st.Ino}, err
+}
+
+// MakeDir checks the folder as [CheckDir] does, after making it with [MkdirAll]
+// if it is missing, and returns its ID.
+func MakeDir(dir string) (ID, error) {
+	err := checkDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = MkdirAll(filepath.Clean(dir)); err == nil {
+			err = checkDir(dir)
+		}
+	}
+	if err != nil {
+		return ID{}, err
+	}
+	return dirID(dir)
+}
 
 // Replace puts a file with the content of parts, one after the other, in the
 // place of path, mode 0600, and returns its stamp. It is a new file under a
@@ -218,7 +258,7 @@ func Replace(path string, parts ...[]byte) (Stamp, error) {
 	if err := checkTarget(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Stamp{}, err
 	}
-	removeLeftovers(d, dir, base)
+	removeLeftovers(dir, base)
 
 	t, err := createTemp(dir, base)
 	if err != nil {
@@ -286,7 +326,7 @@ func Remove(path string) error {
 		return fail("open folder", Old, err)
 	}
 	defer d.Close()
-	removeLeftovers(d, dir, base)
+	removeLeftovers(dir, base)
 	if err := checkTarget(path); err == nil {
 		if err := remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fail("remove", Old, err)
@@ -331,29 +371,52 @@ func Rename(oldPath, newPath string) error {
 
 // prepareDir opens the folder, made if it is missing, and checks it.
 func prepareDir(dir string) (*os.File, error) {
-	err := checkDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = MkdirAll(filepath.Clean(dir)); err == nil {
-			err = checkDir(dir)
-		}
-	}
-	if err != nil {
+	if _, err := MakeDir(dir); err != nil {
 		return nil, err
 	}
 	return openDir(dir)
 }
 
+// A temporary file is numbered, with the first number that is free: 0 is the usual
+// one. So what a killed process leaves is found without reading the folder, which
+// may hold very many files.
+func tempPath(dir, base string, n int) string {
+	return filepath.Join(dir, layout.Temp(base, n))
+}
+
+const (
+	// usualTemps is how many numbers are looked at in any case. More are in use
+	// only while more processes replace one file at once.
+	usualTemps = 8
+	maxTemps   = 1000
+)
+
+// createTemp creates the temporary file for base under the first free number.
+func createTemp(dir, base string) (*temp, error) {
+	var err error
+	for n := 0; n < maxTemps; n++ {
+		var t *temp
+		if t, err = createTempAt(tempPath(dir, base, n)); err == nil {
+			return t, nil
+		}
+		if !errors.Is(err, errTaken) {
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+// errTaken: the name of a temporary file belongs to another writer.
+var errTaken = fmt.Errorf("too many temporary files: %w", fs.ErrExist)
+
 // removeLeftovers removes the temporary files for base whose writer is dead.
 // Trouble with them is no reason to fail: they are tried again next time.
-func removeLeftovers(d *os.File, dir, base string) {
-	for {
-		names, err := d.Readdirnames(256)
-		for _, name := range names {
-			if layout.IsTemp(name, base) {
-				removeIfDead(filepath.Join(dir, name))
-			}
-		}
-		if err != nil || len(names) < 256 {
+func removeLeftovers(dir, base string) {
+	for n := 0; n < maxTemps; n++ {
+		path := tempPath(dir, base, n)
+		if _, err := Stat(path); err == nil {
+			removeIfDead(path)
+		} else if n >= usualTemps {
 			return
 		}
 	}
