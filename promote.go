@@ -14,6 +14,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/ledger"
 	"github.com/tokenkeep/tokenkeep/internal/place"
+	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/internal/transfer"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -182,7 +183,7 @@ func (m *promotion) report() error {
 		return m.notMoved(m.warning(
 			fmt.Sprintf("Unencrypted tokens stay in %s (entries added to the encrypted file: %d, not added: %d).", from, m.added.Entries, m.added.Left),
 			"The others belong to accounts that are not signed in here, and an old copy or another program may have put them there.",
-			fmt.Sprintf("Remove the file or, to use its tokens nevertheless, add them with: tokenkeep import %s '%s'", m.arguments(), from)))
+			fmt.Sprintf("Remove the file or, to use its tokens nevertheless, add them with: tokenkeep import %s %s", m.arguments(), shell.Quote(from))))
 	default:
 		m.warn(m.warning(fmt.Sprintf("The unencrypted tokens in %s were merged into the encrypted file %s (entries added: %d, replaced: none).", from, into, m.added.Entries),
 			why, ""))
@@ -195,7 +196,7 @@ func (p *promoter) arguments() string {
 	if dir, err := DefaultDir(); err == nil && dir == p.cache.Dir {
 		return p.cache.Name
 	}
-	return fmt.Sprintf("%s -dir '%s'", p.cache.Name, p.cache.Dir)
+	return p.cache.Name + " -dir " + shell.Quote(p.cache.Dir)
 }
 
 func (p *promoter) warning(message, reason, remedy string) fallback.Warning {

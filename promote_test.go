@@ -22,6 +22,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/internal/ledger"
+	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -166,7 +167,7 @@ func TestPlaintextThatIsNotPermitted(t *testing.T) {
 				warnings := m.takeWarnings()
 				require.Len(t, warnings, 1)
 				require.Contains(t, warnings[0].String(), "neither used nor moved")
-				require.Contains(t, warnings[0].Remedy, "tokenkeep move app -dir '"+m.dir+"' -to keyring")
+				require.Contains(t, warnings[0].Remedy, "tokenkeep move app -dir "+shell.Quote(m.dir)+" -to keyring")
 				require.NotContains(t, warnings[0].String(), planted)
 				save(t, c, signedIn("ann=new"))
 				require.NoError(t, c.Update(ctx, func([]byte) ([]byte, error) { return []byte(signedIn("ann=newer")), nil }))

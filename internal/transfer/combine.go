@@ -137,10 +137,7 @@ func sections(data []byte) (map[string]section, error) {
 	return all, nil
 }
 
-type account struct {
-	HomeAccountID string `json:"home_account_id"`
-	Environment   string `json:"environment"`
-}
+type account struct{ HomeAccountID, Environment string }
 
 func (a account) fold() account {
 	return account{strings.ToLower(a.HomeAccountID), strings.ToLower(a.Environment)}
@@ -148,8 +145,15 @@ func (a account) fold() account {
 
 // accountOf returns the account of an entry: the zero account for nobody's.
 func accountOf(entry json.RawMessage) (a account, isObject bool) {
-	if !bytes.HasPrefix(bytes.TrimSpace(entry), []byte("{")) {
+	// Not into a struct: its fields would also match names of another case.
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(entry, &fields) != nil || fields == nil {
 		return account{}, false
 	}
-	return a, json.Unmarshal(entry, &a) == nil
+	for name, into := range map[string]*string{"home_account_id": &a.HomeAccountID, "environment": &a.Environment} {
+		if value := fields[name]; value != nil && json.Unmarshal(value, into) != nil {
+			return account{}, false
+		}
+	}
+	return a, true
 }

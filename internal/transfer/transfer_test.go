@@ -246,6 +246,8 @@ func TestAdd(t *testing.T) {
 			`{"Account":{` + account("a") + `}}`, `{"RefreshToken":{` + account("a") + `}}`, `{"RefreshToken":{` + account("a") + `}}`, transfer.Added{Left: 1}},
 		"of one in another environment": {
 			`{"IdToken":{"i":{"home_account_id":"a","environment":"other"}}}`, `{"Account":{` + account("a") + `}}`, `{"Account":{` + account("a") + `}}`, transfer.Added{Left: 1}},
+		"an account by a field in capitals": {
+			`{"RefreshToken":{"k":{"home_account_id":"a","HOME_ACCOUNT_ID":""},"l":{"home_account_id":7}}}`, `{}`, `{}`, transfer.Added{Left: 2}},
 		"sections that are not MSAL's":      {`{"Mine":{"k":{}},"refreshtoken":{"k":{}}}`, `{}`, `{}`, transfer.Added{Left: 2}},
 		"what is no entry":                  {`{"RefreshToken":{"k":1,"l":[]},"IdToken":7}`, `{}`, `{}`, transfer.Added{Left: 3}},
 		"a section that is no object there": {`{"RefreshToken":{"k":{}}}`, `{"RefreshToken":7}`, `{"RefreshToken":7}`, transfer.Added{Left: 1}},
