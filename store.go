@@ -217,7 +217,7 @@ func (s *store) tryExisting(ctx context.Context) (*encrypted.File, error) {
 		bounded, cancel = context.WithTimeout(ctx, keyringTimeout)
 	}
 	defer cancel()
-	if err := file.Prove(bounded); err != nil && !unrecoverable(err) {
+	if err := file.Check(bounded); err != nil && !unrecoverable(err) {
 		return nil, s.storedError(err)
 	} else {
 		return file, err
@@ -256,7 +256,7 @@ func (s *store) openNew(ctx context.Context, source string) (*encrypted.File, er
 	if err != nil {
 		return nil, err
 	}
-	return file, file.Prove(ctx)
+	return file, file.Check(ctx)
 }
 
 // open opens the encrypted file with keys from that source.
@@ -265,7 +265,11 @@ func (s *store) open(source string) (*encrypted.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encrypted.New(s.place.Encrypted, keys, &encrypted.Options{Name: s.cfg.Name, Lock: s.lock})
+	opts := &encrypted.Options{Name: s.cfg.Name, Lock: s.lock}
+	if old, err := s.source(layout.Keyring); err == nil { // the file may have had its key there
+		opts.OldSources = append(opts.OldSources, old.(encrypted.KeyDeleter))
+	}
+	return encrypted.New(s.place.Encrypted, keys, opts)
 }
 
 func (s *store) source(name string) (encrypted.KeySource, error) {
@@ -283,7 +287,7 @@ func (s *store) source(name string) (encrypted.KeySource, error) {
 			return nil, openError("", fmt.Errorf("%w: this program has no way to ask for a passphrase", persistence.ErrUnavailable),
 				"The program's author can set Config.Passphrase.")
 		}
-		return encrypted.Passphrase(s.cfg.Passphrase), nil
+		return encrypted.Passphrase(s.cfg.Passphrase, nil), nil
 	default:
 		return nil, openError("", fmt.Errorf("%w: the key source %q is not one that this program uses", persistence.ErrUnavailable, name),
 			"Use the program that stored the tokens.")

@@ -47,7 +47,7 @@ func argon2Alone(_ testing.TB, _ param) task {
 
 func argon2File(tb testing.TB, p param) task {
 	path := filepath.Join(tb.TempDir(), "cache.enc")
-	passphrase := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("passphrase"), nil })
+	passphrase := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("passphrase"), nil }, nil)
 	newFile := func() (*encrypted.File, error) { return encrypted.New(path, passphrase, nil) }
 	data := tokens(size10KB.n, 1)
 	ok(tb, must(newFile())(tb).Save(ctx, data))

@@ -127,7 +127,7 @@ func BenchmarkRevision(b *testing.B) {
 // adds to the limit, whatever the size.
 func BenchmarkHeader(b *testing.B) {
 	f := newFile(b, filepath.Join(b.TempDir(), "cache"), Raw(randomKey()))
-	parts, _, err := (*codec)(f).Encode(ctx, nil, nil)
+	parts, _, err := (*fileCodec)(f).Encode(ctx, nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

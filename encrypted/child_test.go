@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -45,7 +46,7 @@ func (r *dirRing) Key(_ context.Context, ref string) ([]byte, error) {
 	r.step()
 	key, err := os.ReadFile(filepath.Join(r.dir, refID(ref)))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fault("Sign in again.", "%w", persistence.ErrKeyMissing)
+		return nil, remedy.Errorf("Sign in again.", "%w", persistence.ErrKeyMissing)
 	}
 	return key, err
 }
@@ -94,8 +95,8 @@ func runChild(what string) int {
 		err = errors.Join(openErr, f.Rotate(ctx, r))
 	case "delete":
 		err = errors.Join(openErr, f.Delete(ctx))
-	case "prove-and-save":
-		err = errors.Join(openErr, f.Prove(ctx), f.Save(ctx, []byte("data")))
+	case "check-and-save":
+		err = errors.Join(openErr, f.Check(ctx), f.Save(ctx, []byte("data")))
 	case "print-key":
 		fmt.Println(os.Getenv("TOKENKEEP_TEST_PRINT"))
 	case "print-much":
@@ -128,7 +129,7 @@ func runChild(what string) int {
 // each in a read-modify-write.
 func addLines(f *File, id string) error {
 	io.Copy(io.Discard, os.Stdin)
-	if err := f.Prove(ctx); err != nil {
+	if err := f.Check(ctx); err != nil {
 		return err
 	}
 	for i := range 10 {
@@ -224,7 +225,7 @@ func TestFirstSaveWithoutACommonLock(t *testing.T) {
 	for _, lock := range []string{"lock1", "lock2"} {
 		f, err := New(filepath.Join(dir, "cache"), r, &Options{Lock: persistence.NewFileLock(filepath.Join(dir, lock))})
 		require.NoError(t, err)
-		go func() { done <- f.Prove(ctx) }()
+		go func() { done <- f.Check(ctx) }()
 	}
 	require.NoError(t, <-done)
 	require.NoError(t, <-done)
@@ -235,12 +236,12 @@ func TestFirstSaveWithoutACommonLock(t *testing.T) {
 // operation that makes or deletes keys. Whatever it was about to do, the file
 // opens, and after a rotation and a delete no key is left behind.
 func TestKilledAtEveryStep(t *testing.T) {
-	for _, what := range []string{"rotate", "delete", "prove-and-save"} {
+	for _, what := range []string{"rotate", "delete", "check-and-save"} {
 		t.Run(what, func(t *testing.T) {
 			for n := 1; ; n++ {
 				dir, r := childDir(t)
 				path := filepath.Join(dir, "cache")
-				if what != "prove-and-save" {
+				if what != "check-and-save" {
 					f := newFile(t, path, r)
 					require.NoError(t, f.Save(ctx, []byte("data")))
 					require.NoError(t, f.Rotate(ctx, r)) // so that there is a previous key

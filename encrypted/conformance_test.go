@@ -12,8 +12,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	passphrase := encrypted.PassphraseCost(func(context.Context) ([]byte, error) { return []byte("open sesame"), nil },
-		encrypted.Cost{Memory: 32, Passes: 1, Lanes: 1})
+	passphrase := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("open sesame"), nil }, &encrypted.PassphraseOptions{Cost: encrypted.Cost{Memory: 32, Passes: 1, Lanes: 1}})
 	for name, source := range map[string]encrypted.KeySource{
 		"raw":        encrypted.Raw(bytes.Repeat([]byte{1}, 32)),
 		"passphrase": passphrase,

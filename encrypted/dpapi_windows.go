@@ -7,46 +7,54 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 func protect(data, entropy []byte) ([]byte, error) {
 	var out windows.DataBlob
-	if err := windows.CryptProtectData(blob(data), nil, blob(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out); err != nil {
+	if err := windows.CryptProtectData(toBlob(data), nil, toBlob(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out); err != nil {
 		return nil, dpapiError(err)
 	}
-	return taken(&out), nil
+	return takeBlob(&out), nil
+}
+
+// refusals are the errors with which Windows does not decrypt. Which of them it
+// returns does not tell a key of another user from a session that cannot open the
+// user's own.
+var refusals = []error{
+	windows.ERROR_INVALID_DATA, // the usual one, also for another entropy
+	windows.ERROR_FILE_NOT_FOUND,
+	windows.Errno(windows.NTE_BAD_KEY_STATE), // the master key cannot be opened
+	windows.Errno(windows.NTE_BAD_KEYSET),
+	windows.Errno(windows.NTE_BAD_DATA),
 }
 
 func unprotect(data, entropy []byte) ([]byte, error) {
 	var out windows.DataBlob
-	err := windows.CryptUnprotectData(blob(data), nil, blob(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out)
+	err := windows.CryptUnprotectData(toBlob(data), nil, toBlob(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out)
 	if err == nil {
-		return taken(&out), nil
+		return takeBlob(&out), nil
 	}
-	for _, refusal := range []error{
-		windows.ERROR_INVALID_DATA,               // the usual one, also for another entropy
-		windows.Errno(windows.NTE_BAD_KEY_STATE), // encrypted under a master key that this user cannot open
-		windows.Errno(windows.NTE_BAD_DATA),
-	} {
+	for _, refusal := range refusals {
 		if errors.Is(err, refusal) {
-			return nil, fault(remedyDPAPI, "%w: DPAPI does not decrypt the key for this user on this machine: %w", persistence.ErrWrongKey, err)
+			return nil, &notDecrypted{err}
 		}
 	}
 	return nil, dpapiError(err)
 }
 
 func dpapiError(err error) error {
-	return fault("Run the program in a session of the user's whose profile is loaded, or use another store for the key.",
+	return remedy.Errorf("Run the program in a session of the user whose profile is loaded, or use another store for the key.",
 		"%w: DPAPI: %w", persistence.ErrUnavailable, err)
 }
 
-func blob(b []byte) *windows.DataBlob {
+func toBlob(b []byte) *windows.DataBlob {
 	return &windows.DataBlob{Size: uint32(len(b)), Data: unsafe.SliceData(b)}
 }
 
-// taken returns a copy of what Windows has allocated, and frees it.
-func taken(b *windows.DataBlob) []byte {
+// takeBlob returns a copy of what Windows has allocated, and frees it.
+func takeBlob(b *windows.DataBlob) []byte {
 	if b.Data == nil {
 		return nil
 	}

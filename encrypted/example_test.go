@@ -33,7 +33,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := file.Prove(ctx); err != nil { // before anybody signs in
+	if err := file.Check(ctx); err != nil { // before anybody signs in
 		log.Fatal(err)
 	}
 	if err := file.Save(ctx, []byte("tokens")); err != nil {
@@ -63,7 +63,7 @@ func ExamplePassphrase() {
 	open := func(passphrase string) *encrypted.File {
 		file, err := encrypted.New(path, encrypted.Passphrase(func(context.Context) ([]byte, error) {
 			return []byte(passphrase), nil // a program asks a person here
-		}), nil)
+		}, nil), nil)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func ExampleFile_Rotate() {
 	dir, remove := tempDir()
 	defer remove()
 	passphrase := func(p string) encrypted.KeySource {
-		return encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte(p), nil })
+		return encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte(p), nil }, nil)
 	}
 
 	ctx := context.Background()

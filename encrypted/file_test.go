@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -35,8 +36,8 @@ func TestOneKeyringCallServesAProcess(t *testing.T) {
 	r.takeCalls()
 
 	f := newFile(t, path, r) // as a new process
-	require.NoError(t, f.Prove(ctx))
-	require.NoError(t, f.Prove(ctx))
+	require.NoError(t, f.Check(ctx))
+	require.NoError(t, f.Check(ctx))
 	mustLoad(t, f, "one")
 	var group sync.WaitGroup
 	for range 20 {
@@ -79,21 +80,21 @@ func TestNobodyIsAskedForTheKeyOfADamagedFile(t *testing.T) {
 	file := readFile(t, path)
 	r.before = func(call string) error { t.Error(call); return nil }
 	for n := range len(file) - len("one") {
-		_, _, err := (*codec)(newFile(t, path, r)).Decode(ctx, bytes.Clone(file[:n]))
+		_, _, err := (*fileCodec)(newFile(t, path, r)).Decode(ctx, bytes.Clone(file[:n]))
 		require.Equal(t, "corrupt", classOf(err), "cut to %d", n)
 	}
 }
 
-func TestProveMakesTheKeyThatTheFirstSaveUses(t *testing.T) {
+func TestCheckMakesTheKeyThatTheFirstSaveUses(t *testing.T) {
 	r, path := newRing(), tempPath(t)
-	require.NoError(t, newFile(t, path, r).Prove(ctx))
+	require.NoError(t, newFile(t, path, r).Check(ctx))
 	require.NoFileExists(t, path)
 	ids := r.ids()
 	require.Len(t, ids, 1)
 	require.Contains(t, note(t, newFile(t, path, r)), "keyring/"+ids[0])
 
 	f := newFile(t, path, r)
-	require.NoError(t, f.Prove(ctx))
+	require.NoError(t, f.Check(ctx))
 	require.NoError(t, f.Save(ctx, []byte("one")))
 	require.Equal(t, ids, r.ids(), "no scratch items, no second key")
 	require.Equal(t, ids[0], headerOf(t, path).ref)
@@ -101,14 +102,14 @@ func TestProveMakesTheKeyThatTheFirstSaveUses(t *testing.T) {
 	mustLoad(t, newFile(t, path, r), "one")
 }
 
-func TestProveFailsWhereAKeyCannotBeKept(t *testing.T) {
+func TestCheckFailsWhereAKeyCannotBeKept(t *testing.T) {
 	path := tempPath(t)
-	requireError(t, "unavailable", newFile(t, path, Env("TOKENKEEP_TEST_UNSET")).Prove(ctx))
-	requireError(t, "unavailable", newFile(t, path, forgetful{newRing(), false}).Prove(ctx))
-	requireError(t, "unavailable", newFile(t, path, forgetful{newRing(), true}).Prove(ctx))
+	requireError(t, "unavailable", newFile(t, path, Env("TOKENKEEP_TEST_UNSET")).Check(ctx))
+	requireError(t, "unavailable", newFile(t, path, forgetful{newRing(), false}).Check(ctx))
+	requireError(t, "unavailable", newFile(t, path, forgetful{newRing(), true}).Check(ctx))
 	r := newRing()
-	r.before = func(string) error { return fault("Unlock it.", "%w", persistence.ErrKeyringLocked) }
-	requireError(t, "locked", newFile(t, path, r).Prove(ctx))
+	r.before = func(string) error { return remedy.Errorf("Unlock it.", "%w", persistence.ErrKeyringLocked) }
+	requireError(t, "locked", newFile(t, path, r).Check(ctx))
 	requireError(t, "locked", newFile(t, path, r).Save(ctx, []byte("x")))
 	require.NoFileExists(t, path)
 }
@@ -121,7 +122,7 @@ type forgetful struct {
 
 func (f forgetful) Key(context.Context, string) ([]byte, error) {
 	if f.all {
-		return nil, fault("Sign in again.", "%w", persistence.ErrKeyMissing)
+		return nil, remedy.Errorf("Sign in again.", "%w", persistence.ErrKeyMissing)
 	}
 	return randomKey(), nil
 }
@@ -146,9 +147,9 @@ func TestStoredSource(t *testing.T) {
 func TestAPassphraseIsAskedForOnce(t *testing.T) {
 	path, asked := tempPath(t), 0
 	ask := func(context.Context) ([]byte, error) { asked++; return []byte("open sesame"), nil }
-	source := PassphraseCost(ask, Cost{Memory: 32, Passes: 1, Lanes: 1})
+	source := Passphrase(ask, &PassphraseOptions{Cost: Cost{Memory: 32, Passes: 1, Lanes: 1}})
 	f := newFile(t, path, source)
-	require.NoError(t, f.Prove(ctx))
+	require.NoError(t, f.Check(ctx))
 	require.NoError(t, f.Save(ctx, []byte("one")))
 	require.NoError(t, f.Save(ctx, []byte("two")))
 	mustLoad(t, f, "two")
@@ -165,15 +166,15 @@ func TestAMistypedPassphraseIsAskedForAgain(t *testing.T) {
 	require.NoError(t, newFile(t, path, cheap("right")).Save(ctx, []byte("one")))
 	before := readFile(t, path)
 	answers := []string{"wrong", "wrong too", "", "right"}
-	f := newFile(t, path, PassphraseCost(func(context.Context) ([]byte, error) {
+	f := newFile(t, path, Passphrase(func(context.Context) ([]byte, error) {
 		a := answers[0]
 		answers = answers[1:]
 		return []byte(a), nil
-	}, DefaultCost)) // the file has its own cost
+	}, nil)) // the file has its own cost
 	_, err := f.Load(ctx)
 	requireError(t, "wrong-key", err)
 	requireError(t, "wrong-key", f.Save(ctx, []byte("two")))
-	requireError(t, "wrong-key", f.Prove(ctx))
+	requireError(t, "wrong-key", f.Check(ctx))
 	require.Equal(t, before, readFile(t, path))
 	mustLoad(t, f, "one")
 }
@@ -214,7 +215,7 @@ func TestAFileThatCannotBeOpenedIsNotOverwritten(t *testing.T) {
 			requireError(t, c.class, f.Save(ctx, []byte("two")))
 			_, err = f.SaveIf(ctx, []byte("two"), rev)
 			requireError(t, c.class, err)
-			requireError(t, c.class, f.Prove(ctx))
+			requireError(t, c.class, f.Check(ctx))
 			requireError(t, c.class, f.Rotate(ctx, Raw(randomKey())))
 			require.Equal(t, before, readFile(t, path))
 
@@ -232,8 +233,8 @@ func TestAFileThatCannotBeOpenedIsNotOverwritten(t *testing.T) {
 func TestASetAsideFileKeepsItsKeyID(t *testing.T) {
 	r, path := newRing(), tempPath(t)
 	f := newFile(t, path, r)
-	require.NoError(t, f.Prove(ctx)) // notes the id
-	parts, _, err := (*codec)(f).Encode(ctx, []byte("one"), nil)
+	require.NoError(t, f.Check(ctx)) // notes the id
+	parts, _, err := (*fileCodec)(f).Encode(ctx, []byte("one"), nil)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(path, parts[0], 0o600)) // killed before it could clear the note
 	id := headerOf(t, path).ref
@@ -342,14 +343,14 @@ func TestRotateKeepsThePreviousKeyOnce(t *testing.T) {
 	require.NoError(t, f.Rotate(ctx, r))
 	second := headerOf(t, path)
 	require.NotEqual(t, first.ref, second.ref)
-	require.Equal(t, "keyring/"+first.ref, second.previous)
+	require.Equal(t, "keyring/"+first.ref, second.file.previous)
 	require.ElementsMatch(t, []string{first.ref, second.ref}, r.ids())
 	require.Empty(t, note(t, f))
 	mustLoad(t, f, "one")
 	mustLoad(t, newFile(t, backup, r), "one")
 	mustLoad(t, other, "one")
 	require.NoError(t, other.Save(ctx, []byte("two")))
-	require.Equal(t, second.previous, headerOf(t, path).previous, "a save keeps the line as it is")
+	require.Equal(t, second.file.previous, headerOf(t, path).file.previous, "a save keeps the line as it is")
 
 	require.NoError(t, f.Rotate(ctx, r))
 	third := headerOf(t, path)
@@ -371,7 +372,7 @@ func TestRotateToAnotherSource(t *testing.T) {
 	f := newFile(t, path, r)
 	require.NoError(t, f.Rotate(ctx, cheap("one")))
 	require.Equal(t, "passphrase", persistence.Describe(f).KeySource)
-	require.Equal(t, first, headerOf(t, path).previous)
+	require.Equal(t, first, headerOf(t, path).file.previous)
 	mustLoad(t, f, "one")
 	_, err := old.Load(ctx)
 	requireError(t, "wrong-key", err)
@@ -536,8 +537,8 @@ func TestFilesThatShareALock(t *testing.T) {
 		return f
 	}
 	a, b := open("a"), open("b")
-	require.NoError(t, a.Prove(ctx))
-	parts, _, err := (*codec)(a).Encode(ctx, []byte("a"), nil)
+	require.NoError(t, a.Check(ctx))
+	parts, _, err := (*fileCodec)(a).Encode(ctx, []byte("a"), nil)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "a"), parts[0], 0o600)) // its key is still noted
 	require.NoError(t, b.Save(ctx, []byte("b")))
@@ -561,9 +562,9 @@ func TestBadInputs(t *testing.T) {
 		"no variable":       func() (*File, error) { return New(at("x"), Env(""), nil) },
 		"no key file":       func() (*File, error) { return New(at("x"), KeyFile(""), nil) },
 		"no command":        func() (*File, error) { return New(at("x"), Command(""), nil) },
-		"nothing to ask":    func() (*File, error) { return New(at("x"), Passphrase(nil), nil) },
+		"nothing to ask":    func() (*File, error) { return New(at("x"), Passphrase(nil, nil), nil) },
 		"too little work": func() (*File, error) {
-			return New(at("x"), PassphraseCost(func(context.Context) ([]byte, error) { return nil, nil }, Cost{}), nil)
+			return New(at("x"), Passphrase(func(context.Context) ([]byte, error) { return nil, nil }, &PassphraseOptions{Cost: Cost{Memory: 1 << 10, Lanes: 1}}), nil)
 		},
 		"a name that is no text": func() (*File, error) { return New(at("x"), newRing(), &Options{Name: "\xff"}) },
 		"a long name":            func() (*File, error) { return New(at("x"), newRing(), &Options{Name: strings.Repeat("n", 256)}) },
@@ -590,7 +591,7 @@ func TestBadInputs(t *testing.T) {
 		_, err = f.Load(ctx)
 		require.Error(t, err)
 		require.Error(t, f.Save(ctx, []byte("x")), path)
-		require.Error(t, f.Prove(ctx), path)
+		require.Error(t, f.Check(ctx), path)
 	}
 	require.DirExists(t, at("folder"))
 
@@ -601,7 +602,7 @@ func TestBadInputs(t *testing.T) {
 	if fi, err := os.Stat(at("open")); err == nil && fi.Mode().Perm() == 0o640 {
 		_, err := f.Load(ctx)
 		require.ErrorIs(t, err, os.ErrPermission)
-		require.ErrorIs(t, newFile(t, at("open"), newRing()).Prove(ctx), os.ErrPermission)
+		require.ErrorIs(t, newFile(t, at("open"), newRing()).Check(ctx), os.ErrPermission)
 	}
 
 	// Sizes.
@@ -667,7 +668,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		}
 		_, err := f.Load(ctx)
 		show(err)
-		show(f.Prove(ctx))
+		show(f.Check(ctx))
 		show(f.Save(ctx, []byte(secret)))
 		_, err = f.Load(ctx)
 		show(err)
@@ -681,7 +682,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	sources := []KeySource{
 		Raw(key), Env("TOKENKEEP_TEST_KEY"), KeyFile(keyFile), fixed{"keyring", []byte(secret)},
 		Command("/bin/sh", "-c", "echo "+secret+"; echo "+secret+" >&2; exit 3"), Command("/bin/sh", "-c", "echo "+secret),
-		PassphraseCost(func(context.Context) ([]byte, error) { return []byte(secret), nil }, Cost{Memory: 32, Passes: 1, Lanes: 1}),
+		Passphrase(func(context.Context) ([]byte, error) { return []byte(secret), nil }, &PassphraseOptions{Cost: Cost{Memory: 32, Passes: 1, Lanes: 1}}),
 		newRing(),
 	}
 	for _, s := range sources {
@@ -696,7 +697,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		do(newFile(t, path, s))
 	}
 	all := strings.Join(printed, "\n")
-	for _, s := range []string{"environment variable TOKENKEEP_TEST_KEY", "the command /bin/sh", "does not begin as"} {
+	for _, s := range []string{"environment variable TOKENKEEP_TEST_KEY", "the command /bin/sh", "does not start with"} {
 		require.True(t, strings.Contains(all, s), "control: the errors are there: %q", s)
 	}
 	for _, s := range secrets {

@@ -11,13 +11,14 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// This file is FORMAT.md as code: bytes to a header and back, a key to what it
-// derives, data to a file and back. It does no I/O and asks for no key.
+// This file is FORMAT.md as code. It parses and writes headers, derives keys, and
+// seals and opens files. It does no I/O and asks for no key.
 
 const (
 	versionPrefix = "tokenkeep-encrypted/"
@@ -29,15 +30,47 @@ const (
 	nonceSize = 12
 	tagSize   = 16
 	sumSize   = 16
+	hashSize  = 16 // of origin, boot and userns
 )
 
-// header is what stands before the ciphertext, without its sum.
+// header is everything before the ciphertext, except the sum.
 type header struct {
-	source   string // the word of the key's source
-	ref      string // the key's id and the source's parameters
-	previous string // "" or source/id of the key that the last rotation replaced
-	salt     [saltSize]byte
-	commit   [32]byte
+	source string     // the word of the key's source
+	ref    string     // the key's id and the source's own parameters
+	file   fileParams // the file's parameters
+	salt   [saltSize]byte
+	commit [32]byte
+}
+
+// fileParams are the parameters of a key line that belong to the file and not to
+// the source: the source never sees them. "" stands for one that is not there.
+type fileParams struct {
+	boot     string // keyed hash of the machine's boot and the user
+	origin   string // keyed hash of the machine and the user
+	previous string // source/id of the key that the last rotation replaced
+	userns   string // keyed hash of the boot and the user namespace
+}
+
+// byName returns the parameters in ascending order of their names.
+func (p *fileParams) byName() []struct {
+	name  string
+	value *string
+} {
+	return []struct {
+		name  string
+		value *string
+	}{{"boot", &p.boot}, {"origin", &p.origin}, {"previous", &p.previous}, {"userns", &p.userns}}
+}
+
+// valid reports whether every parameter has its form.
+func (p *fileParams) valid() bool {
+	for _, hash := range []string{p.boot, p.origin, p.userns} {
+		var b [hashSize]byte
+		if hash != "" && !decodeExactly(b[:], hash) {
+			return false
+		}
+	}
+	return p.previous == "" || validKeyName(p.previous)
 }
 
 const (
@@ -45,8 +78,8 @@ const (
 	digits = "0123456789"
 )
 
-// consists tells whether s has 1 to limit characters, all of them from set and
-// the first one from first.
+// consists reports whether s has 1 to limit characters, all from set and the
+// first one from first.
 func consists(s string, limit int, first, set string) bool {
 	return s != "" && len(s) <= limit && strings.IndexByte(first, s[0]) >= 0 && strings.TrimLeft(s, set) == ""
 }
@@ -60,11 +93,8 @@ const valueChars = lower + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + digits + "-._~/:+@"
 func isValue(s string) bool   { return consists(s, 2048, valueChars, valueChars) }
 func isVersion(s string) bool { return consists(s, 9, digits[1:], digits) }
 
-// previousParam is the one parameter that belongs to the file, not to the source.
-const previousParam = "previous"
-
-// corrupt says what is wrong with a file. It never quotes the file: what was
-// found in its place may be anything, a plaintext cache too.
+// corrupt says what is wrong with a file. It never quotes the file, which may be
+// anything, even a plaintext cache.
 func corrupt(what string) error {
 	return fmt.Errorf("%w: %s", persistence.ErrCorrupt, what)
 }
@@ -78,22 +108,22 @@ func parse(head []byte) (h header, size int, err error) {
 	}
 	v, isOurs := bytes.CutPrefix(first, []byte(versionPrefix))
 	if !ok || !isOurs || !isVersion(string(v)) {
-		return header{}, 0, corrupt("it does not begin as an encrypted file does")
+		return header{}, 0, corrupt("it does not start with the header of an encrypted file")
 	}
-	// The sum covers the version line, so if the rest has the sum of version 1,
-	// then it is the version that was damaged.
+	// The sum covers the version line. If the rest has the sum of version 1, it is
+	// the version line that was damaged.
 	if _, _, err := parse1(append([]byte(version+"\n"), rest...)); err == nil {
 		return header{}, 0, corrupt("its version line was changed")
 	}
 	return header{}, 0, fmt.Errorf("%w: file format version %s", persistence.ErrUnsupportedVersion, v)
 }
 
-// parse1 is parse for a file that begins with version 1's first line.
+// parse1 is parse for a file that starts with the first line of version 1.
 func parse1(head []byte) (header, int, error) {
 	var h header
 	head = head[:min(len(head), maxHeader)]
 	at := len(version) + 1
-	next := func(word string) (string, bool) { // the rest of the next line, which begins with word
+	next := func(word string) (string, bool) { // returns the rest of the next line, which starts with word
 		line, _, ok := bytes.Cut(head[at:], []byte("\n"))
 		if !ok || !bytes.HasPrefix(line, []byte(word)) {
 			return "", false
@@ -108,31 +138,36 @@ func parse1(head []byte) (header, int, error) {
 	sum, ok4 := next("sum ")
 	end, ok5 := next("")
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || end != "" {
-		return header{}, 0, corrupt("its header is not whole")
+		return header{}, 0, corrupt("its header is incomplete")
 	}
 	if sum != checksum(summed) {
-		return header{}, 0, corrupt("its header has another checksum than it says")
+		return header{}, 0, corrupt("its header checksum does not match")
 	}
 
 	var ok bool
 	var ref string
 	if h.source, ref, ok = strings.Cut(key, " "); !ok || !isSource(h.source) {
-		return header{}, 0, corrupt("its header names no source of the key")
+		return header{}, 0, corrupt("its header names no key source")
 	}
-	if h.ref, h.previous, ok = splitPrevious(ref); !ok {
-		return header{}, 0, corrupt("its header does not name the key in the one way there is")
+	if h.ref, h.file, ok = splitRef(ref); !ok {
+		return header{}, 0, corrupt("its header has a malformed key reference")
 	}
-	if !decode32(&h.salt, salt) || !decode32(&h.commit, commit) {
-		return header{}, 0, corrupt("its header has a salt or a commitment of the wrong form")
+	if !decodeExactly(h.salt[:], salt) || !decodeExactly(h.commit[:], commit) {
+		return header{}, 0, corrupt("its header has a malformed salt or commitment")
 	}
 	return h, at, nil
 }
 
-// format returns the header's bytes, the empty line included: exactly what
-// parse read it from.
+// keyLine returns the key line with its line end.
+func (h *header) keyLine() string {
+	return "key " + h.source + " " + joinRef(h.ref, h.file) + "\n"
+}
+
+// format returns the header's bytes with the empty line: exactly the bytes that
+// parse read.
 func (h *header) format() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s\nkey %s %s\nsalt %s\ncommit %s\n", version, h.source, joinPrevious(h.ref, h.previous), encode(h.salt[:]), encode(h.commit[:]))
+	fmt.Fprintf(&b, "%s\n%ssalt %s\ncommit %s\n", version, h.keyLine(), encode(h.salt[:]), encode(h.commit[:]))
 	fmt.Fprintf(&b, "sum %s\n\n", checksum(b.Bytes()))
 	return b.Bytes()
 }
@@ -140,7 +175,7 @@ func (h *header) format() []byte {
 // revision is the salt: it is random and new on every save.
 func (h *header) revision() string { return encode(h.salt[:]) }
 
-// keyName names the key among those of all sources.
+// keyName returns source/id.
 func (h *header) keyName() string { return h.source + "/" + refID(h.ref) }
 
 func checksum(b []byte) string {
@@ -150,17 +185,17 @@ func checksum(b []byte) string {
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// decode32 accepts the one encoding that 32 bytes have.
-func decode32(dst *[32]byte, s string) bool {
+// decodeExactly fills dst from the one base64 text that its bytes have.
+func decodeExactly(dst []byte, s string) bool {
 	if len(s) != base64.RawURLEncoding.EncodedLen(len(dst)) {
 		return false
 	}
-	n, err := base64.RawURLEncoding.Strict().Decode(dst[:], []byte(s))
-	return err == nil && n == len(dst) // n is less if there are line ends in it, which Decode skips
+	n, err := base64.RawURLEncoding.Strict().Decode(dst, []byte(s))
+	return err == nil && n == len(dst) // n is less if there are line ends in s: Decode skips them
 }
 
-// validRef tells whether ref is "<key id>[ name=value]…" with the names in
-// ascending order, each once.
+// validRef reports whether ref is "<key id>[ name=value]…", with the names in
+// ascending order and each once.
 func validRef(ref string) bool {
 	fields := strings.Split(ref, " ")
 	if !isKeyID(fields[0]) {
@@ -182,75 +217,88 @@ func refID(ref string) string {
 	return id
 }
 
-// splitPrevious takes the file's own parameter out of a valid reference.
-func splitPrevious(full string) (ref, previous string, ok bool) {
+// splitRef takes the file's parameters out of a reference. ok reports whether
+// both parts are valid.
+func splitRef(full string) (ref string, file fileParams, ok bool) {
 	if !validRef(full) {
-		return "", "", false
+		return "", fileParams{}, false
 	}
-	var own []string
+	var rest []string
+fields:
 	for _, f := range strings.Split(full, " ") {
-		if value, found := strings.CutPrefix(f, previousParam+"="); found {
-			previous = value
-		} else {
-			own = append(own, f)
+		for _, p := range file.byName() {
+			if value, found := strings.CutPrefix(f, p.name+"="); found {
+				*p.value = value
+				continue fields
+			}
 		}
+		rest = append(rest, f)
 	}
-	return strings.Join(own, " "), previous, previous == "" || validKeyName(previous)
+	return strings.Join(rest, " "), file, file.valid()
 }
 
-// joinPrevious is the reverse of splitPrevious.
-func joinPrevious(ref, previous string) string {
-	if previous == "" {
-		return ref
-	}
+// joinRef is the reverse of splitRef.
+func joinRef(ref string, file fileParams) string {
 	fields := strings.Split(ref, " ")
-	i := 1
-	for i < len(fields) && fields[i] < previousParam { // name=value sorts here as name does: '=' is less than any letter
-		i++
+	for _, p := range file.byName() {
+		if *p.value == "" {
+			continue
+		}
+		i := 1
+		for i < len(fields) && fields[i] < p.name { // name=value sorts here as name does: '=' is less than any letter
+			i++
+		}
+		fields = slices.Insert(fields, i, p.name+"="+*p.value)
 	}
-	fields = append(fields[:i], append([]string{previousParam + "=" + previous}, fields[i:]...)...)
 	return strings.Join(fields, " ")
 }
 
-// validKeyName tells whether s is source/id.
+// validKeyName reports whether s is source/id.
 func validKeyName(s string) bool {
 	source, id, ok := strings.Cut(s, "/")
 	return ok && isSource(source) && isKeyID(id)
 }
 
-// derived is what one save needs of its master key, and no other save.
+// derived are the values that one save derives from the master key. No other
+// save has the same.
 type derived struct {
 	key    [keySize]byte
 	nonce  [nonceSize]byte
 	commit [32]byte
 }
 
-// derive computes the keys of the save with that salt, of the cache of that name.
-func derive(master []byte, salt *[saltSize]byte, name string) (*derived, error) {
+// derive computes the values for h's salt and key line, and the cache of that
+// name. h.commit is not used.
+func derive(master []byte, h *header, name string) (*derived, error) {
 	if len(master) != keySize {
-		return nil, fmt.Errorf("a key must be %d bytes", keySize)
+		return nil, fmt.Errorf("a key must have %d bytes", keySize)
 	}
-	prk, err := hkdf.Extract(sha256.New, master, salt[:])
+	prk, err := hkdf.Extract(sha256.New, master, h.salt[:])
 	if err != nil {
 		return nil, err
 	}
-	// HKDF-Expand of up to 32 bytes is one HMAC (RFC 5869, section 2.3), and one
-	// HMAC that is reset does for all three what three new ones would.
+	// HKDF-Expand of up to 32 bytes is one HMAC (RFC 5869, section 2.3). Resetting
+	// one HMAC for all three saves the work of setting it up twice more.
 	mac := hmac.New(sha256.New, prk)
 	d := new(derived)
 	for _, out := range []struct {
-		purpose string
-		to      []byte
-	}{{"key", d.key[:]}, {"nonce", d.nonce[:]}, {"commit", d.commit[:]}} {
+		info string
+		to   []byte
+	}{
+		{"key\x00", d.key[:]},
+		{"nonce\x00", d.nonce[:]},
+		{"commit\x00" + h.keyLine(), d.commit[:]},
+	} {
 		mac.Reset()
-		mac.Write([]byte(version + "\x00" + out.purpose + "\x00" + name + "\x01"))
+		mac.Write([]byte(version + "\x00" + out.info + name + "\x01"))
 		var okm [sha256.Size]byte
 		copy(out.to, mac.Sum(okm[:0]))
 	}
 	return d, nil
 }
 
-// commits tells whether h was written with the key that d derives from.
+// commits reports whether h was written with the key that d derives from, and
+// for the key line and the cache name that d was derived for.
 func (d *derived) commits(h *header) bool {
 	return subtle.ConstantTimeCompare(d.commit[:], h.commit[:]) == 1
 }
@@ -263,8 +311,9 @@ func (d *derived) aead() (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// seal returns the file of data: h, which gets its commitment here, then the
-// ciphertext and the tag. h.salt must never have been used before.
+// seal returns the file that holds data: h, whose commitment it sets, then the
+// ciphertext and the tag. d was derived for h. h.salt must never have been used
+// before.
 func (d *derived) seal(h *header, data []byte) ([]byte, error) {
 	h.commit = d.commit
 	head := h.format()
@@ -274,7 +323,7 @@ func (d *derived) seal(h *header, data []byte) ([]byte, error) {
 	return d.sealAfter(head, data)
 }
 
-// sealAfter returns head, then data sealed, with head as the additional data.
+// sealAfter returns head and the sealed data, with head as the additional data.
 func (d *derived) sealAfter(head, data []byte) ([]byte, error) {
 	aead, err := d.aead()
 	if err != nil {
@@ -286,7 +335,7 @@ func (d *derived) sealAfter(head, data []byte) ([]byte, error) {
 }
 
 // open returns the data of a file whose header is its first size bytes. It
-// decrypts in place: the data takes the ciphertext's bytes.
+// decrypts in place: the data overwrites the ciphertext.
 func (d *derived) open(file []byte, size int) ([]byte, error) {
 	aead, err := d.aead()
 	if err != nil {

@@ -15,40 +15,54 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// sample returns a file of data, and a reader of such files. Without bound the
-// reader and the file leave out the additional data: a wrong variant.
-func sample(t testing.TB, data string, bound bool) (file []byte, decode func([]byte) error) {
+// sample returns a file of data, and a reader of such files.
+func sample(t testing.TB, data string) (file []byte, decode func([]byte) error) {
 	f := newFile(t, tempPath(t), fixed{"keyring", randomKey()})
-	parts, _, err := (*codec)(f).Encode(ctx, []byte(data), nil)
+	parts, _, err := (*fileCodec)(f).Encode(ctx, []byte(data), nil)
 	require.NoError(t, err)
-	if bound {
-		return parts[0], func(b []byte) error {
-			_, _, err := (*codec)(f).Decode(ctx, bytes.Clone(b))
-			return err
-		}
+	return parts[0], func(b []byte) error {
+		_, _, err := (*fileCodec)(f).Decode(ctx, bytes.Clone(b))
+		return err
 	}
-	h, size, err := parse(parts[0])
-	require.NoError(t, err)
-	_, d, err := f.unlock(ctx, &h)
-	require.NoError(t, err)
+}
+
+// unboundSample is sample for wrong variants of the format: the commitment covers
+// the key line or not, and the tag covers the header or not.
+func unboundSample(t testing.TB, data string, commitment, tag bool) (file []byte, decode func([]byte) error) {
+	key := randomKey()
+	keysOf := func(h *header) *derived {
+		if !commitment {
+			h = &header{salt: h.salt}
+		}
+		d, err := derive(key, h, "")
+		require.NoError(t, err)
+		return d
+	}
+	additional := func(head []byte) []byte {
+		if !tag {
+			return nil
+		}
+		return head
+	}
+	h := &header{source: "keyring", ref: newID(), salt: [32]byte(randomKey())}
+	d := keysOf(h)
+	h.commit = d.commit
 	aead, err := d.aead()
 	require.NoError(t, err)
-	file = aead.Seal(bytes.Clone(parts[0][:size]), d.nonce[:], []byte(data), nil)
+	head := h.format()
+	file = aead.Seal(bytes.Clone(head), d.nonce[:], []byte(data), additional(head))
 	return file, func(b []byte) error {
 		h, size, err := parse(b)
 		if err != nil {
 			return err
 		}
-		_, d, err := f.unlock(ctx, &h)
-		if err != nil {
-			return err
+		d := keysOf(&h)
+		if !d.commits(&h) {
+			return persistence.ErrWrongKey
 		}
 		aead, err := d.aead()
-		if err != nil {
-			return err
-		}
-		_, err = aead.Open(nil, d.nonce[:], b[size:], nil)
-		if err != nil {
+		require.NoError(t, err)
+		if _, err = aead.Open(nil, d.nonce[:], b[size:], additional(b[:size])); err != nil {
 			return persistence.ErrCorrupt
 		}
 		return nil
@@ -76,7 +90,7 @@ func resummed(b []byte) []byte {
 }
 
 func TestEveryFlippedBitIsDamage(t *testing.T) {
-	file, decode := sample(t, `{"Account":{}}`, true)
+	file, decode := sample(t, `{"Account":{}}`)
 	require.NoError(t, decode(file))
 	flips(file, func(at int, b []byte) {
 		require.Equal(t, "corrupt", classOf(decode(b)), "byte %d", at)
@@ -92,34 +106,76 @@ func TestEveryFlippedBitIsDamage(t *testing.T) {
 	require.Greater(t, wrongKeys, 100)
 }
 
-// Whoever changes the header can compute its sum; the tag protects it.
+// Everybody can compute the sum of a changed header. The commitment covers the key
+// line, and the tag covers the whole header.
 func TestNoChangedHeaderIsOpened(t *testing.T) {
 	opened := func(file []byte, decode func([]byte) error) (n int) {
+		require.NoError(t, decode(file))
 		try := func(b []byte) {
 			if b = resummed(b); !bytes.Equal(b, file) && decode(b) == nil {
 				n++
 			}
 		}
 		flips(file, func(_ int, b []byte) { try(b) })
-		line, _, _ := strings.Cut(string(file[len(version)+1:]), "\n")
-		for _, more := range []string{" a=1", " previous=keyring/0"} {
-			try(bytes.Replace(file, []byte(line), []byte(line+more), 1))
+		for _, more := range moreParameters {
+			try(withParameter(file, more))
 		}
 		return n
 	}
-	file, decode := sample(t, `{"Account":{}}`, true)
-	require.NoError(t, decode(file))
-	require.Zero(t, opened(file, decode))
+	require.Zero(t, opened(sample(t, `{"Account":{}}`)))
+	require.Zero(t, opened(unboundSample(t, `{"Account":{}}`, true, true)))
 
-	// Control: a reader and a writer that leave out the additional data.
-	file, decode = sample(t, `{"Account":{}}`, false)
-	require.NoError(t, decode(file))
-	require.NotZero(t, opened(file, decode))
+	// Control: without both the key line can be changed. Each alone prevents it.
+	require.NotZero(t, opened(unboundSample(t, `{"Account":{}}`, false, false)))
+	require.Zero(t, opened(unboundSample(t, `{"Account":{}}`, true, false)))
+	require.Zero(t, opened(unboundSample(t, `{"Account":{}}`, false, true)))
+}
+
+var moreParameters = []string{" a=1", " previous=keyring/0", " origin=AAAAAAAAAAAAAAAAAAAAAA"}
+
+// withParameter returns the file with its key line longer.
+func withParameter(file []byte, parameter string) []byte {
+	line, _, _ := strings.Cut(string(file[len(version)+1:]), "\n")
+	return bytes.Replace(file, []byte(line), []byte(line+parameter), 1)
+}
+
+// A save reads the header only, and never the tag. What it writes again was
+// written with the key.
+func TestAForgedKeyLineDoesNotSurviveASave(t *testing.T) {
+	for _, parameter := range moreParameters {
+		path, source := tempPath(t), fixed{"keyring", randomKey()}
+		require.NoError(t, newFile(t, path, source).Save(ctx, []byte("one")))
+		forged := resummed(withParameter(readFile(t, path), parameter))
+		require.NoError(t, os.WriteFile(path, forged, 0o600))
+		f := newFile(t, path, source)
+		requireError(t, "wrong-key", f.Save(ctx, []byte("two")))
+		requireError(t, "wrong-key", f.Check(ctx))
+		requireError(t, "wrong-key", f.Rotate(ctx, source))
+		_, err := f.Load(ctx)
+		requireError(t, "wrong-key", err)
+		require.Equal(t, forged, readFile(t, path))
+	}
+
+	// Control: with a commitment that does not cover the key line, what a save looks
+	// at passes.
+	key := randomKey()
+	h := &header{source: "keyring", ref: newID()}
+	without := func() *derived {
+		d, err := derive(key, &header{salt: h.salt}, "")
+		require.NoError(t, err)
+		return d
+	}
+	h.commit = without().commit
+	h.file.previous = "keyring/0"
+	require.True(t, without().commits(h))
+	d, err := derive(key, h, "")
+	require.NoError(t, err)
+	require.False(t, d.commits(h))
 }
 
 func TestEveryLengthButItsOwnIsDamage(t *testing.T) {
 	for _, data := range []string{"", "x", `{"Account":{}}`} {
-		file, decode := sample(t, data, true)
+		file, decode := sample(t, data)
 		require.NoError(t, decode(file))
 		for n := range file {
 			require.Equal(t, "corrupt", classOf(decode(file[:n])), "cut to %d", n)
@@ -136,7 +192,7 @@ func TestNoTwoSavesShareASalt(t *testing.T) {
 	f := newFile(t, tempPath(t), Raw(randomKey()))
 	salts, nonces, keys := map[[32]byte]bool{}, map[[12]byte]bool{}, map[[32]byte]bool{}
 	for range 1000 {
-		parts, rev, err := (*codec)(f).Encode(ctx, []byte("the same"), nil)
+		parts, rev, err := (*fileCodec)(f).Encode(ctx, []byte("the same"), nil)
 		require.NoError(t, err)
 		h, _, err := parse(parts[0])
 		require.NoError(t, err)
@@ -150,46 +206,70 @@ func TestNoTwoSavesShareASalt(t *testing.T) {
 	require.Len(t, keys, 1000)
 }
 
-// The three outputs differ, and depend on each input; names that would be one
-// if they were joined carelessly are two.
+// The three outputs differ and depend on each input. Names that would be the same
+// if they were joined carelessly are not. The commitment alone depends on the key
+// line.
 func TestDerive(t *testing.T) {
-	key, salt := bytes.Repeat([]byte{1}, 32), [32]byte{2}
+	key, salt, line := bytes.Repeat([]byte{1}, 32), [32]byte{2}, "keyring"
 	seen := map[string]bool{}
-	add := func(key []byte, salt [32]byte, name string) {
-		d, err := derive(key, &salt, name)
+	add := func(key []byte, salt [32]byte, name string) *derived {
+		d, err := derive(key, &header{source: line, ref: "0", salt: salt}, name)
 		require.NoError(t, err)
 		require.NotEqual(t, d.key, d.commit)
 		for _, b := range [][]byte{d.key[:], d.nonce[:], d.commit[:]} {
 			require.False(t, seen[string(b)])
 			seen[string(b)] = true
 		}
+		return d
 	}
-	for _, name := range []string{"", "a", "b", "A", "a\x00", "key\x00a", "\x00commit\x00a"} {
+	for _, name := range []string{"", "a", "b", "A", "a\x00", "key\x00a", "\x00commit\x00a", "key keyring 0\n", "0\nkey keyring 0\n"} {
 		add(key, salt, name)
 		add(key, [32]byte{3}, name)
 		add(bytes.Repeat([]byte{4}, 32), salt, name)
 	}
-	_, err := derive(key[:31], &salt, "")
+	one, err := derive(key, &header{source: "keyring", ref: "0", salt: [32]byte{5}}, "")
+	require.NoError(t, err)
+	for _, h := range []header{{source: "kernel", ref: "0"}, {source: "keyring", ref: "1"}, {source: "keyring", ref: "0 a=1"},
+		{source: "keyring", ref: "0", file: fileParams{previous: "keyring/1"}}, {source: "keyring", ref: "0", file: fileParams{origin: "A"}}} {
+		h.salt = [32]byte{5}
+		other, err := derive(key, &h, "")
+		require.NoError(t, err)
+		require.NotEqual(t, one.commit, other.commit)
+		require.Equal(t, one.key, other.key)
+		require.Equal(t, one.nonce, other.nonce)
+	}
+	_, err = derive(key[:31], &header{}, "")
 	require.Error(t, err)
 }
 
-func TestPreviousIsPutInItsPlace(t *testing.T) {
-	for ref, want := range map[string]string{
-		"id":                         "id previous=keyring/1",
-		"id m=1 p=2 salt=3 t=4":      "id m=1 p=2 previous=keyring/1 salt=3 t=4",
-		"id p-a=1 prev=1":            "id p-a=1 prev=1 previous=keyring/1",
-		"id previous-2=1 previous2=": "id previous=keyring/1 previous-2=1 previous2=",
-		"id a=1":                     "id a=1 previous=keyring/1",
+func TestFileParametersArePutInTheirPlaces(t *testing.T) {
+	hash := strings.Repeat("A", 22)
+	all := fileParams{boot: hash, origin: hash, previous: "keyring/1", userns: hash}
+	previous := fileParams{previous: "keyring/1"}
+	for _, c := range []struct {
+		ref  string
+		file fileParams
+		want string
+	}{
+		{"id", previous, "id previous=keyring/1"},
+		{"id m=1 p=2 salt=3 t=4", previous, "id m=1 p=2 previous=keyring/1 salt=3 t=4"},
+		{"id p-a=1 prev=1", previous, "id p-a=1 prev=1 previous=keyring/1"},
+		{"id previous-2=1", previous, "id previous=keyring/1 previous-2=1"},
+		{"id a=1", previous, "id a=1 previous=keyring/1"},
+		{"id a=1 c=2 p=3 z=4", all, "id a=1 boot=" + hash + " c=2 origin=" + hash + " p=3 previous=keyring/1 userns=" + hash + " z=4"},
+		{"id", all, "id boot=" + hash + " origin=" + hash + " previous=keyring/1 userns=" + hash},
+		{"id a=1", fileParams{}, "id a=1"},
 	} {
-		got := joinPrevious(ref, "keyring/1")
-		require.Equal(t, want, got)
-		if validRef(ref) {
-			require.True(t, validRef(got), got)
-			own, previous, ok := splitPrevious(got)
-			require.True(t, ok)
-			require.Equal(t, ref, own)
-			require.Equal(t, "keyring/1", previous)
-		}
+		require.Equal(t, c.want, joinRef(c.ref, c.file))
+		require.True(t, validRef(c.want))
+		ref, file, ok := splitRef(c.want)
+		require.True(t, ok)
+		require.Equal(t, c.ref, ref)
+		require.Equal(t, c.file, file)
+	}
+	for _, bad := range []string{"id origin=AAAA", "id origin=" + hash[:21] + "B", "id boot=" + hash + "A", "id userns=" + hash[:21] + "+", "id previous=x"} {
+		_, _, ok := splitRef(bad)
+		require.False(t, ok, bad)
 	}
 }
 
@@ -253,20 +333,20 @@ func FuzzParse(f *testing.F) {
 		if size > maxHeader || !bytes.Equal(file[:size], h.format()) {
 			t.Fatalf("%q is written as %q", file[:size], h.format())
 		}
-		if !validRef(h.ref) || strings.Contains(h.ref, " "+previousParam+"=") {
+		if ref, file, ok := splitRef(h.ref); !ok || ref != h.ref || file != (fileParams{}) {
 			t.Fatalf("reference %q", h.ref)
 		}
 	})
 }
 
-// FuzzOpen: no file but the one that was written is opened; the sum is put
-// right, so that what lies behind it is reached.
+// FuzzOpen: no file but the one that was written is opened. The sum is corrected,
+// so that the fuzzer gets past it.
 func FuzzOpen(f *testing.F) {
 	for _, v := range allVectors(f) {
 		f.Add(v.file, false)
 		f.Add(v.file, true)
 	}
-	good, decode := sample(f, `{"Account":{}}`, true)
+	good, decode := sample(f, `{"Account":{}}`)
 	f.Add(good, false)
 	known := map[string]bool{string(good): true}
 	f.Fuzz(func(t *testing.T, file []byte, resum bool) {

@@ -16,69 +16,71 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// given is a source of one key that somebody else made and keeps. Its id is a
-// fingerprint of the key, so another key is seen as such at once.
-type given struct {
+// externalKey is a source of one key that somebody else made and keeps. The key's
+// id is its fingerprint, so that another key is recognised at once.
+type externalKey struct {
+	described
 	source string
 	what   string // the key's place, for a person
-	remedy string // where there is no key
+	advice string // what to do where there is no key
 	fetch  func(ctx context.Context) ([]byte, error)
 	err    error // what is wrong with the arguments
 }
 
-func (g *given) Source() string { return g.source }
-func (g *given) valid() error   { return g.err }
+func (k *externalKey) Source() string { return k.source }
+func (k *externalKey) valid() error   { return k.err }
 
-func (g *given) NewKey(ctx context.Context, _ string) (string, []byte, error) {
-	key, err := g.key(ctx)
-	switch {
-	case errors.Is(err, persistence.ErrKeyMissing), errors.Is(err, persistence.ErrWrongKey):
-		// No file is in need of that key yet: it is the source that does not work.
-		return "", nil, fault(g.remedy, "%w: no key from %s", persistence.ErrUnavailable, g.what)
-	case err != nil:
+func (k *externalKey) NewKey(ctx context.Context, _ string) (string, []byte, error) {
+	key, err := k.key(ctx)
+	if errors.Is(err, persistence.ErrWrongKey) {
+		// No file needs that key yet: it is the source that does not work.
+		err = remedy.Errorf(k.advice, "%w: %s does not hold a key", persistence.ErrUnavailable, k.what)
+	}
+	if err != nil {
 		return "", nil, err
 	}
 	return fingerprint(key), key, nil
 }
 
-func (g *given) Key(ctx context.Context, ref string) ([]byte, error) {
+func (k *externalKey) Key(ctx context.Context, ref string) ([]byte, error) {
 	if strings.Contains(ref, " ") {
-		return nil, fault(remedyCorrupt, "%w", corrupt("its header has parameters for a key that takes none"))
+		return nil, remedy.With(remedyCorrupt, corrupt("its header has parameters for a key that takes none"))
 	}
-	key, err := g.key(ctx)
+	key, err := k.key(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if ref != fingerprint(key) {
-		return nil, fault("Give the key that the file was written with.", "%w: the key from %s has not the id that the file names", persistence.ErrWrongKey, g.what)
+		return nil, remedy.Errorf("Give the key that the file was written with.", "%w: the key from %s does not match the key id in the file", persistence.ErrWrongKey, k.what)
 	}
 	return key, nil
 }
 
-func (g *given) key(ctx context.Context) ([]byte, error) {
-	if g.err != nil {
-		return nil, g.err
+func (k *externalKey) key(ctx context.Context) ([]byte, error) {
+	if k.err != nil {
+		return nil, k.err
 	}
-	text, err := g.fetch(ctx)
+	text, err := k.fetch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if g.source == "raw" {
+	if k.source == "raw" {
 		return text, nil
 	}
 	key, ok := decodeKey(text)
 	if !ok {
-		return nil, fault(g.remedy, "%w: %s does not hold 32 bytes in base64", persistence.ErrWrongKey, g.what)
+		return nil, remedy.Errorf(k.advice, "%w: %s does not hold 32 bytes in base64", persistence.ErrWrongKey, k.what)
 	}
 	return key, nil
 }
 
-// makeKey says how, in the remedies.
-const makeKey = "a key is 32 random bytes in base64, as `openssl rand -base64 32` prints them"
+// howToMakeKey is a part of remedies.
+const howToMakeKey = "a key is 32 random bytes in base64, as `openssl rand -base64 32` prints them"
 
 // decodeKey reads 32 bytes in base64 of either alphabet, padded or not, with
 // white space around it.
@@ -92,46 +94,48 @@ func decodeKey(text []byte) ([]byte, bool) {
 	return key, err == nil && len(key) == keySize
 }
 
-// fingerprint names a key. It tells nothing about a random one.
+// fingerprint is the id of an external key. It tells nothing about a random key.
 func fingerprint(key []byte) string {
 	id, err := hkdf.Key(sha256.New, key, nil, version+"\x00id", 16)
 	if err != nil {
-		return "" // only for lengths that are not ours
+		return "" // only for lengths other than 16
 	}
 	return hex.EncodeToString(id)
 }
 
-// Raw returns the source of a key that the program has already, from a key
-// management service for example. The key is 32 random bytes; it is copied.
+// Raw returns the source of a key that the program already has, for example from
+// a key management service. The key is 32 random bytes. It is copied.
 func Raw(key []byte) KeySource {
-	g := &given{source: "raw", what: "the program"}
+	k := &externalKey{source: "raw", what: "the program", described: "a key that the program gave"}
 	if len(key) != keySize {
-		g.err = fmt.Errorf("the raw key is %d bytes long, not %d", len(key), keySize)
+		k.err = fmt.Errorf("the raw key has %d bytes, not %d", len(key), keySize)
 	}
 	key = bytes.Clone(key)
-	g.fetch = func(context.Context) ([]byte, error) { return key, nil }
-	return g
+	k.fetch = func(context.Context) ([]byte, error) { return key, nil }
+	return k
 }
 
 // Env returns the source of a key in an environment variable: 32 random bytes
 // in base64. It is read each time the key is needed. Programs that this one
-// starts inherit it, and others of the same user can read it.
+// starts inherit it, and other programs of the same user can read it.
 //
-// Where it is not set, an existing file has [persistence.ErrKeyMissing].
+// Where it is not set, the error is [persistence.ErrUnavailable]: somebody else
+// keeps the key, so it is never certainly gone. Another key than the file's is
+// ErrWrongKey.
 func Env(name string) KeySource {
-	g := &given{source: "env", what: "the environment variable " + name}
-	g.remedy = "Set " + name + "; " + makeKey + "."
+	k := &externalKey{source: "env", what: "the environment variable " + name, described: described("a key from the environment variable " + name)}
+	k.advice = "Set " + name + "; " + howToMakeKey + "."
 	if name == "" || strings.ContainsAny(name, "=\x00") {
-		g.err = errors.New("the name of the environment variable is not one")
+		k.err = errors.New("the name of the environment variable is empty or malformed")
 	}
-	g.fetch = func(context.Context) ([]byte, error) {
+	k.fetch = func(context.Context) ([]byte, error) {
 		value, ok := os.LookupEnv(name)
 		if !ok || value == "" {
-			return nil, fault(g.remedy, "%w: %s is not set", persistence.ErrKeyMissing, g.what)
+			return nil, remedy.Errorf(k.advice, "%w: %s is not set", persistence.ErrUnavailable, k.what)
 		}
 		return []byte(value), nil
 	}
-	return g
+	return k
 }
 
 // maxKeyText bounds what is read of a key file or a command's output.
@@ -139,50 +143,52 @@ const maxKeyText = 4096
 
 // KeyFile returns the source of a key in a file of its own, such as a secret
 // mounted into a container: 32 random bytes in base64. It is read each time
-// the key is needed, and has to be a regular file of the user that nobody else
-// can access.
+// the key is needed. It must be a regular file that belongs to the user and that
+// nobody else can access.
 //
-// Where there is no such file, an existing file has [persistence.ErrKeyMissing].
+// Where there is no such file, the error is [persistence.ErrUnavailable]: somebody
+// else keeps the key, so it is never certainly gone. Another key than the file's
+// is ErrWrongKey.
 func KeyFile(path string) KeySource {
-	g := &given{source: "file", what: "the key file " + path}
-	g.remedy = "Put the key there; " + makeKey + "."
+	k := &externalKey{source: "file", what: "the key file " + path, described: described("a key from the key file " + path)}
+	k.advice = "Put the key there; " + howToMakeKey + "."
 	if path == "" {
-		g.err = errors.New("the key file's path is empty")
+		k.err = errors.New("the key file's path is empty")
 	}
-	g.fetch = func(context.Context) ([]byte, error) {
+	k.fetch = func(context.Context) ([]byte, error) {
 		text, _, err := securefile.Read(path, maxKeyText)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, fault(g.remedy, "%w: there is no %s", persistence.ErrKeyMissing, g.what)
+			return nil, remedy.Errorf(k.advice, "%w: %s does not exist", persistence.ErrUnavailable, k.what)
 		case err != nil:
-			remedy := "Make it a file of your own that nobody else can access (chmod 600)."
+			advice := "Make it a file of your own that nobody else can access (chmod 600)."
 			var e *securefile.Error
 			if errors.As(err, &e) && e.Remedy() != "" {
-				remedy = e.Remedy()
+				advice = e.Remedy()
 			}
-			return nil, fault(remedy, "%w: reading the key file: %w", persistence.ErrUnavailable, err)
+			return nil, remedy.Errorf(advice, "%w: reading the key file: %w", persistence.ErrUnavailable, err)
 		}
 		return text, nil
 	}
-	return g
+	return k
 }
 
 // commandTimeout bounds a command, whatever its caller's context allows.
 const commandTimeout = 30 * time.Second
 
 // Command returns the source of a key that a program prints on its standard
-// output: 32 random bytes in base64, and nothing else. It is run each time the
-// key is needed, without a shell, with no input and this program's
-// environment, and killed when the context ends or after 30 seconds. Neither
-// its output nor its arguments get into an error.
+// output: 32 random bytes in base64, and nothing else. It runs each time the key
+// is needed, without a shell, with no input and with this program's environment.
+// It is killed when the context ends, and after 30 seconds. Neither its output nor
+// its arguments appear in an error.
 func Command(name string, args ...string) KeySource {
-	g := &given{source: "command", what: "the command " + name}
-	g.remedy = "Make it print the key; " + makeKey + "."
+	k := &externalKey{source: "command", what: "the command " + name, described: described("a key from the command " + name)}
+	k.advice = "Make it print the key; " + howToMakeKey + "."
 	if name == "" {
-		g.err = errors.New("the command's name is empty")
+		k.err = errors.New("the command's name is empty")
 	}
 	args = slices.Clone(args)
-	g.fetch = func(ctx context.Context) ([]byte, error) {
+	k.fetch = func(ctx context.Context) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 		defer cancel()
 		out := &boundedBuffer{left: maxKeyText, full: cancel}
@@ -193,19 +199,18 @@ func Command(name string, args ...string) KeySource {
 		err := cmd.Run()
 		switch {
 		case out.left < 0:
-			return nil, fault(g.remedy, "%w: %s printed more than a key", persistence.ErrUnavailable, g.what)
+			return nil, remedy.Errorf(k.advice, "%w: %s printed more than a key", persistence.ErrUnavailable, k.what)
 		case ctx.Err() != nil:
-			return nil, fault("Run it by hand to see what it waits for.", "%w: %s did not end: %w", persistence.ErrUnavailable, g.what, context.Cause(ctx))
+			return nil, remedy.Errorf("Run it by hand to see what it waits for.", "%w: %s did not end in time: %w", persistence.ErrUnavailable, k.what, context.Cause(ctx))
 		case err != nil:
-			return nil, fault("Run it by hand to see what is wrong.", "%w: %s: %w", persistence.ErrUnavailable, g.what, err)
+			return nil, remedy.Errorf("Run it by hand to see what is wrong.", "%w: %s: %w", persistence.ErrUnavailable, k.what, err)
 		}
 		return out.b, nil
 	}
-	return g
+	return k
 }
 
-// boundedBuffer keeps what is written to it, and calls full when that is too
-// much.
+// boundedBuffer keeps what is written to it, and calls full when that is too much.
 type boundedBuffer struct {
 	b    []byte
 	left int // less than 0 when full

@@ -82,10 +82,10 @@ func TestGivenKeys(t *testing.T) {
 			require.Equal(t, name, s.source.Source())
 			path := tempPath(t)
 			s.set(&no)
-			requireError(t, "unavailable", newFile(t, path, s.source).Prove(ctx))
+			requireError(t, "unavailable", newFile(t, path, s.source).Check(ctx))
 			s.set(&one)
 			f := newFile(t, path, s.source)
-			require.NoError(t, f.Prove(ctx))
+			require.NoError(t, f.Check(ctx))
 			require.NoError(t, f.Save(ctx, []byte("one")))
 			mustLoad(t, newFile(t, path, s.source), "one")
 
@@ -103,8 +103,8 @@ func TestGivenKeys(t *testing.T) {
 			if name == "command" {
 				requireError(t, "wrong-key", err) // it prints an empty line
 			} else {
-				requireError(t, "key-missing", err)
-				requireError(t, "unavailable", newFile(t, tempPath(t), s.source).Prove(ctx))
+				requireError(t, "unavailable", err) // somebody else keeps it
+				requireError(t, "unavailable", newFile(t, tempPath(t), s.source).Check(ctx))
 			}
 			s.set(&two)
 			require.NoError(t, f.Rotate(ctx, s.source), "a new value, and the key in memory")
@@ -118,21 +118,21 @@ func TestKeyFileIsChecked(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte(base64.StdEncoding.EncodeToString(randomKey())), 0o600))
 	if runtime.GOOS != "windows" {
 		require.NoError(t, os.Chmod(path, 0o644))
-		err := newFile(t, tempPath(t), KeyFile(path)).Prove(ctx)
+		err := newFile(t, tempPath(t), KeyFile(path)).Check(ctx)
 		requireError(t, "unavailable", err)
 		require.ErrorIs(t, err, os.ErrPermission)
 		require.NoError(t, os.Chmod(path, 0o600))
 	}
-	require.NoError(t, newFile(t, tempPath(t), KeyFile(path)).Prove(ctx))
+	require.NoError(t, newFile(t, tempPath(t), KeyFile(path)).Check(ctx))
 	require.NoError(t, os.WriteFile(path, make([]byte, maxKeyText+1), 0o600))
-	err := newFile(t, tempPath(t), KeyFile(path)).Prove(ctx)
+	err := newFile(t, tempPath(t), KeyFile(path)).Check(ctx)
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 }
 
 func TestCommandThatDoesNotHelp(t *testing.T) {
 	exe, err := os.Executable()
 	require.NoError(t, err)
-	prove := func(ctx context.Context, name string) error { return newFile(t, tempPath(t), Command(name)).Prove(ctx) }
+	prove := func(ctx context.Context, name string) error { return newFile(t, tempPath(t), Command(name)).Check(ctx) }
 
 	requireError(t, "unavailable", prove(ctx, filepath.Join(t.TempDir(), "none")))
 	t.Setenv("TOKENKEEP_TEST_CHILD", "fails")
@@ -188,15 +188,15 @@ func TestRawKey(t *testing.T) {
 func TestPassphraseErrors(t *testing.T) {
 	boom := errors.New("no terminal")
 	path := tempPath(t)
-	f := newFile(t, path, Passphrase(func(context.Context) ([]byte, error) { return nil, boom }))
-	require.ErrorIs(t, f.Prove(ctx), boom)
+	f := newFile(t, path, Passphrase(func(context.Context) ([]byte, error) { return nil, boom }, nil))
+	require.ErrorIs(t, f.Check(ctx), boom)
 	requireError(t, "wrong-key", newFile(t, path, cheap("")).Save(ctx, nil))
 	require.NoFileExists(t, path)
 }
 
 func TestDefaultCost(t *testing.T) {
 	path := tempPath(t)
-	require.NoError(t, newFile(t, path, Passphrase(func(context.Context) ([]byte, error) { return []byte("x"), nil })).Save(ctx, nil))
+	require.NoError(t, newFile(t, path, Passphrase(func(context.Context) ([]byte, error) { return []byte("x"), nil }, nil)).Save(ctx, nil))
 	require.Regexp(t, `^[0-9a-f]{32} m=65536 p=4 salt=[A-Za-z0-9_-]{22} t=3$`, headerOf(t, path).ref)
 }
 
@@ -205,7 +205,7 @@ func TestCapsComeFirst(t *testing.T) {
 	s := Passphrase(func(context.Context) ([]byte, error) {
 		t.Fatal("asked for a passphrase")
 		return nil, nil
-	})
+	}, nil)
 	const salt = " salt=AAAAAAAAAAAAAAAAAAAAAA "
 	for ref, class := range map[string]string{
 		"id m=1048577 p=1" + salt + "t=1":             "unsupported-version",
@@ -226,28 +226,28 @@ func TestCapsComeFirst(t *testing.T) {
 		require.Equal(t, class, classOf(err), "%s: %v", ref, err)
 	}
 	for _, c := range []Cost{{}, {Memory: 7, Passes: 1, Lanes: 1}, {Memory: 1<<20 + 1, Passes: 1, Lanes: 1}, {Memory: 1 << 20, Passes: 5, Lanes: 1}, {Memory: 1 << 10, Passes: 1025, Lanes: 1}, {Memory: 1 << 10, Passes: 1, Lanes: 17}} {
-		require.False(t, c.ok(), "%v", c)
+		require.False(t, c.valid(), "%v", c)
 	}
-	require.True(t, Cost{Memory: 1 << 20, Passes: 4, Lanes: 16}.ok())
-	require.True(t, DefaultCost.ok())
+	require.True(t, Cost{Memory: 1 << 20, Passes: 4, Lanes: 16}.valid())
+	require.True(t, DefaultCost.valid())
 }
 
 // A prompt that outlasts its caller's context is the next caller's: there are
 // never two.
 func TestAPromptIsAdopted(t *testing.T) {
 	asked, answer := make(chan struct{}, 10), make(chan string)
-	f := newFile(t, tempPath(t), PassphraseCost(func(context.Context) ([]byte, error) {
+	f := newFile(t, tempPath(t), Passphrase(func(context.Context) ([]byte, error) {
 		asked <- struct{}{}
 		return []byte(<-answer), nil
-	}, Cost{Memory: 32, Passes: 1, Lanes: 1}))
+	}, &PassphraseOptions{Cost: Cost{Memory: 32, Passes: 1, Lanes: 1}}))
 	short, cancel := context.WithCancel(ctx)
 	done := make(chan error)
-	go func() { done <- f.Prove(short) }()
+	go func() { done <- f.Check(short) }()
 	<-asked
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 
-	go func() { done <- f.Prove(ctx) }()
+	go func() { done <- f.Check(ctx) }()
 	answer <- "secret"
 	require.NoError(t, <-done)
 	require.Empty(t, asked)
@@ -257,14 +257,14 @@ func TestAPromptIsAdopted(t *testing.T) {
 // for a caller whose context has not.
 func TestAPromptThatWasGivenUpIsAskedAnew(t *testing.T) {
 	asked := make(chan context.Context, 10)
-	p := PassphraseCost(func(ctx context.Context) ([]byte, error) {
+	p := Passphrase(func(ctx context.Context) ([]byte, error) {
 		asked <- ctx
 		if len(asked) == 1 {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
 		return []byte("secret"), nil
-	}, Cost{Memory: 32, Passes: 1, Lanes: 1})
+	}, &PassphraseOptions{Cost: Cost{Memory: 32, Passes: 1, Lanes: 1}})
 	short, cancel := context.WithCancel(ctx)
 	first, second := make(chan error, 1), make(chan error, 1)
 	go func() { _, _, err := p.NewKey(short, "id"); first <- err }()
@@ -296,7 +296,7 @@ func TestDerivationsTakeTurns(t *testing.T) {
 }
 
 func TestSourcesAskedDirectlySayWhatIsWrong(t *testing.T) {
-	for _, s := range []KeySource{Raw(nil), Env("a=b"), KeyFile(""), Command(""), Passphrase(nil), PassphraseCost(nil, DefaultCost)} {
+	for _, s := range []KeySource{Raw(nil), Env("a=b"), KeyFile(""), Command(""), Passphrase(nil, nil)} {
 		_, _, err := s.NewKey(ctx, "id")
 		require.Error(t, err)
 		_, err = s.Key(ctx, strings.Repeat("0", 32)+" ")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -120,7 +121,7 @@ func (r *ring) Key(_ context.Context, ref string) ([]byte, error) {
 	if k := r.keys[refID(ref)]; k != nil {
 		return bytes.Clone(k), nil
 	}
-	return nil, fault("Sign in again.", "%w", persistence.ErrKeyMissing)
+	return nil, remedy.Errorf("Sign in again.", "%w", persistence.ErrKeyMissing)
 }
 
 func (r *ring) DeleteKey(_ context.Context, ref string) error {
@@ -176,5 +177,5 @@ func headerOf(t testing.TB, path string) *header {
 
 // cheap is a passphrase source that does little work.
 func cheap(passphrase string) KeySource {
-	return PassphraseCost(func(context.Context) ([]byte, error) { return []byte(passphrase), nil }, Cost{Memory: 32, Passes: 1, Lanes: 1})
+	return Passphrase(func(context.Context) ([]byte, error) { return []byte(passphrase), nil }, &PassphraseOptions{Cost: Cost{Memory: 32, Passes: 1, Lanes: 1}})
 }

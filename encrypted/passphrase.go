@@ -12,12 +12,13 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
+	"github.com/tokenkeep/tokenkeep/internal/remedy"
+	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// Cost is how much work Argon2id makes of one guess at a passphrase. It is
-// written into the file, so that another Cost can be chosen later: files keep
-// theirs until [File.Rotate].
+// Cost is how much work Argon2id makes of one guess at a passphrase. It is written
+// into the file. Files keep their cost until [File.Rotate].
 type Cost struct {
 	Memory uint32 // in KiB, at least 8 for each lane, at most 1 GiB
 	Passes uint32 // 1 to 1024, and Memory × Passes at most 4 GiB
@@ -28,8 +29,8 @@ type Cost struct {
 // 3 passes, 4 lanes.
 var DefaultCost = Cost{Memory: 64 << 10, Passes: 3, Lanes: 4}
 
-// The caps keep a file that somebody else wrote from taking all memory or
-// hours: they are checked before any work is done.
+// The limits of the format. They are checked before any work is done, so that a
+// file that somebody else wrote cannot take all memory or hours.
 const (
 	maxMemory = 1 << 20 // KiB
 	maxPasses = 1 << 10
@@ -37,46 +38,69 @@ const (
 	maxWork   = 4 << 20 // KiB × passes
 )
 
-func (c Cost) ok() bool {
+func (c Cost) valid() bool {
 	return 1 <= c.Lanes && c.Lanes <= maxLanes &&
 		8*uint32(c.Lanes) <= c.Memory && c.Memory <= maxMemory &&
 		1 <= c.Passes && c.Passes <= maxPasses &&
-		uint64(c.Memory)*uint64(c.Passes) <= maxWork
+		c.work() <= maxWork
 }
 
-// Passphrase returns the source of keys that Argon2id derives from a
-// passphrase, with [DefaultCost].
+// work is what the time of a derivation depends on.
+func (c Cost) work() uint64 { return uint64(c.Memory) * uint64(c.Passes) }
+
+// tolerance is how many times the usual memory and work a header may ask for.
+const tolerance = 4
+
+// usual is the cost that files have: the program's own or, if that is less, the
+// default.
+func (p *passphrase) usual() (memory uint32, work uint64) {
+	return max(p.cost.Memory, DefaultCost.Memory), max(p.cost.work(), DefaultCost.work())
+}
+
+// PassphraseOptions are the settings of [Passphrase]. Nil stands for their zero
+// value.
+type PassphraseOptions struct {
+	// Cost for new keys; the zero value means DefaultCost. Less than DefaultCost
+	// makes guessing cheaper.
+	//
+	// It also sets what a file may cost: a file that asks for more than four
+	// times the memory or the work (memory × passes) of Cost, or of DefaultCost
+	// if that is more, is refused with ErrUnsupportedVersion before anybody is
+	// asked.
+	Cost Cost
+}
+
+// Passphrase returns the source of keys that Argon2id derives from a passphrase.
+// A Cost that is out of bounds fails in [New].
 //
-// ask is called when a key is needed that is not in memory: once per process
-// for each file, as long as the passphrase is the right one. It may prompt a
-// person. If it outlasts the context of the call that needs the key, that call
-// fails and the next one waits for the same answer: there is never a second
-// prompt beside the first. What ask returns is not kept and not overwritten.
-// Its error is passed on to the caller: it must hold no secret.
+// ask is called when a key is needed that is not in memory: once per process for
+// each file, as long as the passphrase is right. It may prompt a person. If it
+// outlasts the context of the call that needs the key, that call fails, and the
+// next call waits for the same answer: there are never two prompts at once. What
+// ask returns is neither kept nor overwritten. Its error is passed on to the
+// caller and must hold no secret.
 //
 // An empty passphrase is refused. A wrong one is [persistence.ErrWrongKey].
-func Passphrase(ask func(ctx context.Context) ([]byte, error)) KeySource {
-	return &passphrase{ask: ask, cost: DefaultCost}
-}
-
-// PassphraseCost is [Passphrase] with another cost for new keys. One that is
-// out of bounds fails in [New]. Less than DefaultCost makes guessing cheaper.
-func PassphraseCost(ask func(ctx context.Context) ([]byte, error), cost Cost) KeySource {
-	return &passphrase{ask: ask, cost: cost}
+func Passphrase(ask func(ctx context.Context) ([]byte, error), opts *PassphraseOptions) KeySource {
+	p := &passphrase{described: "a key from a passphrase", ask: ask, cost: DefaultCost}
+	if opts != nil && opts.Cost != (Cost{}) {
+		p.cost = opts.Cost
+	}
+	return p
 }
 
 type passphrase struct {
+	described
 	ask  func(context.Context) ([]byte, error)
 	cost Cost
 
 	mu      sync.Mutex
-	pending *answer // of an ask that is still running
+	pending *answer // of a call of ask that is still running
 }
 
-// answer is what ask returned, once done is closed. It is behind a function, so
-// that a source that is printed by mistake does not show it.
+// answer is what ask returned, once done is closed.
 type answer struct {
-	ctx  context.Context // that ask was called with
+	ctx  context.Context // of the call that asked
 	done chan struct{}
 	get  func() ([]byte, error)
 }
@@ -87,9 +111,9 @@ func (p *passphrase) Source() string { return "passphrase" }
 
 func (p *passphrase) valid() error {
 	if p.ask == nil {
-		return errors.New("nothing to ask for the passphrase is given")
+		return errors.New("the function that asks for the passphrase is nil")
 	}
-	if !p.cost.ok() {
+	if !p.cost.valid() {
 		return errors.New("the cost of the passphrase is out of bounds")
 	}
 	return nil
@@ -113,13 +137,32 @@ func (p *passphrase) Key(ctx context.Context, ref string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if memory, work := p.usual(); cost.Memory > tolerance*memory || cost.work() > tolerance*work {
+		return nil, remedy.Errorf("If the file is yours, use a program that is set to this cost. Otherwise remove it and sign in again.",
+			"%w: the file asks for much more work for its passphrase (%s) than this program writes (%s)", persistence.ErrUnsupportedVersion, cost, p.cost)
+	}
 	return p.derive(ctx, salt, cost)
 }
 
-// parsePassphraseRef reads "<id> m=… p=… salt=… t=…", written in the one way
-// that NewKey writes it.
+// hint returns what an error about a wrong passphrase adds where the header asks
+// for more work than usual.
+func (p *passphrase) hint(ref string) string {
+	_, cost, err := parsePassphraseRef(ref)
+	if memory, work := p.usual(); err != nil || cost.Memory <= memory && cost.work() <= work {
+		return ""
+	}
+	return fmt.Sprintf("; it asks for more work than this program writes (%s, not %s), so it may be from somebody else", cost, p.cost)
+}
+
+// String returns the cost for a person.
+func (c Cost) String() string {
+	return fmt.Sprintf("%d KiB, %d passes, %d lanes", c.Memory, c.Passes, c.Lanes)
+}
+
+// parsePassphraseRef reads "<id> m=… p=… salt=… t=…" in exactly the form that
+// NewKey writes.
 func parsePassphraseRef(ref string) (salt []byte, c Cost, err error) {
-	malformed := fault(remedyCorrupt, "%w", corrupt("its header describes no passphrase"))
+	malformed := remedy.With(remedyCorrupt, corrupt("its header has malformed parameters for a passphrase"))
 	fields := strings.Split(ref, " ")
 	if len(fields) != 5 {
 		return nil, c, malformed
@@ -131,7 +174,7 @@ func parsePassphraseRef(ref string) (salt []byte, c Cost, err error) {
 			return nil, c, malformed
 		}
 	}
-	number := func(s string) uint64 { // 0 for what is not written in the one way
+	number := func(s string) uint64 { // 0 for any other form
 		if len(s) > 10 || s[0] == '0' || strings.TrimLeft(s, digits) != "" {
 			return 0
 		}
@@ -144,8 +187,8 @@ func parsePassphraseRef(ref string) (salt []byte, c Cost, err error) {
 		return nil, c, malformed
 	}
 	if m > maxMemory || lanes > maxLanes || t > maxPasses || m*t > maxWork {
-		return nil, c, fault("Update this program. If the file is not from a program you trust, remove it.",
-			"%w: its passphrase takes more work than this version does (%d KiB, %d passes, %d lanes)", persistence.ErrUnsupportedVersion, m, t, lanes)
+		return nil, c, remedy.Errorf("If the file is from a newer program, update this one. Otherwise remove it and sign in again.",
+			"%w: the file asks for more work for its passphrase (%d KiB, %d passes, %d lanes) than this version allows", persistence.ErrUnsupportedVersion, m, t, lanes)
 	}
 	return salt, Cost{Memory: uint32(m), Passes: uint32(t), Lanes: uint8(lanes)}, nil
 }
@@ -153,36 +196,33 @@ func parsePassphraseRef(ref string) (salt []byte, c Cost, err error) {
 // deriving has room for one: a derivation uses several cores and much memory.
 var deriving = make(chan struct{}, 1)
 
-// derive returns the key, or leaves both the question and the derivation
-// behind when ctx ends.
+// derive returns the key. When ctx ends, it leaves the question and the derivation
+// behind.
 func (p *passphrase) derive(ctx context.Context, salt []byte, c Cost) ([]byte, error) {
 	secret, err := p.answer(ctx)
 	if err != nil {
-		return nil, fault("", "asking for the passphrase: %w", err)
+		return nil, fmt.Errorf("asking for the passphrase: %w", err)
 	}
 	if len(secret) == 0 {
-		return nil, fault("Enter a passphrase that is not empty.", "%w: the passphrase is empty", persistence.ErrWrongKey)
+		return nil, remedy.Errorf("Enter a passphrase that is not empty.", "%w: the passphrase is empty", persistence.ErrWrongKey)
 	}
-	select {
-	case deriving <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fault("", "waiting for another passphrase's derivation: %w", context.Cause(ctx))
-	}
-	key := make(chan []byte, 1)
-	go func() {
+	key, err := within.Call(ctx, func() ([]byte, error) {
+		select {
+		case deriving <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 		defer func() { <-deriving }()
-		key <- argon2.IDKey(secret, salt, c.Passes, c.Memory, c.Lanes, keySize)
-	}()
-	select {
-	case k := <-key:
-		return k, nil
-	case <-ctx.Done():
-		return nil, fault("", "deriving the key: %w", context.Cause(ctx))
+		return argon2.IDKey(secret, salt, c.Passes, c.Memory, c.Lanes, keySize), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("deriving the key from the passphrase: %w", err)
 	}
+	return key, nil
 }
 
-// answer asks, or joins the question that an earlier call left behind. An
-// answer that nobody waited for is for the next call.
+// answer asks, or waits for a question that an earlier call left behind. An answer
+// that nobody waited for is for the next call.
 func (p *passphrase) answer(ctx context.Context) ([]byte, error) {
 	for ctx.Err() == nil {
 		p.mu.Lock()
@@ -211,7 +251,7 @@ func (p *passphrase) answer(ctx context.Context) ([]byte, error) {
 		passphrase, err := a.get()
 		if err == nil || a.ctx.Err() == nil || ours {
 			return passphrase, err
-		} // else it was given up because of the context of the call that asked, not of this one
+		} // else the question ended with the context of the call that asked, not with this one
 	}
 	return nil, context.Cause(ctx)
 }

@@ -36,9 +36,9 @@ func (v *vector) source() KeySource {
 	case "raw":
 		return Raw(key)
 	case "passphrase":
-		return Passphrase(func(context.Context) ([]byte, error) { return []byte(v.want["passphrase"]), nil })
+		return Passphrase(func(context.Context) ([]byte, error) { return []byte(v.want["passphrase"]), nil }, nil)
 	case "dpapi": // as if Windows decrypted any blob to the vector's key
-		return &dpapi{nil, func([]byte, []byte) ([]byte, error) { return key, nil }}
+		return fakeDPAPI(nil, func([]byte, []byte) ([]byte, error) { return key, nil })
 	default:
 		return fixed{v.want["source"], key}
 	}
@@ -87,7 +87,7 @@ func TestVectors(t *testing.T) {
 			}
 
 			// The key opens what the header says, or the file is not replaced.
-			proved := f.Prove(ctx)
+			proved := f.Check(ctx)
 			saved := f.Save(ctx, []byte("new"))
 			require.Equal(t, classOf(proved), classOf(saved))
 			if saved != nil {

@@ -25,7 +25,8 @@ type files struct {
 	temporary            []string // names
 	aside                []string // names
 
-	lock *persistence.FileLock // that all writers of the cache share
+	lock       *persistence.FileLock  // that all writers of the cache share
+	oldSources []encrypted.KeyDeleter // that may have keys which the encrypted file had before
 }
 
 func newFiles(name, dir string) *files {
@@ -49,7 +50,7 @@ func (f *files) openPlaintext() (*fallback.InsecurePlaintextFile, error) {
 // openEncrypted returns the encrypted file at path, the cache's own or one that
 // was set aside.
 func (f *files) openEncrypted(path string, keys encrypted.KeySource) (*encrypted.File, error) {
-	return encrypted.New(path, keys, &encrypted.Options{Name: f.name, Lock: f.lock})
+	return encrypted.New(path, keys, &encrypted.Options{Name: f.name, Lock: f.lock, OldSources: f.oldSources})
 }
 
 // scan returns the caches that have files in dir, by name. A folder that is not
@@ -112,10 +113,13 @@ func (c *call) cache(name string) (*files, error) {
 	}
 	for _, f := range all {
 		if f.name == name {
+			f.oldSources = []encrypted.KeyDeleter{c.storedKeys(name)}
 			return f, nil
 		}
 	}
-	return newFiles(name, dir), nil
+	f := newFiles(name, dir)
+	f.oldSources = []encrypted.KeyDeleter{c.storedKeys(name)}
+	return f, nil
 }
 
 // storedCache is cache for one that has something stored.

@@ -155,7 +155,7 @@ func checkPassphrase(ctx context.Context, x *examination) outcome {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
 	// What a program does with a passphrase, with one that is none.
-	source := encrypted.PassphraseCost(func(context.Context) ([]byte, error) { return []byte("doctor"), nil }, x.cost)
+	source := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("doctor"), nil }, &encrypted.PassphraseOptions{Cost: x.cost})
 	if _, _, err := source.NewKey(ctx, newID()); err != nil {
 		o := outcome{Summary: "no key could be made from a passphrase"}
 		o.problem(finding{ID: "passphrase.failed", What: sentence(cause(err)), Remedy: remedyOf(err)})

@@ -100,12 +100,7 @@ func (c *call) remove(ctx context.Context, f *files, path string) error {
 	source, err := encrypted.StoredSource(path)
 	switch {
 	case err == nil && source == storeKeyring:
-		// The header does not say in which keyring.
-		k := c.keyring
-		if c.kernel != nil {
-			k = eitherKeyring{c.kernel, k}
-		}
-		keys = keyring.NewKeySource(k, layout.KeyringService(f.name))
+		keys = c.storedKeys(f.name)
 	case err != nil && !keyLost(err) && !errors.Is(err, persistence.ErrUnsupportedVersion):
 		return err
 	}
@@ -114,6 +109,16 @@ func (c *call) remove(ctx context.Context, f *files, path string) error {
 		return err
 	}
 	return p.Delete(ctx)
+}
+
+// storedKeys deletes the keys of a cache from whichever keyring has them: the
+// header does not say in which.
+func (c *call) storedKeys(name string) *keyring.KeySource {
+	k := c.keyring
+	if c.kernel != nil {
+		k = eitherKeyring{c.kernel, k}
+	}
+	return keyring.NewKeySource(k, layout.KeyringService(name))
 }
 
 // eitherKeyring deletes an item from the kernel's keyring or, if it is not

@@ -66,13 +66,13 @@ func (c *call) keySource(ctx context.Context, store, name string, known bool) (e
 		return encrypted.DPAPI(), nil
 	case storePassphrase:
 		if known {
-			return encrypted.PassphraseCost(c.passphrase(name), c.cost), nil
+			return encrypted.Passphrase(c.passphrase(name), &encrypted.PassphraseOptions{Cost: c.cost}), nil
 		}
 		ask := c.newPassphrase(name)
 		if _, err := ask(ctx); err != nil {
 			return nil, err
 		}
-		return encrypted.PassphraseCost(ask, c.cost), nil
+		return encrypted.Passphrase(ask, &encrypted.PassphraseOptions{Cost: c.cost}), nil
 	}
 	return nil, &refusal{fmt.Sprintf("only the program that stored the tokens has their key (%s)", store), "Use that program.", persistence.ErrUnavailable}
 }

@@ -143,7 +143,7 @@ func seed() {
 		if dir, err = tokenkeep.DefaultDir(); err != nil {
 			panic(err)
 		}
-		f, err = encrypted.New(filepath.Join(dir, name+".enc"), encrypted.PassphraseCost(config.Passphrase, cheap),
+		f, err = encrypted.New(filepath.Join(dir, name+".enc"), encrypted.Passphrase(config.Passphrase, &encrypted.PassphraseOptions{Cost: cheap}),
 			&encrypted.Options{Name: name, Lock: persistence.NewFileLock(filepath.Join(dir, name+".lock"))})
 		if err == nil {
 			err = f.Save(ctx, sample(time.Now()))

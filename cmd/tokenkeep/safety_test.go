@@ -185,7 +185,7 @@ func TestCommandsDoNotWaitForEver(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, p.Save(t.Context(), []byte(data)))
 			case storePassphrase:
-				keys := encrypted.PassphraseCost(func(context.Context) ([]byte, error) { return []byte(planted), nil }, cheap)
+				keys := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte(planted), nil }, &encrypted.PassphraseOptions{Cost: cheap})
 				p, err := f.openEncrypted(f.encryptedPath(), keys)
 				require.NoError(t, err)
 				require.NoError(t, p.Save(t.Context(), []byte(data)))

@@ -5,8 +5,10 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -46,7 +48,26 @@ var (
 	id      = hex.EncodeToString(bytesOf("key id")[:16])
 	otherID = hex.EncodeToString(bytesOf("previous key id")[:16])
 	b64     = base64.RawURLEncoding.EncodeToString
+
+	// Of a stored key: its own id, and where it was stored.
+	ownID  = hex.EncodeToString(bytesOf("key id")[:8]) + hex.EncodeToString(keyedHash(machineID, "owner", hex.EncodeToString(bytesOf("key id")[:8]), user, "/home/alice/.config/contoso-cli", name)[:8])
+	origin = b64(keyedHash(machineID, "origin", ownID, user))
+	boot   = b64(keyedHash(bootID, "boot", ownID, user))
+	userns = b64(keyedHash(bootID, "userns", ownID, "user:[4026531837]"))
 )
+
+const (
+	machineID = "92f6a4d1c5b84a8bb2a3f0a3c1d7e9f0"
+	bootID    = "b6d1f0a7-3c1e-4c57-9f58-6a4f9a1d2e10"
+	user      = "1000"
+)
+
+// keyedHash is HMAC-SHA-256 over the purpose and the parts, 16 bytes of it.
+func keyedHash(key, purpose string, parts ...string) []byte {
+	mac := hmac.New(sha256.New, []byte(key))
+	mac.Write([]byte(magic + "\x00" + purpose + "\x00" + strings.Join(parts, "\x00")))
+	return mac.Sum(nil)[:16]
+}
 
 const (
 	name       = "contoso-cli"
@@ -75,6 +96,15 @@ func expand(master, salt []byte, name, purpose string, size int) []byte {
 	return out
 }
 
+// commitment covers the key line, which is not the header's in some faulty files.
+func (d *draft) commitment(keyLine string) []byte {
+	out, err := hkdf.Key(sha256.New, d.master, d.salt, magic+"\x00commit\x00"+keyLine+"\n"+d.name, 32)
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
 func checksum(lines string) string {
 	sum := sha256.Sum256([]byte(lines))
 	return b64(sum[:16])
@@ -91,7 +121,7 @@ func (d *draft) file() []byte {
 		"version": d.version,
 		"key":     d.key,
 		"salt":    "salt " + or(d.saltText, b64(d.salt)),
-		"commit":  "commit " + or(d.commitText, b64(expand(d.master, d.salt, d.name, "commit", 32))),
+		"commit":  "commit " + or(d.commitText, b64(d.commitment(d.key))),
 	}
 	var header string
 	for _, word := range d.order {
@@ -193,6 +223,15 @@ func Generate() map[string][]byte {
 	ok("utf8-name", "a name that is not ASCII", func(d *draft, r *reader) { d.name, r.name = "Größe/名前", "Größe/名前" })
 	ok("binary", "data that is no text, longer than a block", func(d *draft, _ *reader) { d.data = strings.Repeat("\x00\xff\n\r", 1000) })
 	ok("previous", "a key that replaced another one", func(d *draft, _ *reader) { d.key += " previous=keyring/" + otherID })
+	ok("origin", "a key from the OS keyring that says where it was stored", func(d *draft, _ *reader) { d.key = "key keyring " + ownID + " origin=" + origin })
+	ok("kernel", "a key from the Linux kernel's keyring, and the key before it", func(d *draft, r *reader) {
+		r.source = "kernel"
+		d.key = "key kernel " + ownID + " boot=" + boot + " origin=" + origin + " previous=keyring/" + otherID + " userns=" + userns
+	})
+	ok("file-parameters", "the file's parameters among a source's own", func(d *draft, r *reader) {
+		r.source = "x-vault-2"
+		d.key = "key x-vault-2 0 a=1 boot=" + boot + " c=1 origin=" + origin + " p=1 userns=" + userns + " z=1"
+	})
 	ok("raw", "a key that the program has, named by its fingerprint", func(d *draft, r *reader) {
 		r.source = "raw"
 		d.key = "key raw " + hex.EncodeToString(fingerprint(master))
@@ -297,11 +336,16 @@ func Generate() map[string][]byte {
 	replace("parameter-utf8", "a value is ASCII", id, id+" a=ö")
 	replace("previous-id", "the previous key has a source too", id, id+" previous="+otherID)
 	replace("previous-source", "the previous key has an id too", id, id+" previous=keyring/")
+	for _, name := range []string{"boot", "origin", "userns"} {
+		replace(name+"-short", name+" has 16 bytes", id, id+" "+name+"="+b64(salt[:15]))
+		replace(name+"-bits", name+"'s last character has bits that do not count, which are zero", id, id+" "+name+"="+b64(make([]byte, 16))[:21]+"B")
+		replace(name+"-alphabet", name+" is base64url, though a value may have other characters", id, id+" "+name+"=+"+b64(salt[:16])[1:])
+	}
 	replace("previous-slash", "the previous key is one source and one id", id, id+" previous=keyring/a/b")
 
 	// Salt, commitment and sum.
 
-	saltText, commitText := b64(salt), b64(expand(master, salt, name, "commit", 32))
+	saltText, commitText := b64(salt), b64(sound().commitment(sound().key))
 	for _, v := range []struct{ word, text string }{{"salt", saltText}, {"commit", commitText}} {
 		last := v.text[len(v.text)-1]
 		alphabet := "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -347,7 +391,9 @@ func Generate() map[string][]byte {
 		d.key = "key raw " + hex.EncodeToString(fingerprint(other))
 	})
 	wrong("commit", "another commitment, with a sum that is right", func(d *draft, _ *reader) {
-		d.commitText = b64(expand(other, salt, name, "commit", 32))
+		e := sound()
+		e.master = other
+		d.commitText = b64(e.commitment(e.key))
 	})
 	wrong("salt", "another salt, with a sum that is right", func(d *draft, _ *reader) { d.saltText = b64(bytesOf("another salt")) })
 	wrong("damaged-too", "another key on a file with a damaged body: the commitment comes first", func(d *draft, r *reader) {
@@ -386,7 +432,19 @@ func Generate() map[string][]byte {
 		}
 		add("unsupported-version", v.title, v.comment, pass(params, smallKey))
 	}
-	blob := b64(bytesOf("what DPAPI made of the key"))
+	blobOf := func(change func(blob []byte)) string {
+		blob := binary.LittleEndian.AppendUint32(nil, 1) // version
+		blob = append(blob, 0xd0, 0x8c, 0x9d, 0xdf, 0x01, 0x15, 0xd1, 0x11, 0x8c, 0x7a, 0x00, 0xc0, 0x4f, 0xc2, 0x97, 0xeb)
+		blob = binary.LittleEndian.AppendUint32(blob, 1) // version of the master key
+		blob = append(blob, bytesOf("the user's master key")[:16]...)
+		blob = binary.LittleEndian.AppendUint32(blob, 0) // flags
+		blob = append(blob, bytesOf("what DPAPI made of the key")...)
+		if change != nil {
+			change(blob)
+		}
+		return b64(blob)
+	}
+	blob := blobOf(nil)
 	dpapi := func(params string) func(*draft, *reader) {
 		return func(d *draft, r *reader) {
 			d.key = strings.TrimSpace("key dpapi " + id + " " + params)
@@ -400,11 +458,20 @@ func Generate() map[string][]byte {
 		{"dpapi-more", "a key of DPAPI has no other parameters", "blob=" + blob + " x=1"},
 		{"dpapi-before", "a key of DPAPI has no other parameters, before the blob either", "a=1 blob=" + blob},
 		{"dpapi-alphabet", "the blob is base64url, though a value may have other characters", "blob=+" + blob[1:]},
-		{"dpapi-length", "no number of bytes has a base64 text of this length", "blob=" + blob + "AA"},
-		{"dpapi-bits", "the blob's last character has bits that do not count, which are zero", "blob=" + blob[:42] + string(blob[42]+1)},
+		{"dpapi-length", "no number of bytes has a base64 text of this length", "blob=" + blob + "AAA"},
+		{"dpapi-bits", "the blob's last character has bits that do not count, which are zero", "blob=" + blob[:len(blob)-1] + string(blob[len(blob)-1]+1)},
+		{"dpapi-short", "a blob of DPAPI has 44 bytes at least", "blob=" + b64(make([]byte, 43))},
 	} {
 		add("corrupt", v.title, v.comment, dpapi(v.params))
 	}
+	add("wrong-key", "dpapi-machine", "a blob that every user of the machine can make", dpapi("blob="+blobOf(func(b []byte) { b[40] = 0x04 })))
+	add("wrong-key", "dpapi-system", "a blob of the system's, not of the user's", dpapi("blob="+blobOf(func(b []byte) { b[43] = 0x20 })))
+	add("unsupported-version", "dpapi-version", "a blob of another version", dpapi("blob="+blobOf(func(b []byte) { b[0] = 2 })))
+	add("unsupported-version", "dpapi-provider", "a blob of another provider than DPAPI", dpapi("blob="+blobOf(func(b []byte) { b[4] ^= 1 })))
+	add("unsupported-version", "passphrase-much-memory", "more than four times the usual memory: refused before any work",
+		pass(strings.Replace(small, "m=64", "m=262145", 1), smallKey))
+	add("unsupported-version", "passphrase-much-work", "more than four times the usual work: refused before any work",
+		pass(strings.NewReplacer("m=64", "m=65536", "t=1", "t=13").Replace(small), smallKey))
 	add("unsupported-version", "passphrase-work", "memory times passes more than 4 GiB: refused before any work",
 		pass(strings.NewReplacer("m=64", "m=1048576", "t=1", "t=5").Replace(small), smallKey))
 
@@ -438,9 +505,27 @@ func Generate() map[string][]byte {
 	corrupt("not-bound", "the header is not the additional data", func(d *draft) {
 		d.seal = func(aead cipher.AEAD, nonce, data, _ []byte) []byte { return aead.Seal(nil, nonce, data, nil) }
 	})
-	corrupt("header-changed", "a parameter was added to the key line, with a sum that is right: the additional data tells", func(d *draft) {
+	wrong("key-line-changed", "a parameter was added to the key line, with a sum that is right: the commitment tells", func(d *draft, _ *reader) {
 		before := headerOf(sound())
 		d.edit = func(h string) string { return resum(strings.Replace(h, id, id+" previous=keyring/"+otherID, 1)) }
+		d.seal = func(aead cipher.AEAD, nonce, data, _ []byte) []byte {
+			return aead.Seal(nil, nonce, data, []byte(before))
+		}
+	})
+	wrong("commit-without-key-line", "the commitment covers the key line", func(d *draft, _ *reader) {
+		d.commitText = b64(expand(master, salt, name, "commit", 32))
+	})
+	wrong("commit-without-line-end", "the commitment covers the key line with its line end", func(d *draft, _ *reader) {
+		out, err := hkdf.Key(sha256.New, master, salt, magic+"\x00commit\x00"+d.key+name, 32)
+		if err != nil {
+			panic(err)
+		}
+		d.commitText = b64(out)
+	})
+	corrupt("header-changed", "the additional data is another header, with the parameter previous", func(d *draft) {
+		e := sound()
+		e.key += " previous=keyring/" + otherID
+		before := headerOf(e)
 		d.seal = func(aead cipher.AEAD, nonce, data, _ []byte) []byte {
 			return aead.Seal(nil, nonce, data, []byte(before))
 		}
