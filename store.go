@@ -23,7 +23,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// keyringTimeout bounds the proof that the keyring works, or DPAPI.
+// keyringTimeout bounds the check that the keyring, or DPAPI, works.
 const keyringTimeout = 15 * time.Second
 
 // store forwards to the backend that Open chose, and chooses again when another
@@ -39,9 +39,9 @@ type store struct {
 	lock     *persistence.FileLock
 	promoter *promoter
 
-	current atomic.Pointer[inUse]
-	turn    chan struct{} // held while the choice is made again
-	failed  failedChoice  // guarded by turn
+	current  atomic.Pointer[inUse]
+	choosing chan struct{} // full while the choice is made again
+	failed   failedChoice  // guarded by choosing
 
 	mu     sync.Mutex
 	warned map[string]bool
@@ -72,15 +72,15 @@ var _ interface {
 
 func newStore(cfg Config) (*store, error) {
 	at, err := place.Of(cfg.Dir, cfg.Name)
-	if err != nil {
+	if err != nil && cfg.Store != layout.Memory { // which uses no file
 		return nil, openError(cfg.Dir, err, persistence.Remedy(err))
 	}
 	s := &store{
-		cfg:    cfg,
-		place:  at,
-		lock:   persistence.NewFileLock(at.Lock),
-		turn:   make(chan struct{}, 1),
-		warned: map[string]bool{},
+		cfg:      cfg,
+		place:    at,
+		lock:     persistence.NewFileLock(at.Lock),
+		choosing: make(chan struct{}, 1),
+		warned:   map[string]bool{},
 	}
 	s.promoter = &promoter{
 		cache:     layout.Cache{Dir: cfg.Dir, Name: cfg.Name},
@@ -338,8 +338,8 @@ func (s *store) backend(ctx context.Context) (backend, error) {
 // was in use.
 func (s *store) chooseAgain(ctx context.Context, current backend) (backend, error) {
 	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
+	case s.choosing <- struct{}{}:
+		defer func() { <-s.choosing }()
 	case <-ctx.Done():
 		return nil, openError(s.place.Encrypted, ctx.Err(), "")
 	}

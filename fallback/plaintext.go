@@ -50,6 +50,12 @@ type InsecurePlaintextFile struct {
 	warnOnce sync.Once
 }
 
+var (
+	_ persistence.Versioned   = (*InsecurePlaintextFile)(nil)
+	_ persistence.NamedLocker = (*InsecurePlaintextFile)(nil)
+	_ persistence.Describer   = (*InsecurePlaintextFile)(nil)
+)
+
 // DefaultMaxSize is the largest file that an [InsecurePlaintextFile] reads or
 // writes unless [Options] say otherwise: 64 MiB, as for an encrypted file.
 const DefaultMaxSize = filestore.DefaultMaxSize

@@ -155,6 +155,7 @@ func (m *mover) move(ctx context.Context, t *transfer.Transfer) error {
 	case errors.As(err, &source):
 		return source.Err
 	case errors.As(err, &readBack):
+		readBack.Err = Cause(readBack.Err)
 		return m.fail(err, "Check the place that it was moved to, and move again.")
 	case err != nil, done.FromRev == "":
 		return err

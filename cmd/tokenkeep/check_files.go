@@ -346,11 +346,11 @@ func checkUnencrypted(ctx context.Context, x *examination) outcome {
 				to = source
 			}
 			o.problem(finding{ID: "unencrypted.beside", Cache: f.name,
-				What:   f.name + ": unencrypted tokens lie beside the encrypted ones, in " + filepath.Base(f.plaintextPath()) + ". Its program moves them when it next starts.",
+				What:   f.name + ": unencrypted tokens lie beside the encrypted ones, in " + filepath.Base(f.plaintextPath()) + ". Its program moves them when it next starts, if it permits plaintext.",
 				Remedy: "To do that now:", Command: "tokenkeep move " + f.name + " -to " + to + dir})
 		case f.plaintext && x.keyring(ctx).situation == "":
 			o.problem(finding{ID: "unencrypted.needless", Cache: f.name,
-				What:   f.name + " keeps its tokens unencrypted, from a time when there was no keyring. Now there is one. Its program moves them when it next starts, unless it was told to use plaintext.",
+				What:   f.name + " keeps its tokens unencrypted, from a time when there was no keyring. Now there is one. Its program moves them when it next starts, if it permits plaintext and was not told to use it.",
 				Remedy: "To do that now:", Command: "tokenkeep move " + f.name + " -to keyring" + dir})
 		case f.plaintext:
 			o.note(finding{ID: "unencrypted.only", Cache: f.name,
