@@ -1,17 +1,19 @@
 package tokenkeep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 
+	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -69,15 +71,6 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// The values of Config.Store.
-const (
-	storeKeyring    = "keyring"
-	storeDPAPI      = "dpapi" // on Windows only
-	storePassphrase = "passphrase"
-	storePlaintext  = "plaintext"
-	storeMemory     = "memory"
-)
-
 // Open returns the cache of that Name, kept in the safest way that works here:
 // in order, an encrypted file whose key is in the operating system's keyring, on
 // Windows one whose key DPAPI encrypts for the user, an encrypted file with a
@@ -95,6 +88,22 @@ const (
 // whose key cannot be had now; and with a [*persistence.Error] that names the
 // field if cfg is wrong. What is stored is untouched then.
 func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
+	s, err := prepare(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.choose(ctx); err != nil {
+		return nil, err
+	}
+	opts := []persistence.Option{persistence.WithLogger(cfg.Logger)}
+	if cfg.Strict {
+		opts = append(opts, persistence.WithStrict())
+	}
+	return persistence.New(s, opts...)
+}
+
+// prepare returns the store of cfg, which has chosen nothing yet.
+func prepare(cfg Config) (*store, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -111,46 +120,78 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 		return nil, openError(cfg.Dir, err, "Set Config.Dir to an absolute path.")
 	}
 	cfg.Dir = dir
-	if cfg.Store != storeMemory {
+	if cfg.Store != layout.Memory {
 		if err := securefile.MkdirAll(dir); err != nil {
-			remedy := "Set Config.Dir to a folder that this user can make and write."
-			var e *securefile.Error
-			if errors.As(err, &e) && e.Remedy() != "" {
-				remedy = e.Remedy()
-			}
-			return nil, openError(dir, err, remedy)
+			return nil, openError(dir, err, cmp.Or(persistence.Remedy(err), "Set Config.Dir to a folder that this user can make and write."))
 		}
 	}
-	s := newStore(cfg)
-	if err := s.choose(ctx); err != nil {
-		return nil, err
-	}
-	opts := []persistence.Option{persistence.WithLogger(cfg.Logger)}
-	if cfg.Strict {
-		opts = append(opts, persistence.WithStrict())
-	}
-	return persistence.New(s, opts...)
+	return newStore(cfg)
 }
 
-var (
-	validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
-	// Windows takes these for devices, whatever the extension.
-	deviceName = regexp.MustCompile(`^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
-)
+// MovePlaintext moves what the plaintext file holds into the encrypted one, where
+// the program does not permit plaintext or the user asks for another store: for a
+// program that has asked its user first. The encrypted file is chosen, or started,
+// as [Open] does, and cfg.AllowPlaintext counts for nothing. If there is no
+// plaintext file, nothing is moved, and that is no error.
+//
+// If nothing is stored encrypted, everything is moved. Else entries are only
+// added: none is replaced, and no account comes back that the encrypted file does
+// not have. If some entries may not be moved, or the file cannot be read,
+// MovePlaintext fails with a [*persistence.Error] that says so, and the plaintext
+// file stays as it is. It also fails as Open does.
+func MovePlaintext(ctx context.Context, cfg Config) error {
+	cfg.AllowPlaintext = false
+	s, err := prepare(cfg)
+	if err != nil {
+		return err
+	}
+	s.promoter.permitted = true
+	s.promoter.notMoved = func(w fallback.Warning) error {
+		return &persistence.Error{Op: "move", Backend: w.Backend, Location: w.Location, Err: errors.New(clause(w.Message + " " + w.Reason)), Remedy: w.Remedy}
+	}
+	return s.choose(ctx)
+}
+
+// Rotate gives the encrypted file of cfg a new key, from the source that its key
+// comes from, and encrypts its data anew; see [encrypted.File.Rotate]. Programs
+// that have the cache open go on with the new key. A passphrase stays the same:
+// to change it, or the source, use [encrypted.File.Rotate] or the command
+// "tokenkeep passphrase".
+//
+// It opens the cache as [Open] does, and fails as Open does. Where nothing is
+// stored encrypted it fails with ErrNotFound.
+func Rotate(ctx context.Context, cfg Config) error {
+	s, err := prepare(cfg)
+	if err != nil {
+		return err
+	}
+	if err := s.choose(ctx); err != nil {
+		return err
+	}
+	file, ok := s.current.Load().backend.(*encrypted.File)
+	if !ok {
+		return &persistence.Error{Op: "rotate", Backend: "encrypted", Location: s.place.Encrypted, Err: persistence.ErrNotFound}
+	}
+	keys, err := s.source(file.Describe().KeySource)
+	if err != nil {
+		return err
+	}
+	return file.Rotate(ctx, keys)
+}
 
 func (cfg *Config) check() error {
-	if !validName.MatchString(cfg.Name) || deviceName.MatchString(cfg.Name) {
+	if !layout.ValidName(cfg.Name) {
 		return openError("", fmt.Errorf("Config.Name %q is not the name of a cache", cfg.Name),
 			"Use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or a digit, and no name of a Windows device.")
 	}
 	if err := cfg.checkOrder(); err != nil {
 		return err
 	}
-	values := append(slices.Clone(cfg.order()), storeMemory)
+	values := append(slices.Clone(cfg.order()), layout.Memory)
 	remedy := "Use one of " + strings.Join(values, ", ") + ", or leave it empty."
 	switch {
-	case cfg.Store == storeDPAPI && !hasDPAPI:
-		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, storeDPAPI, errors.ErrUnsupported), remedy)
+	case cfg.Store == layout.DPAPI && !hasDPAPI:
+		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, layout.DPAPI, errors.ErrUnsupported), remedy)
 	case cfg.Store == "" || slices.Contains(values, cfg.Store):
 		return nil
 	case slices.Contains(allStores, cfg.Store):
@@ -171,7 +212,7 @@ func (cfg *Config) checkOrder() error {
 			return openError("", fmt.Errorf("Config.Order names %q, which is unknown", name), remedy)
 		case slices.Contains(cfg.Order[:i], name):
 			return openError("", fmt.Errorf("Config.Order names %q twice", name), remedy)
-		case name == storePlaintext && i != len(cfg.Order)-1:
+		case name == layout.Plaintext && i != len(cfg.Order)-1:
 			return openError("", fmt.Errorf("Config.Order prefers %q to what is safer", name), "Put it at the end.")
 		}
 	}
@@ -187,12 +228,18 @@ func (cfg *Config) order() []string {
 	case hasDPAPI:
 		return allStores
 	default:
-		return []string{storeKeyring, storePassphrase, storePlaintext}
+		return []string{layout.Keyring, layout.Passphrase, layout.Plaintext}
 	}
 }
 
+// permitsPlaintext reports whether plaintext may be read, and moved to what is
+// safer: only where it could also be stored.
+func (cfg *Config) permitsPlaintext() bool {
+	return cfg.AllowPlaintext && slices.Contains(cfg.order(), layout.Plaintext) && (cfg.Store == "" || cfg.Store == layout.Plaintext)
+}
+
 // allStores are the values of Config.Store that keep anything, the safest first.
-var allStores = []string{storeKeyring, storeDPAPI, storePassphrase, storePlaintext}
+var allStores = []string{layout.Keyring, layout.DPAPI, layout.Passphrase, layout.Plaintext}
 
 // hasDPAPI: tests turn it off, to see what is done where DPAPI fails.
 var hasDPAPI = runtime.GOOS == "windows"

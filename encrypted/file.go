@@ -22,7 +22,7 @@ const backend = "encrypted"
 
 // DefaultMaxSize is the largest file that a [File] reads or writes unless
 // [Options] say otherwise: 64 MiB, several hundred times a large cache.
-const DefaultMaxSize = 64 << 20
+const DefaultMaxSize = filestore.DefaultMaxSize
 
 // Options are a [File]'s settings; nil stands for their zero value.
 type Options struct {
@@ -30,8 +30,9 @@ type Options struct {
 	// the file fails with ErrWrongKey, so that the files of two caches that
 	// share a key cannot be exchanged. UTF-8, at most 255 bytes; may be empty.
 	Name string
-	// Lock that the writers share; nil means one on a file beside the data,
-	// its name with ".lock" added.
+	// Lock that the writers share; nil means one on a file beside the data:
+	// NAME.lock for a file named NAME.enc as tokenkeep.Open names it, else the
+	// file's own name with ".lock" added. A symbolic link is followed first.
 	Lock *persistence.FileLock
 	// MaxSize of the file in bytes; 0 means DefaultMaxSize.
 	MaxSize int64

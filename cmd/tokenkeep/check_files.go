@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -234,7 +235,7 @@ func checkLocks(_ context.Context, x *examination) outcome {
 				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("whether %s is locked could not be found out: %v", n, pathless(err)))})
 				continue
 			}
-			if !is || strings.HasSuffix(n, ".turn") { // who waits in the turnstile waits for the lock
+			if !is || layout.Parse(n).Queue { // who waits in the turnstile waits for the lock
 				continue
 			}
 			held++
@@ -279,14 +280,14 @@ func checkLeftovers(_ context.Context, x *examination) outcome {
 			path := filepath.Join(f.dir, n)
 			switch {
 			case !abandoned(path):
-			case strings.HasPrefix(n, "."+f.name+plaintextSuffix):
+			case layout.Parse(n).OfPlaintext:
 				bareTemporary = append(bareTemporary, path)
 			default:
 				temporary = append(temporary, path)
 			}
 		}
 		for _, n := range f.aside {
-			if path := filepath.Join(f.dir, n); strings.HasPrefix(n, f.name+plaintextSuffix) {
+			if path := filepath.Join(f.dir, n); layout.Parse(n).OfPlaintext {
 				bare = append(bare, path)
 			} else {
 				aside = append(aside, path)

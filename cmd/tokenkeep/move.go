@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -83,8 +84,7 @@ func runMove(ctx context.Context, c *call) (report, error) {
 			err = from.(*encrypted.File).Rotate(ctx, keys)
 		}
 	default:
-		// A program does the same by itself at its next start.
-		_, err = c.openCache(ctx, f, to)
+		err = c.asProgram(ctx, f, to, tokenkeep.MovePlaintext)
 	}
 	if err != nil {
 		return nil, err

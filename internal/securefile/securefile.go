@@ -31,8 +31,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
+
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 )
 
 // ErrTooLarge: the file is larger than the limit that [Read] was given.
@@ -376,12 +377,10 @@ func prepareDir(dir string) (*os.File, error) {
 	return openDir(dir)
 }
 
-// A temporary file has the name of the file that it replaces and the first number
-// that is free: .<base>.0.tmp is the usual one. So what a killed process leaves is
-// found without reading the folder, which may hold very many files.
-func tempPath(dir, base string, n int) string {
-	return filepath.Join(dir, "."+base+"."+strconv.Itoa(n)+".tmp")
-}
+// tempPath returns the path of a temporary file. The first number that is free is
+// taken, which is nearly always 0. So what a killed process leaves is found
+// without reading the folder, which may hold very many files.
+func tempPath(dir, base string, n int) string { return filepath.Join(dir, layout.Temp(base, n)) }
 
 const (
 	// usualTemps is how many numbers are looked at in any case. More are in use
