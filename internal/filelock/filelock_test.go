@@ -216,7 +216,8 @@ func TestManyAbandonedWaits(t *testing.T) {
 	path := lockPath(t)
 	link := filepath.Join(t.TempDir(), "link")
 	paths := []string{path, filepath.Dir(path) + "/./" + filepath.Base(path)}
-	if err := os.Symlink(filepath.Dir(path), link); err == nil { // Windows may not allow it
+	// Windows may not allow links, and Wine makes some that lead nowhere.
+	if err := os.Symlink(filepath.Dir(path), link); err == nil && !env.Wine() {
 		paths = append(paths, filepath.Join(link, filepath.Base(path)))
 	}
 	end := held(t, path)
