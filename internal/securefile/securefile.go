@@ -184,7 +184,7 @@ func ReadHead(path string, n int) ([]byte, Stamp, error) {
 }
 
 func openChecked(path string) (io.ReadCloser, Stamp, error) {
-	if err := checkDir(filepath.Dir(path)); err != nil {
+	if err := useDir(filepath.Dir(path)); err != nil {
 		return nil, Stamp{}, err
 	}
 	return openToRead(path, 0o077)
@@ -199,8 +199,8 @@ func Open(path string, flag int) (*os.File, error) {
 	return f, err
 }
 
-// CheckDir checks the folder that a file is to be used in. On Unix it closes one
-// that a volume's group has opened; see the package comment.
+// CheckDir checks the folder that holds a file. It changes nothing, so it also
+// fails for a folder that a volume's group has opened; see the package comment.
 func CheckDir(dir string) error { return checkDir(dir) }
 
 // ID names a file or a folder as long as it exists, whatever path leads to it.
@@ -213,13 +213,14 @@ func IDOf(path string) (ID, error) {
 	return ID{st.Dev, st.Ino}, err
 }
 
-// MakeDir checks the folder as [CheckDir] does, after making it with [MkdirAll]
-// if it is missing, and returns its ID.
+// MakeDir checks the folder as [CheckDir] does and returns its ID. It first makes
+// it with [MkdirAll] if it is missing, and closes it if a volume's group has opened
+// it.
 func MakeDir(dir string) (ID, error) {
-	err := checkDir(dir)
+	err := useDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = MkdirAll(filepath.Clean(dir)); err == nil {
-			err = checkDir(dir)
+			err = useDir(dir)
 		}
 	}
 	if err != nil {
@@ -314,7 +315,7 @@ func Remove(path string) error {
 		return &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
 	}
 	dir, base := filepath.Split(path)
-	if err := checkDir(dir); errors.Is(err, fs.ErrNotExist) {
+	if err := useDir(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return fail("open folder", Old, err)
@@ -351,7 +352,7 @@ func Rename(oldPath, newPath string) error {
 	if filepath.Dir(newPath) != dir {
 		return fail("rename", Old, errors.New("the new name is in another folder"))
 	}
-	if err := checkDir(dir); err != nil {
+	if err := useDir(dir); err != nil {
 		return fail("open folder", Old, err)
 	}
 	d, err := openDir(dir)

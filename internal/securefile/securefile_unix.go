@@ -331,9 +331,13 @@ func kind(mode uint32) string {
 }
 
 // checkDir fails if somebody else can rename or delete files in dir.
-func checkDir(dir string) error { return checkFolder(dir, true) }
+func checkDir(dir string) error { return checkFolder(dir, true, false) }
 
-func checkFolder(dir string, stickyIsFine bool) error {
+// useDir is checkDir for a folder whose files are used: it sets the mode of one
+// that is the user's own where a volume's group or a umask has changed it.
+func useDir(dir string) error { return checkFolder(dir, true, true) }
+
+func checkFolder(dir string, stickyIsFine, mend bool) error {
 	if dir == "" {
 		dir = "."
 	}
@@ -345,11 +349,11 @@ func checkFolder(dir string, stickyIsFine bool) error {
 		return &Error{Path: dir, Reason: fmt.Sprintf(reason, args...), Err: fs.ErrPermission, Advice: closeDir(dir, &st)}
 	}
 	euid := os.Geteuid()
-	if st.Mode == unix.S_IFDIR && int(st.Uid) == euid && setDirMode(dir) == nil {
+	if mend && st.Mode == unix.S_IFDIR && int(st.Uid) == euid && setDirMode(dir) == nil {
 		// A umask left it without any rights: a process died before it set them.
 		st.Mode |= 0o700
 	}
-	if privateGroup := int(st.Gid) == euid || st.Gid == 0; st.Mode&0o020 != 0 && !privateGroup {
+	if privateGroup := int(st.Gid) == euid || st.Gid == 0; mend && st.Mode&0o020 != 0 && !privateGroup {
 		closeToVolume(dir, &st)
 	}
 	mode := uint32(st.Mode)
@@ -427,7 +431,7 @@ func readLink(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := checkFolder(dir, false); err != nil {
+	if err := checkFolder(dir, false, true); err != nil {
 		return "", refuse(err.Error(), err)
 	}
 	target, err := os.Readlink(path)
@@ -437,7 +441,7 @@ func readLink(path string) (string, error) {
 	if !filepath.IsAbs(target) {
 		target = filepath.Join(dir, target)
 	}
-	if err := checkFolder(filepath.Dir(target), false); err != nil {
+	if err := checkFolder(filepath.Dir(target), false, true); err != nil {
 		return "", refuse(err.Error(), err)
 	}
 	return target, nil
