@@ -200,7 +200,7 @@ func (p *promoter) arguments() string {
 }
 
 func (p *promoter) warning(message, reason, remedy string) fallback.Warning {
-	return fallback.Warning{Backend: "plaintext", Location: p.place.Plaintext, Message: message, Reason: reason, Remedy: remedy}
+	return fallback.Warning{Location: p.place.Plaintext, Message: message, Reason: reason, Remedy: remedy}
 }
 
 // failed is for a plaintext file that cannot be read or moved.

@@ -153,7 +153,7 @@ func MovePlaintext(ctx context.Context, cfg Config) error {
 	}
 	s.promoter.permitted = true
 	s.promoter.notMoved = func(w fallback.Warning) error {
-		return &persistence.Error{Op: "move", Backend: w.Backend, Location: w.Location, Err: errors.New(clause(w.Message + " " + w.Reason)), Remedy: w.Remedy}
+		return &persistence.Error{Op: "move", Backend: "plaintext", Location: w.Location, Err: errors.New(clause(w.Message + " " + w.Reason)), Remedy: w.Remedy}
 	}
 	return s.choose(ctx)
 }

@@ -17,7 +17,7 @@ import (
 // full stop. Only Remedy may end in a command line instead, after a colon, so
 // that the command can be pasted as it is. Message is never empty.
 type Warning struct {
-	Backend  string // a word, as in persistence.Description; "" if it is about a file that is not used
+	Backend  string // a word, as in persistence.Description; "" unless it is about the backend in use
 	Location string // a path
 	Message  string // what is stored, or what happened to it, and where
 	Reason   string // why; may be ""

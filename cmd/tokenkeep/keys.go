@@ -145,7 +145,7 @@ func (c *call) asProgram(ctx context.Context, f *files, store string, do func(co
 	config := tokenkeep.Config{Name: f.name, Dir: f.dir, Keyring: c.keyring, Store: store, AllowPlaintext: store == storePlaintext, Strict: true,
 		Logger: slog.New(slog.DiscardHandler), // what the user ought to know comes by Warn, and trouble as an error
 		Warn: func(w fallback.Warning) {
-			if w.Backend != storePlaintext || store != storePlaintext { // which was asked for
+			if w.Backend != storePlaintext { // which was asked for
 				fmt.Fprintln(c.stderr, "tokenkeep: "+w.String())
 			}
 		}}

@@ -7,7 +7,7 @@
 //	NAME.lock.16 hex digits                   the lock of a name
 //	NAME.lock.rev-16 hex digits               the revision of an item in a keyring
 //	NAME.enc.damaged-TIME, with -N if need be what was set aside
-//	.NAME.enc.NUMBER.tmp                      a save that is under way
+//	.NAME.enc.N.tmp                           a save that is under way
 //
 // and the last two for NAME.plaintext.json as well. Other data files than a
 // cache's have the same files beside them, under their own names.
@@ -224,14 +224,16 @@ func parseAsideSuffix(suffix string) (AsideName, bool) {
 	return a, err == nil && a.Suffix() == suffix
 }
 
-// Temp returns the name of the n-th save of the file of that name that is under
-// way at once, from 0.
+// Temp returns the name for a save of the file base: one of those numbered from 0.
 func Temp(base string, n int) string { return "." + base + "." + strconv.Itoa(n) + tempSuffix }
 
 // IsTemp reports whether name is that of a save of the file base.
 func IsTemp(name, base string) bool {
-	number, _ := strings.CutPrefix(name, "."+base+".")
-	number, _ = strings.CutSuffix(number, tempSuffix)
+	number, ok := strings.CutPrefix(name, "."+base+".")
+	if !ok {
+		return false
+	}
+	number, ok = strings.CutSuffix(number, tempSuffix)
 	n, err := strconv.Atoi(number)
-	return err == nil && n >= 0 && name == Temp(base, n)
+	return ok && err == nil && name == Temp(base, n) && n >= 0
 }

@@ -75,7 +75,7 @@ func TestWhatIsNoCachesFile(t *testing.T) {
 		"", "app", ".enc", "App.enc", "-a.enc", "app.json", "app.enc~", "app.enc.bak", "app.locks", "app.lock.turns",
 		"app.lock.2cf24dba5fb0a30", "app.lock.rev-", "app.enc.damaged-", "app.enc.damaged-by-another",
 		"app.enc.damaged-20260102T030405Z-0", "app.enc.damaged-20260102T030405Z-02", "app.enc.damaged-20261302T030405Z",
-		".app.enc.tmp", ".app.enc..tmp", ".app.enc.-1.tmp", ".app.enc.00.tmp", ".app.enc.x.tmp", ".app.enc.0.tmpx", "app.enc.0.tmp",
+		".app.enc.tmp", ".app.enc.01.tmp", ".app.enc.-1.tmp", ".app.enc.+1.tmp", ".app.enc.x.tmp", ".app.enc..tmp",
 		strings.Repeat("a", 65) + ".enc", "app.enc\n", "a/b.enc",
 	} {
 		require.Equal(t, layout.File{}, layout.Parse(name), "%q", name)
