@@ -2,10 +2,9 @@ package keyring
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -33,8 +32,7 @@ var _ interface {
 
 func newLockedStore(s *store, lock *persistence.FileLock) *lockedStore {
 	// Several items may share a lock: each has a file of its own.
-	name := sha256.Sum256([]byte(s.service + "\x00" + s.user))
-	return &lockedStore{s, lock, lock.Path() + ".rev-" + hex.EncodeToString(name[:8])}
+	return &lockedStore{s, lock, layout.RevisionOf(lock.Path(), s.service+"\x00"+s.user)}
 }
 
 func (s *lockedStore) Lock(ctx context.Context) (func() error, error) {

@@ -2,8 +2,6 @@ package persistence
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/opaque"
 )
 
@@ -107,8 +106,7 @@ func (l *FileLock) Lock(ctx context.Context) (unlock func() error, err error) {
 // LockName is [FileLock.Lock] for the lock of that name: a further file, whose
 // name ends in a hash of the name and which is never deleted.
 func (l *FileLock) LockName(ctx context.Context, name string) (unlock func() error, err error) {
-	sum := sha256.Sum256([]byte(name))
-	named := filelock.New(l.lock.Path()+"."+hex.EncodeToString(sum[:8]), false)
+	named := filelock.New(layout.NamedLock(l.lock.Path(), name), false)
 	release, err := named.Lock(ctx)
 	if err != nil {
 		return nil, lockError(named.Path(), err)
@@ -164,69 +162,6 @@ func (l *FileLock) join() *grant {
 		l.grant.users.Add(1)
 	}
 	return l.grant
-}
-
-// locks are what one [Move] has locked. Its context carries them, so that two
-// FileLocks of one file do not wait for each other.
-type locks struct {
-	mu     sync.Mutex
-	held   map[string]*FileLock // by path
-	shared bool                 // one was to be locked twice
-}
-
-type locksKey struct{}
-
-func withLocks(ctx context.Context) context.Context {
-	return context.WithValue(ctx, locksKey{}, &locks{held: map[string]*FileLock{}})
-}
-
-// locksOf returns nil, which is of use too, where ctx carries none.
-func locksOf(ctx context.Context) *locks {
-	h, _ := ctx.Value(locksKey{}).(*locks)
-	return h
-}
-
-// owner returns the FileLock that holds the lock of l's file, or nil.
-func (h *locks) owner(l *FileLock) *FileLock {
-	if h == nil {
-		return nil
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.held[l.Path()]
-}
-
-// reenter says whether l is to be locked although its file is locked already.
-func (h *locks) reenter(l *FileLock) bool {
-	if h.owner(l) == nil {
-		return false
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.shared = true
-	return true
-}
-
-func (h *locks) isShared() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.shared
-}
-
-func (h *locks) add(l *FileLock) {
-	if h != nil {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.held[l.Path()] = l
-	}
-}
-
-func (h *locks) remove(l *FileLock) {
-	if h != nil {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.held, l.Path())
-	}
 }
 
 // lockBackend is the [Error.Backend] of a lock.

@@ -117,6 +117,12 @@ func (m *Memory) LockName(ctx context.Context, name string) (func() error, error
 }
 
 func (m *Memory) lock(ctx context.Context, name string) (func() error, error) {
+	failed := func() (func() error, error) {
+		return nil, m.fail("lock", fmt.Errorf("%w: %w", ErrLockTimeout, ctx.Err()))
+	}
+	if ctx.Err() != nil {
+		return failed()
+	}
 	s := m.state()
 	s.mu.Lock()
 	l, ok := s.locks[name]
@@ -130,7 +136,7 @@ func (m *Memory) lock(ctx context.Context, name string) (func() error, error) {
 		var once sync.Once
 		return func() error { once.Do(func() { <-l }); return nil }, nil
 	case <-ctx.Done():
-		return nil, m.fail("lock", fmt.Errorf("%w: %w", ErrLockTimeout, ctx.Err()))
+		return failed()
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/merge"
 )
 
@@ -163,8 +164,7 @@ func (w *watcher) run(ctx context.Context) {
 // isSign says whether e may be of a change. Lock files and temporary files are
 // written with every save, and read by nobody.
 func isSign(e fsnotify.Event) bool {
-	name := filepath.Base(e.Name)
-	return e.Op != fsnotify.Chmod && !strings.Contains(name, ".lock") && !strings.HasSuffix(name, ".tmp")
+	return e.Op != fsnotify.Chmod && layout.IsData(filepath.Base(e.Name))
 }
 
 // look brings current up to date. The folder is watched before that, so that

@@ -120,7 +120,8 @@ func TestMoveToPlaintextKilledBetween(t *testing.T) {
 		return dir, k
 	}
 	dir, k := begin()
-	c := inFolder(t, dir, k)
+	c, err := tokenkeep.Open(t.Context(), tokenkeep.Config{Name: "app", Dir: dir, Keyring: k, AllowPlaintext: true, Warn: func(fallback.Warning) {}})
+	require.NoError(t, err)
 	got, err := c.Load(t.Context())
 	require.NoError(t, err)
 	require.JSONEq(t, stored, string(got))

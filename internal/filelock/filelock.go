@@ -34,6 +34,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 )
 
@@ -273,7 +274,7 @@ type attempt struct {
 func (l *Lock) newAttempt() *attempt {
 	a := &attempt{path: l.path, main: newFlock(l.path)}
 	if l.fair {
-		a.turn = newFlock(l.path + ".turn")
+		a.turn = newFlock(layout.QueueOf(l.path))
 	}
 	return a
 }

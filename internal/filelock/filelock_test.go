@@ -216,7 +216,8 @@ func TestManyAbandonedWaits(t *testing.T) {
 	path := lockPath(t)
 	link := filepath.Join(t.TempDir(), "link")
 	paths := []string{path, filepath.Dir(path) + "/./" + filepath.Base(path)}
-	if err := os.Symlink(filepath.Dir(path), link); err == nil { // Windows may not allow it
+	// Windows may not allow links, and Wine makes some that lead nowhere.
+	if err := os.Symlink(filepath.Dir(path), link); err == nil && !env.Wine() {
 		paths = append(paths, filepath.Join(link, filepath.Base(path)))
 	}
 	end := held(t, path)
@@ -245,15 +246,15 @@ func TestManyAbandonedWaits(t *testing.T) {
 		timesOut(t, filelock.New(path, true))
 	}
 	require.LessOrEqual(t, runtime.NumGoroutine(), waiting)
-	require.Less(t, threadsOf(t)-threads, 100)
+	require.Less(t, threadsOf(t)-threads, 50, "threads")
 	require.Equal(t, 1, filelock.Queues())
 
 	for range 200 { // the control
 		timesOut(t, filelock.NewAlone(path))
 	}
-	require.Greater(t, runtime.NumGoroutine(), waiting+150, "every wait was shared: this test proves nothing")
+	require.Greater(t, runtime.NumGoroutine(), waiting+50, "every wait was shared: this test proves nothing")
 	if threads > 0 {
-		require.Greater(t, threadsOf(t)-threads, 150, "threads are not counted: this test proves nothing")
+		require.Greater(t, threadsOf(t)-threads, 50, "threads are not counted: this test proves nothing")
 	}
 
 	end()

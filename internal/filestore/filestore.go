@@ -13,12 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -43,13 +42,15 @@ type Codec interface {
 // Options are the options of a [Store].
 type Options struct {
 	Backend  string                // as in persistence.Error
-	MaxSize  int64                 // of the file in bytes; 0 means 256 MiB
+	MaxSize  int64                 // of the file in bytes; 0 means DefaultMaxSize
 	HeadSize int                   // of the head in bytes; 0 means the whole file
-	Lock     *persistence.FileLock // nil means the resolved path + ".lock"
+	Lock     *persistence.FileLock // nil means that of layout.LockOf
 	Clock    func() time.Duration  // a monotonic clock; nil means the system's
 }
 
-const defaultMaxSize = 256 << 20
+// DefaultMaxSize is the largest file that is read or written unless the Options
+// say otherwise: 64 MiB. What one store can hold by default another can take over.
+const DefaultMaxSize = 64 << 20
 
 // A stamp stands for the revision only if the head was read when that stamp had
 // been unchanged for grace. Before that, another save can leave the same stamp,
@@ -98,7 +99,7 @@ var started = time.Now()
 // securefile.Resolve. New does no other I/O.
 func New(path string, codec Codec, o Options) (*Store, error) {
 	if o.MaxSize <= 0 {
-		o.MaxSize = defaultMaxSize
+		o.MaxSize = DefaultMaxSize
 	}
 	if o.Clock == nil {
 		o.Clock = func() time.Duration { return time.Since(started) }
@@ -110,7 +111,7 @@ func New(path string, codec Codec, o Options) (*Store, error) {
 	}
 	s.path = resolved
 	if o.Lock == nil {
-		s.o.Lock = persistence.NewFileLock(resolved + ".lock")
+		s.o.Lock = persistence.NewFileLock(layout.LockOf(resolved))
 	}
 	return s, nil
 }
@@ -387,14 +388,14 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept 
 			return persistence.ErrConflict
 		}
 		others := s.aside()
-		next := asideFile{time: time.Now().UTC().Format(asideTime)}
+		next := layout.NewAsideName(time.Now())
 		for _, f := range others {
-			if f.time == next.time {
-				next.n = max(f.n, 1) + 1
+			if f.Time == next.Time {
+				next.Number = max(f.Number, 1) + 1
 				break
 			}
 		}
-		newPath = s.path + next.suffix()
+		newPath = s.path + next.Suffix()
 		if err := securefile.Rename(s.path, newPath); err != nil {
 			return err
 		}
@@ -403,7 +404,7 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept 
 		kept := []string{newPath}
 		var old []string
 		for _, f := range others {
-			if path := s.path + f.suffix(); len(kept) < KeepAside {
+			if path := s.path + f.Suffix(); len(kept) < KeepAside {
 				kept = append(kept, path)
 			} else {
 				old = append(old, path)
@@ -422,41 +423,19 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept 
 	return newPath, nil
 }
 
-// asideFile is what SetAside added to a file's name.
-type asideFile struct {
-	time string
-	n    int // 0 means no number
-}
-
-const (
-	asideInfix = ".damaged-"
-	asideTime  = "20060102T150405Z"
-)
-
-func (f asideFile) suffix() string {
-	if f.n == 0 {
-		return asideInfix + f.time
-	}
-	return asideInfix + f.time + "-" + strconv.Itoa(f.n)
-}
-
-// aside returns the files that were set aside, the newest first.
-func (s *Store) aside() (all []asideFile) {
+// aside returns the files that were set aside, by what was added to their names,
+// the newest first.
+func (s *Store) aside() (all []layout.AsideName) {
 	dir, base := filepath.Split(s.path)
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		suffix, ok := strings.CutPrefix(e.Name(), base)
-		if !ok {
-			continue
-		}
-		stamp, number, _ := strings.Cut(strings.TrimPrefix(suffix, asideInfix), "-")
-		n, _ := strconv.Atoi(number)
-		f := asideFile{stamp, n}
-		if _, err := time.Parse(asideTime, stamp); err == nil && f.suffix() == suffix {
+		if f, ok := layout.ParseAside(e.Name(), base); ok {
 			all = append(all, f)
 		}
 	}
-	slices.SortFunc(all, func(a, b asideFile) int { return cmp.Or(cmp.Compare(b.time, a.time), cmp.Compare(b.n, a.n)) })
+	slices.SortFunc(all, func(a, b layout.AsideName) int {
+		return cmp.Or(cmp.Compare(b.Time, a.Time), cmp.Compare(b.Number, a.Number))
+	})
 	return all
 }
 

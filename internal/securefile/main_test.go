@@ -45,6 +45,8 @@ func child(mode string, args []string) int {
 		}
 	case "in place": // what Replace must not be
 		err = os.WriteFile(path, []byte(args[1]), 0o600)
+	case "check folder":
+		err = securefile.CheckDir(path)
 	case "make empty":
 		if _, err = securefile.MakeDir(filepath.Dir(path)); err == nil {
 			err = securefile.MakeEmpty(path)

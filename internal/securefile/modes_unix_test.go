@@ -119,6 +119,11 @@ func TestVolumeOfAGroup(t *testing.T) {
 				require.NoError(t, os.Chown(p, nobody, gid))
 				require.NoError(t, os.Chmod(p, modeOf(t, p)))
 			}
+			if gid == group {
+				out, err := asNobody(t, "check folder", dir)
+				require.Error(t, err, "a check changes nothing")
+				require.Contains(t, out, "group 4711 can write")
+			}
 			args := map[string][]string{"read": {path}, "replace": {path, "content"}, "make empty": {path + ".lock"}, "remove": {path + ".lock"}}[first]
 			out, err := asNobody(t, first, args...)
 			require.NoError(t, err, "%s: %s", first, out)

@@ -31,8 +31,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
+
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 )
 
 // ErrTooLarge: the file is larger than the limit that [Read] was given.
@@ -62,7 +63,7 @@ func (e *Error) Unwrap() error { return e.Err }
 const (
 	Old     = "old"     // what was there before is untouched
 	New     = "new"     // what was written is there
-	Unknown = "unknown" // one of the two, whole; which one is not known, or may change with a power cut
+	Unknown = "unknown" // one of the two, whole; it is not known which, or a power cut may change it
 )
 
 // ReplaceError is the failure of one step of a [Replace], a [Remove] or a [Rename].
@@ -105,9 +106,7 @@ func MkdirAll(dir string) error {
 		}
 		return err
 	}
-	if err := setDirMode(dir); err != nil {
-		return err
-	}
+	_ = setDirMode(dir) // CheckDir says what is wrong with one that keeps another mode
 	d, err := openDir(parent)
 	if err != nil {
 		return nil // not readable: the folder is there, its durability is the system's business
@@ -116,11 +115,11 @@ func MkdirAll(dir string) error {
 	return syncDir(d)
 }
 
-// Resolve returns path made absolute. If it ends in a symbolic link, that is
-// followed, as dotfile managers need it, but only where nobody else could have
-// made it or can change it: its folder and its target's are the user's or
-// root's, and not writable by others, sticky or not. Otherwise, and on Windows
-// for every link, Resolve fails. Nothing need exist at the end.
+// Resolve returns path made absolute. If it ends in a symbolic link, as dotfile
+// managers make them, Resolve follows it, but only if nobody else can have made it
+// or can change it: its folder and its target's belong to the user or to root and
+// are not writable by others, sticky or not. Otherwise, and on Windows for every
+// link, Resolve fails. The file at the end may be missing.
 func Resolve(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -136,7 +135,7 @@ func Resolve(path string) (string, error) {
 		}
 		path = target
 	}
-	return "", &Error{Path: path, Reason: "is the end of too many symbolic links", Advice: "Remove the links that lead in a circle.", Err: fs.ErrInvalid}
+	return "", &Error{Path: path, Reason: "is reached by too many symbolic links", Advice: "Remove the links that lead in a circle.", Err: fs.ErrInvalid}
 }
 
 // Read returns the content of the file, and its stamp at that moment. A file
@@ -185,7 +184,7 @@ func ReadHead(path string, n int) ([]byte, Stamp, error) {
 }
 
 func openChecked(path string) (io.ReadCloser, Stamp, error) {
-	if err := checkDir(filepath.Dir(path)); err != nil {
+	if err := useDir(filepath.Dir(path)); err != nil {
 		return nil, Stamp{}, err
 	}
 	return openToRead(path, 0o077)
@@ -200,8 +199,8 @@ func Open(path string, flag int) (*os.File, error) {
 	return f, err
 }
 
-// CheckDir checks the folder that a file is to be used in. On Unix it closes one
-// that a volume's group has opened; see the package comment.
+// CheckDir checks the folder that holds a file. It changes nothing, so it also
+// fails for a folder that a volume's group has opened; see the package comment.
 func CheckDir(dir string) error { return checkDir(dir) }
 
 // ID names a file or a folder as long as it exists, whatever path leads to it.
@@ -214,13 +213,14 @@ func IDOf(path string) (ID, error) {
 	return ID{st.Dev, st.Ino}, err
 }
 
-// MakeDir checks the folder as [CheckDir] does, after making it with [MkdirAll]
-// if it is missing, and returns its ID.
+// MakeDir checks the folder as [CheckDir] does and returns its ID. It first makes
+// it with [MkdirAll] if it is missing, and closes it if a volume's group has opened
+// it.
 func MakeDir(dir string) (ID, error) {
-	err := checkDir(dir)
+	err := useDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = MkdirAll(filepath.Clean(dir)); err == nil {
-			err = checkDir(dir)
+			err = useDir(dir)
 		}
 	}
 	if err != nil {
@@ -229,21 +229,21 @@ func MakeDir(dir string) (ID, error) {
 	return dirID(dir)
 }
 
-// Replace puts a file with the content of parts, one after the other, in the
-// place of path, mode 0600, and returns its stamp. It is a new file under a
-// temporary name in the same folder, which is made if it is missing, written
-// and flushed to the disk, then renamed; then the folder is flushed. Where a
-// file system cannot flush folders, and on Windows, the last step is left out.
+// Replace replaces the file at path by one with the content of parts, one after
+// the other, mode 0600, and returns its stamp. It writes a new file under a
+// temporary name in the same folder, flushes it to the disk, renames it and
+// flushes the folder. A missing folder is made. The last step is left out on
+// Windows and on file systems that cannot flush folders.
 //
-// A failed Replace returns a [ReplaceError], or an [Error] for a path that is
-// not to be written; what is stored is then the old content or the new one,
-// whole.
+// A failed Replace returns a [ReplaceError], or an [Error] for a path that must
+// not be written. The old content or the new one is then stored, whole.
 //
 // Replace first removes the temporary files that killed processes left for the
-// same path; on Windows, where a live one cannot be told from them, only after a
-// minute. Concurrent calls, also of other processes, do not disturb each other,
-// and the last one wins. On Windows it fails if another program keeps the file
-// open, and not shared, for longer than about a second.
+// same path. On Windows, where they look like live ones, it removes only those
+// that are a minute old. Its cost does not depend on what else is in the folder.
+// Concurrent calls, also of other processes, do not disturb each other, and the
+// last one wins. On Windows it fails if another program keeps the file open, and
+// does not share it, for longer than about a second.
 func Replace(path string, parts ...[]byte) (Stamp, error) {
 	fail := func(step, stored string, err error) (Stamp, error) {
 		return Stamp{}, &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
@@ -288,8 +288,8 @@ func Replace(path string, parts ...[]byte) (Stamp, error) {
 }
 
 // fill writes parts and flushes them to the disk. It returns the step that
-// failed. After a failure nothing is tried again: a second fsync may succeed
-// though the data are lost.
+// failed. Nothing is tried again after a failure: a second fsync may succeed
+// although the data are lost.
 func (t *temp) fill(parts [][]byte) (step string, err error) {
 	for _, p := range parts {
 		if _, err := t.f.Write(p); err != nil {
@@ -308,14 +308,14 @@ func (t *temp) fill(parts [][]byte) (step string, err error) {
 }
 
 // Remove deletes the file, durably, and the temporary files that killed
-// processes left for it. What is not there is fine. What would not be read is
-// not deleted either, but for a mode that is too wide.
+// processes left for it. A missing file is no error. A file that [Read] refuses is
+// not deleted, unless only its mode is too wide.
 func Remove(path string) error {
 	fail := func(step, stored string, err error) error {
 		return &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
 	}
 	dir, base := filepath.Split(path)
-	if err := checkDir(dir); errors.Is(err, fs.ErrNotExist) {
+	if err := useDir(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return fail("open folder", Old, err)
@@ -333,16 +333,17 @@ func Remove(path string) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// Also where nothing was there: a process may have died before this step.
+	// Also if there was no file: a process may have died before this step.
 	if err := syncDir(d); err != nil {
 		return fail("fsync folder", Unknown, err)
 	}
 	return nil
 }
 
-// Rename gives the file a new name in the same folder, durably. A file that is
-// there already is not overwritten: that fails with fs.ErrExist. (On systems
-// other than Linux, macOS and Windows one that appears in this very moment is.)
+// Rename gives the file a new name in the same folder, durably. It never
+// overwrites a file: if newPath exists, it fails with fs.ErrExist. (On systems
+// other than Linux, macOS and Windows it overwrites one that appears in this very
+// moment.)
 func Rename(oldPath, newPath string) error {
 	fail := func(step, stored string, err error) error {
 		return &ReplaceError{Step: step, Path: oldPath, Stored: stored, Err: err}
@@ -351,7 +352,7 @@ func Rename(oldPath, newPath string) error {
 	if filepath.Dir(newPath) != dir {
 		return fail("rename", Old, errors.New("the new name is in another folder"))
 	}
-	if err := checkDir(dir); err != nil {
+	if err := useDir(dir); err != nil {
 		return fail("open folder", Old, err)
 	}
 	d, err := openDir(dir)
@@ -376,12 +377,10 @@ func prepareDir(dir string) (*os.File, error) {
 	return openDir(dir)
 }
 
-// A temporary file has the name of the file that it replaces and the first number
-// that is free: .<base>.0.tmp is the usual one. So what a killed process leaves is
-// found without reading the folder, which may hold very many files.
-func tempPath(dir, base string, n int) string {
-	return filepath.Join(dir, "."+base+"."+strconv.Itoa(n)+".tmp")
-}
+// tempPath returns the path of a temporary file. The first number that is free is
+// taken, which is nearly always 0. So what a killed process leaves is found
+// without reading the folder, which may hold very many files.
+func tempPath(dir, base string, n int) string { return filepath.Join(dir, layout.Temp(base, n)) }
 
 const (
 	// usualTemps is how many numbers are looked at in any case. More are in use

@@ -64,13 +64,12 @@ func again(do func() error) error {
 	}
 }
 
-// open opens the file, whatever it is, without following a link or waiting for
-// the other end of a FIFO, and checks it.
+// open opens the file, whatever it is, and checks it. It follows no link and does
+// not wait for the other end of a FIFO.
 func open(path string, flag int, forbidden uint32) (*os.File, Stamp, error) {
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		// The reason is better told by what is there than by the number that
-		// this system has for it.
+		// What is there is a better reason than this system's error number.
 		var st unix.Stat_t
 		if lstat(path, &st) == nil {
 			if why := check(path, &st, forbidden); why != nil {
@@ -200,14 +199,33 @@ func MakeEmpty(path string) error {
 	}
 }
 
-// create creates the file, which must not exist, with mode 0600.
+// create creates the file, which must not exist, with mode 0600. After a failure
+// it stays: another process may have locked it by then.
 func create(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	var st unix.Stat_t
+	if err = fstat(f, &st); err == nil {
+		err = checkNew(path, &st)
+	}
+	if err != nil {
+		return err
+	}
 	return setMode(f)
+}
+
+// checkNew checks a file that was just created with mode 0600. A file system
+// without owners and modes shows its files to everybody.
+func checkNew(path string, st *unix.Stat_t) error {
+	err := check(path, st, 0o077)
+	var e *Error
+	if errors.As(err, &e) {
+		e.Advice = "The file system does not keep files private; use a folder on another one."
+	}
+	return err
 }
 
 // setMode gives a file that was just created with mode 0600 that mode, which a
@@ -223,8 +241,8 @@ func setMode(f *os.File) error {
 	return f.Chmod(0o600)
 }
 
-// openToRead is open for a file that is read at once: without an *os.File, which
-// costs more than the reading does.
+// openToRead is open without an *os.File, which costs more than reading the file
+// does.
 func openToRead(path string, forbidden uint32) (_ io.ReadCloser, _ Stamp, err error) {
 	var fd int
 	if err := again(func() (err error) {
@@ -267,8 +285,8 @@ func (d descriptor) Read(p []byte) (n int, err error) {
 
 func (d descriptor) Close() error { return os.NewSyscallError("close", unix.Close(int(d))) }
 
-// checkTarget checks what is at path and is to be replaced or removed. Its mode
-// does not matter: the new file gets its own.
+// checkTarget checks the file that will be replaced or removed. Its mode does not
+// matter: the new file gets its own.
 func checkTarget(path string) error {
 	var st unix.Stat_t
 	if err := lstat(path, &st); err != nil {
@@ -313,9 +331,13 @@ func kind(mode uint32) string {
 }
 
 // checkDir fails if somebody else can rename or delete files in dir.
-func checkDir(dir string) error { return checkFolder(dir, true) }
+func checkDir(dir string) error { return checkFolder(dir, true, false) }
 
-func checkFolder(dir string, stickyIsFine bool) error {
+// useDir is checkDir for a folder whose files are used: it sets the mode of one
+// that is the user's own where a volume's group or a umask has changed it.
+func useDir(dir string) error { return checkFolder(dir, true, true) }
+
+func checkFolder(dir string, stickyIsFine, mend bool) error {
 	if dir == "" {
 		dir = "."
 	}
@@ -327,12 +349,11 @@ func checkFolder(dir string, stickyIsFine bool) error {
 		return &Error{Path: dir, Reason: fmt.Sprintf(reason, args...), Err: fs.ErrPermission, Advice: closeDir(dir, &st)}
 	}
 	euid := os.Geteuid()
-	if st.Mode == unix.S_IFDIR && int(st.Uid) == euid && setDirMode(dir) == nil {
-		// A umask left it without any rights, which nobody wants: a process died
-		// before it could set them.
+	if mend && st.Mode == unix.S_IFDIR && int(st.Uid) == euid && setDirMode(dir) == nil {
+		// A umask left it without any rights: a process died before it set them.
 		st.Mode |= 0o700
 	}
-	if privateGroup := int(st.Gid) == euid || st.Gid == 0; st.Mode&0o020 != 0 && !privateGroup {
+	if privateGroup := int(st.Gid) == euid || st.Gid == 0; mend && st.Mode&0o020 != 0 && !privateGroup {
 		closeToVolume(dir, &st)
 	}
 	mode := uint32(st.Mode)
@@ -410,7 +431,7 @@ func readLink(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := checkFolder(dir, false); err != nil {
+	if err := checkFolder(dir, false, true); err != nil {
 		return "", refuse(err.Error(), err)
 	}
 	target, err := os.Readlink(path)
@@ -420,7 +441,7 @@ func readLink(path string) (string, error) {
 	if !filepath.IsAbs(target) {
 		target = filepath.Join(dir, target)
 	}
-	if err := checkFolder(filepath.Dir(target), false); err != nil {
+	if err := checkFolder(filepath.Dir(target), false, true); err != nil {
 		return "", refuse(err.Error(), err)
 	}
 	return target, nil
@@ -491,12 +512,7 @@ func newTemp(path string, f *os.File) (*temp, error) {
 	if st.Nlink == 0 { // another process took it for a left-over one before it was locked
 		return nil, errTaken
 	}
-	// A file system without owners and modes shows its files to everybody.
-	if err := check(path, &st, 0o077); err != nil {
-		var e *Error
-		if errors.As(err, &e) {
-			e.Advice = "The file system does not keep files private; use a folder on another one."
-		}
+	if err := checkNew(path, &st); err != nil {
 		return nil, err
 	}
 	if err := setMode(f); err != nil {
@@ -530,8 +546,9 @@ func flock(f *os.File) error {
 	return again(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 }
 
-// removeIfDead removes the temporary file if nobody has it locked. Only who has
-// it locked removes or renames it, so it is the one that was checked.
+// removeIfDead removes the temporary file if nobody has it locked. Only a process
+// that has it locked removes or renames it, so path still names the file that was
+// checked.
 func removeIfDead(path string) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {

@@ -150,6 +150,8 @@ func checkDir(dir string) error {
 	return err
 }
 
+func useDir(dir string) error { return checkDir(dir) }
+
 func readLink(path string) (string, error) {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

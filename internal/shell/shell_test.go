@@ -16,18 +16,18 @@ import (
 var unprintable = []string{"/a\nb", "/a\x1b[2Jb", "/\xff\xfe'x", "/a\u202eb\\", "/a\u0085b"}
 
 var quoted = map[string]string{
-	"/home/alice/.config": "/home/alice/.config",
-	"/home/älice/x":       "/home/älice/x",
-	"/my files":           "'/my files'",
-	"/it's":               `'/it'\''s'`,
-	"/$(touch x)":         "'/$(touch x)'",
-	"~x":                  "'~x'",
-	"a~":                  "a~",
-	"":                    "''",
-	"-rf":                 "./-rf",
-	"- rf":                "'./- rf'",
-	"/a\nb":               `$'/a\012b'`,
-	"/a\u202e'":           `$'/a\342\200\256\''`,
+	"/srv/alice/.config": "/srv/alice/.config",
+	"/srv/älice/x":       "/srv/älice/x",
+	"/my files":          "'/my files'",
+	"/it's":              `'/it'\''s'`,
+	"/$(touch x)":        "'/$(touch x)'",
+	"~x":                 "'~x'",
+	"a~":                 "a~",
+	"":                   "''",
+	"-rf":                "./-rf",
+	"- rf":               "'./- rf'",
+	"/a\nb":              `$'/a\012b'`,
+	"/a\u202e'":          `$'/a\342\200\256\''`,
 }
 
 func TestQuoteUnix(t *testing.T) {
