@@ -24,6 +24,7 @@ var sleeps = map[string]string{
 	"encrypted/child_test.go":        "a process that hangs until it is killed",
 	"encrypted/keys_test.go":         "looks again until a process has written its id",
 	"keyring/secretservice_test.go":  "looks again until what was told to end has ended",
+	"tokensource/flight_test.go":     "in a bubble of testing/synctest, where time is no real time",
 	"internal/within/within_test.go": "in a bubble of testing/synctest, where time is no real time",
 }
 
