@@ -33,6 +33,7 @@ var sleeps = map[string]string{
 // each is a decision.
 var skips = map[string]string{
 	"internal/test/env/env.go":               "it is the one place that skips",
+	"web/internal/env/env.go":                "the same for the module web, which imports no internal package of this one",
 	"examples/quickstart/quickstart_test.go": "for the platform, by a function",
 
 	// These fail under CI as well.

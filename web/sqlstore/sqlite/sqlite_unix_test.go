@@ -12,8 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/test/env"
 	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/web/internal/env"
 	"github.com/tokenkeep/tokenkeep/web/sqlstore/sqlite"
 )
 
