@@ -46,6 +46,12 @@ func newAir(grace time.Duration) *air {
 	return a
 }
 
+func (a *air) ends() []error {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return a.ended
+}
+
 type landed struct {
 	n   int
 	err error
@@ -89,10 +95,12 @@ func TestFlightEndsWithItsLastCaller(t *testing.T) {
 		require.ErrorAs(t, (<-first).err, &left)
 		require.ErrorIs(t, left, context.Canceled)
 		require.False(t, left.committed)
-		require.Empty(t, a.ended, "another one waits")
+		require.Empty(t, a.ends(), "another one waits")
 		require.ErrorIs(t, (<-second).err, context.DeadlineExceeded)
 		synctest.Wait()
-		require.Len(t, a.ended, 1)
+		require.Len(t, a.ends(), 1)
+		a.mutex.Lock()
+		defer a.mutex.Unlock()
 		require.Nil(t, a.current)
 	})
 }
@@ -120,11 +128,11 @@ func TestFlightOutlivesItsCallersOnceCommitted(t *testing.T) {
 		leave() // another caller starts the grace period again
 		time.Sleep(59 * time.Second)
 		synctest.Wait()
-		require.Empty(t, a.ended)
+		require.Empty(t, a.ends())
 		back := a.call(t.Context())
 		time.Sleep(time.Hour) // with a caller it has all the time
 		synctest.Wait()
-		require.Empty(t, a.ended)
+		require.Empty(t, a.ends())
 		a.land <- 7
 		require.Equal(t, landed{7, nil}, <-back)
 		require.Equal(t, 1, a.runs)
@@ -137,7 +145,7 @@ func TestFlightOutlivesItsCallersOnceCommitted(t *testing.T) {
 		require.Error(t, (<-got).err)
 		time.Sleep(time.Minute + time.Second)
 		synctest.Wait()
-		require.Len(t, a.ended, 1)
+		require.Len(t, a.ends(), 1)
 	})
 }
 

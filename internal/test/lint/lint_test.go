@@ -24,6 +24,7 @@ var sleeps = map[string]string{
 	"encrypted/child_test.go":        "a process that hangs until it is killed",
 	"encrypted/keys_test.go":         "looks again until a process has written its id",
 	"keyring/secretservice_test.go":  "looks again until what was told to end has ended",
+	"tokensource/flight_test.go":     "in a bubble of testing/synctest, where time is no real time",
 	"internal/within/within_test.go": "in a bubble of testing/synctest, where time is no real time",
 }
 
@@ -32,6 +33,7 @@ var sleeps = map[string]string{
 // each is a decision.
 var skips = map[string]string{
 	"internal/test/env/env.go":               "it is the one place that skips",
+	"web/internal/env/env.go":                "the same for the module web, which imports no internal package of this one",
 	"examples/quickstart/quickstart_test.go": "for the platform, by a function",
 
 	// These fail under CI as well.
