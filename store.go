@@ -277,7 +277,7 @@ func (s *store) source(name string) (encrypted.KeySource, error) {
 		if k == nil {
 			k = keyring.System()
 		}
-		return keyring.NewKeySource(k, "tokenkeep/"+s.cfg.Name), nil
+		return keyring.NewKeys(k, "tokenkeep/"+s.cfg.Name), nil
 	case storeDPAPI:
 		return encrypted.DPAPI(), nil
 	case storePassphrase:

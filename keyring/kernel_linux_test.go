@@ -128,12 +128,12 @@ func TestKernelConformance(t *testing.T) {
 	persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
 		user, path := rand.Text(), filepath.Join(t.TempDir(), "cache.lock")
 		t.Cleanup(func() {
-			p, err := New(k, service, user)
+			p, err := New(k, service, user, persistence.NewFileLock(path))
 			require.NoError(t, err)
 			require.NoError(t, p.Delete(context.Background()))
 		})
 		return func() (persistence.Persistence, error) {
-			return New(k, service, user, WithLock(persistence.NewFileLock(path)))
+			return New(k, service, user, persistence.NewFileLock(path))
 		}
 	}, nil)
 }
@@ -153,7 +153,7 @@ func TestKernelRevokedAndExpired(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			keys := NewKeySource(k, service)
+			keys := NewKeys(k, service)
 			ref, _, err := keys.NewKey(ctx, name)
 			require.NoError(t, err)
 			withKey(t, service, "tokenkeep key "+name, spoil)
@@ -249,7 +249,7 @@ func kernelProgram(args []string) error {
 			var secret string
 			var err error
 			if op == "key" {
-				_, _, err = NewKeySource(k, service).NewKey(ctx, value)
+				_, _, err = NewKeys(k, service).NewKey(ctx, value)
 			} else {
 				secret, err = k.Get(ctx, service, value)
 			}

@@ -423,7 +423,7 @@ func TestSecretServicePrompts(t *testing.T) {
 		noLeaks(t)
 		return f
 	}
-	get := func(ctx context.Context, opts ...SystemOption) error {
+	get := func(ctx context.Context, opts ...Option) error {
 		secret, err := System(opts...).Get(ctx, "app", "alice")
 		if err == nil {
 			if secret != secretservice.Planted {
@@ -445,24 +445,24 @@ func TestSecretServicePrompts(t *testing.T) {
 	t.Run("answered", func(t *testing.T) {
 		f := fake(t, func(f *secretservice.Fake) { go f.Complete(false) })
 		// The timeout does not count the time that a person takes.
-		require.NoError(t, get(t.Context(), AllowPrompt()))
+		require.NoError(t, get(t.Context(), WithPrompt()))
 		require.Len(t, f.Shown, 1)
 		require.Empty(t, f.Dismissed)
 	})
 	t.Run("answered after the timeout", func(t *testing.T) {
 		timeout := 200 * time.Millisecond
 		fake(t, func(f *secretservice.Fake) { time.AfterFunc(2*timeout, func() { f.Complete(false) }) })
-		require.NoError(t, get(t.Context(), AllowPrompt(), WithTimeout(timeout)))
+		require.NoError(t, get(t.Context(), WithPrompt(), WithTimeout(timeout)))
 	})
 	t.Run("declined", func(t *testing.T) {
 		fake(t, func(f *secretservice.Fake) { go f.Complete(true) })
-		require.ErrorIs(t, get(t.Context(), AllowPrompt()), persistence.ErrKeyringLocked)
+		require.ErrorIs(t, get(t.Context(), WithPrompt()), persistence.ErrKeyringLocked)
 	})
 	t.Run("never answered", func(t *testing.T) {
 		f := fake(t, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		err := get(ctx, AllowPrompt())
+		err := get(ctx, WithPrompt())
 		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		<-f.Dismissed // the question leaves the screen
@@ -470,16 +470,16 @@ func TestSecretServicePrompts(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := fake(t, func(*secretservice.Fake) { cancel() })
-		require.ErrorIs(t, get(ctx, AllowPrompt()), context.Canceled)
+		require.ErrorIs(t, get(ctx, WithPrompt()), context.Canceled)
 		<-f.Dismissed
 	})
 	t.Run("service ends", func(t *testing.T) {
 		fake(t, func(f *secretservice.Fake) { go f.Die() })
-		require.ErrorIs(t, get(t.Context(), AllowPrompt()), persistence.ErrUnavailable)
+		require.ErrorIs(t, get(t.Context(), WithPrompt()), persistence.ErrUnavailable)
 	})
 	t.Run("careless error", func(t *testing.T) {
 		fake(t, func(f *secretservice.Fake) { go f.Complete(false) })
-		err := System(AllowPrompt()).Delete(t.Context(), "app", "alice")
+		err := System(WithPrompt()).Delete(t.Context(), "app", "alice")
 		require.ErrorContains(t, err, "org.example.Careless")
 		require.NotContains(t, err.Error(), secretservice.Planted)
 	})
@@ -497,7 +497,7 @@ func TestSecretServiceRealPromptUnanswered(t *testing.T) {
 		<-asked // the dialog is up
 		cancel()
 	}()
-	_, err := System(AllowPrompt()).Get(ctx, "app", "alice")
+	_, err := System(WithPrompt()).Get(ctx, "app", "alice")
 	require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 	require.ErrorIs(t, err, context.Canceled)
 }
@@ -508,8 +508,8 @@ func TestSecretServiceAsBackend(t *testing.T) {
 	ctx := t.Context()
 	data := []byte(strings.Repeat("tokens\x00\xff", 10_000))
 	lock := persistence.NewFileLock(filepath.Join(t.TempDir(), "cache.lock"))
-	for _, opts := range [][]Option{nil, {WithItemLimit(2560)}, {WithLock(lock)}} {
-		p, err := New(System(), "app", "alice", opts...)
+	for _, k := range []Keyring{System(), limited{System()}} { // whole, and split
+		p, err := New(k, "app", "alice", lock)
 		require.NoError(t, err)
 		_, err = p.Load(ctx)
 		require.ErrorIs(t, err, persistence.ErrNotFound)
@@ -520,7 +520,7 @@ func TestSecretServiceAsBackend(t *testing.T) {
 		require.NoError(t, p.Delete(ctx))
 		require.Empty(t, bus.Items(t))
 	}
-	keys := NewKeySource(System(), "app")
+	keys := NewKeys(System(), "app")
 	ref, key, err := keys.NewKey(ctx, "id")
 	require.NoError(t, err)
 	require.Equal(t, "Password for 'tokenkeep key id' on 'app'", bus.Items(t)[0].Label)
@@ -540,7 +540,7 @@ func TestKWallet(t *testing.T) {
 	wallet := bus.StartKWalletWithWallet(t)
 	useBus(t, bus.Address)
 	ctx := t.Context()
-	for _, k := range []Limited{System(), System(AllowPrompt())} {
+	for _, k := range []Limited{System(), System(WithPrompt())} {
 		_, err := System().Get(ctx, "app", "alice")
 		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 		wallet.Open(t)
@@ -563,14 +563,14 @@ func TestKWallet(t *testing.T) {
 		require.Equal(t, "his", got)
 		require.NoError(t, k.Delete(ctx, "app", "bob"))
 
-		keys := NewKeySource(k, "app")
+		keys := NewKeys(k, "app")
 		ref, key, err := keys.NewKey(ctx, "id")
 		require.NoError(t, err)
 		same, err := keys.Key(ctx, ref)
 		require.NoError(t, err)
 		require.Equal(t, key, same)
 		wallet.Close(t)
-		_, err = NewKeySource(System(), "app").Key(ctx, ref)
+		_, err = NewKeys(System(), "app").Key(ctx, ref)
 		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 		wallet.Open(t)
 		require.NoError(t, keys.DeleteKey(ctx, ref))

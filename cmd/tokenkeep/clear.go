@@ -105,7 +105,7 @@ func (c *call) remove(ctx context.Context, f *files, path string) error {
 		if c.kernel != nil {
 			k = eitherKeyring{c.kernel, k}
 		}
-		keys = keyring.NewKeySource(k, "tokenkeep/"+f.name)
+		keys = keyring.NewKeys(k, "tokenkeep/"+f.name)
 	case err != nil && !keyLost(err) && !errors.Is(err, persistence.ErrUnsupportedVersion):
 		return err
 	}

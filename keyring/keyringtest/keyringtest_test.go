@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -75,9 +76,9 @@ func TestFaults(t *testing.T) {
 	}
 	k := keyringtest.New()
 	k.SetFull(true)
-	require.ErrorIs(t, k.Set(ctx, "s", "u", secret), keyringtest.ErrFull)
+	require.ErrorIs(t, k.Set(ctx, "s", "u", secret), keyring.Full)
 
-	k = keyringtest.NewLimited("windows")
+	k = keyringtest.NewWindows()
 	require.NoError(t, k.Set(ctx, "s", "u", strings.Repeat("x", 2560)))
 	require.ErrorIs(t, k.Set(ctx, "s", "u", strings.Repeat("y", 2561)), persistence.ErrTooLarge)
 	require.Equal(t, strings.Repeat("x", 2560), k.Items()[keyringtest.Item{Service: "s", User: "u"}])
