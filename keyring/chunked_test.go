@@ -523,3 +523,12 @@ func TestNewRefuses(t *testing.T) {
 	}
 	require.Equal(t, persistence.Description{Backend: "keyring", Location: "app/alice", Encrypted: true}, persistence.Describe(mustNew(t, k)))
 }
+
+// keyringtest has the limits of the real keyrings.
+func TestLimitsForTests(t *testing.T) {
+	for _, name := range []string{"app", "with space", `it's "quoted" \\`, strings.Repeat("é", 200), strings.Repeat(`"`, 500)} {
+		require.Equal(t, keyring.MacOSLimit(name, "alice"), keyringtest.NewMacOS().ItemLimit(name, "alice"), name)
+		require.Equal(t, keyring.MacOSLimit("app", name), keyringtest.NewMacOS().ItemLimit("app", name), name)
+	}
+	require.Equal(t, keyring.WindowsLimit, keyringtest.NewWindows().ItemLimit("app", "alice"))
+}

@@ -170,7 +170,7 @@ func macOSLimit(service, user string) int {
 	for _, name := range []string{service, user} {
 		quoted += len(name) + strings.Count(name, `"`) + strings.Count(name, `\`)
 	}
-	return max((4016-quoted)/4*3, 1)
+	return max((4022-quoted)/4*3, 1)
 }
 
 // NewKernel returns a keyring with the limits of keyring.Kernel for a user who
