@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/godbus/dbus/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
@@ -149,4 +150,27 @@ func TestForeignBusIsPassedOver(t *testing.T) {
 	useBus(t, "unix:abstract="+name+";unix:path="+filepath.Join(t.TempDir(), "nothing"))
 	_, err = System().Get(t.Context(), "app", "alice")
 	require.Equal(t, ForeignBus, SituationOf(err), "%v", err)
+}
+
+// What the bus and the service can answer, each in its situation. Of their own
+// words only the error's name is passed on, quoted.
+func TestBusErrors(t *testing.T) {
+	for name, want := range map[string]Situation{
+		"org.freedesktop.DBus.Error.ServiceUnknown":     NoService,
+		"org.freedesktop.DBus.Error.Spawn.ExecFailed":   NoService,
+		"org.freedesktop.DBus.Error.TimedOut":           NoService,
+		"org.freedesktop.DBus.Error.AccessDenied":       BusRefused,
+		"org.freedesktop.Secret.Error.IsLocked":         Locked,
+		"org.freedesktop.DBus.Error.NoReply":            Failed,
+		"org.example.\x1b[2JCareless":                   Failed,
+		"org.freedesktop.DBus.Error.Spawn.\u202eFailed": NoService,
+	} {
+		c := &client{ctx: t.Context(), caller: t.Context()}
+		err := c.classify(dbus.Error{Name: name, Body: []any{"planted-secret"}})
+		require.Equal(t, want, SituationOf(err), name)
+		require.NotEmpty(t, persistence.Remedy(err))
+		require.NotContains(t, err.Error(), "planted-secret")
+		require.NotContains(t, err.Error(), "\x1b")
+		require.NotContains(t, err.Error(), "\u202e")
+	}
 }

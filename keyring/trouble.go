@@ -66,7 +66,8 @@ const (
 	Full Situation = "full"
 )
 
-// situations are the class of each Situation and its text.
+// situations are the class of each Situation and its text, if the class does not
+// say all.
 var situations = map[Situation]struct {
 	class error
 	text  string
@@ -80,7 +81,7 @@ var situations = map[Situation]struct {
 	NoAnswer:     {persistence.ErrUnavailable, "the keyring did not answer in time"},
 	Denied:       {persistence.ErrUnavailable, "the system denies access to the keyring"},
 	Failed:       {persistence.ErrUnavailable, "the keyring failed"},
-	Locked:       {persistence.ErrKeyringLocked, "its user must unlock it"},
+	Locked:       {persistence.ErrKeyringLocked, ""},
 	Declined:     {persistence.ErrKeyringLocked, "its user declined"},
 	Unanswered:   {persistence.ErrKeyringLocked, "its user did not answer in time"},
 	Full:         {persistence.ErrTooLarge, "the keyring is full"},
@@ -93,10 +94,14 @@ func (s Situation) Error() string { return s.say(situations[s].text) }
 func (s Situation) Unwrap() error { return situations[s].class }
 
 func (s Situation) say(what string) string {
-	if class := situations[s].class; class != nil {
+	switch class := situations[s].class; {
+	case class == nil: // not one of ours
+		return string(s)
+	case what == "":
+		return class.Error()
+	default:
 		return class.Error() + ": " + what
 	}
-	return string(s) // not one of ours
 }
 
 // SituationOf returns the Situation in err, or "" if there is none: for nil, for
