@@ -104,6 +104,9 @@ func (c *client) dial(addresses []string) error {
 	if foreign != nil {
 		return foreign
 	}
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
 	var timeout net.Error
 	if errors.As(unreachable, &timeout) && timeout.Timeout() {
 		// A bus that does not even accept. The dialer's clock may be a moment

@@ -264,8 +264,8 @@ func init() { programs["kernel"] = kernelProgram }
 func kernelProgram(args []string) error {
 	ctx := context.Background()
 	k, service := Kernel(), args[0]
-	// A session keyring of its own: the one that it was started with may give it
-	// keys of this machine's, or of another user's.
+	// In a session keyring of its own: the one that it was started with may hold
+	// keys that other programs or another user put there.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil {

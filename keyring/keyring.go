@@ -17,7 +17,7 @@ import (
 // persistence.ErrNotFound. A Set that succeeded is seen by every later Get, of
 // any process; one that failed has left the old secret or the new one, whole.
 // Every method is safe for concurrent use and returns once its context has
-// ended. No error holds a secret. [Situation] says what errors tell.
+// ended. No error holds a secret; one may hold a [Situation].
 type Keyring interface {
 	Get(ctx context.Context, service, user string) (string, error)
 	Set(ctx context.Context, service, user, secret string) error
