@@ -70,7 +70,7 @@ func TestKeysLeaveRoomForThePromotion(t *testing.T) {
 	require.Equal(t, fromSSH, load(t, c))
 	save(t, c, "{}")
 
-	keys := keyring.NewKeySource(stubborn{m.keyring}, "tokenkeep/app")
+	keys := keyring.NewKeys(stubborn{m.keyring}, "tokenkeep/app")
 	lock := persistence.NewFileLock(filepath.Join(m.dir, "app.lock"))
 	file, err := encrypted.New(filepath.Join(m.dir, "app.enc"), keys, &encrypted.Options{Name: "app", Lock: lock})
 	require.NoError(t, err)
@@ -304,7 +304,7 @@ func TestPromotionCutShort(t *testing.T) {
 }
 
 func saveEncrypted(t *testing.T, m *machine) {
-	file, err := encrypted.New(filepath.Join(m.dir, "app.enc"), keyring.NewKeySource(m.keyring, "tokenkeep/app"), &encrypted.Options{Name: "app"})
+	file, err := encrypted.New(filepath.Join(m.dir, "app.enc"), keyring.NewKeys(m.keyring, "tokenkeep/app"), &encrypted.Options{Name: "app"})
 	require.NoError(t, err)
 	require.NoError(t, file.Save(ctx, []byte(signedIn("ann=1", "ben=1"))))
 }
@@ -353,7 +353,7 @@ func TestLinkAndTargetShareALock(t *testing.T) {
 			var besideLink persistence.Persistence
 			var err error
 			if linked == "app.enc" {
-				besideLink, err = encrypted.New(filepath.Join(m.dir, linked), keyring.NewKeySource(m.keyring, "tokenkeep/app"), &encrypted.Options{Name: "app", Lock: lock})
+				besideLink, err = encrypted.New(filepath.Join(m.dir, linked), keyring.NewKeys(m.keyring, "tokenkeep/app"), &encrypted.Options{Name: "app", Lock: lock})
 			} else {
 				besideLink, err = fallback.NewInsecurePlaintextFile(filepath.Join(m.dir, linked), func(fallback.Warning) {}, &fallback.Options{Lock: lock})
 			}
@@ -365,7 +365,7 @@ func TestLinkAndTargetShareALock(t *testing.T) {
 			// Whoever opens the file itself, without a lock of his own, has the right one.
 			var alone persistence.Persistence
 			if linked == "app.enc" {
-				alone, err = encrypted.New(filepath.Join(m.dir, linked), keyring.NewKeySource(m.keyring, "tokenkeep/app"), &encrypted.Options{Name: "app"})
+				alone, err = encrypted.New(filepath.Join(m.dir, linked), keyring.NewKeys(m.keyring, "tokenkeep/app"), &encrypted.Options{Name: "app"})
 			} else {
 				alone, err = fallback.NewInsecurePlaintextFile(filepath.Join(m.dir, linked), func(fallback.Warning) {}, nil)
 			}

@@ -279,7 +279,7 @@ func (s *store) source(name string) (encrypted.KeySource, error) {
 		if k == nil {
 			k = keyring.System()
 		}
-		return keyring.NewKeySource(k, layout.KeyringService(s.cfg.Name)), nil
+		return keyring.NewKeys(k, layout.KeyringService(s.cfg.Name)), nil
 	case layout.DPAPI:
 		return encrypted.DPAPI(), nil
 	case layout.Passphrase:

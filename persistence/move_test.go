@@ -77,7 +77,7 @@ func backendsToMove(t *testing.T) map[string]func() persistence.Persistence {
 			return must(encrypted.New(path("encrypted"), encrypted.Raw(bytes.Repeat([]byte{1}, 32)), nil))
 		},
 		"keyring": func() persistence.Persistence {
-			return must(keyring.New(ring, "service", "user", keyring.WithLock(persistence.NewFileLock(path("keyring.lock")))))
+			return must(keyring.New(ring, "service", "user", persistence.NewFileLock(path("keyring.lock"))))
 		},
 	}
 }

@@ -113,12 +113,12 @@ func (c *call) remove(ctx context.Context, f *files, path string) error {
 
 // storedKeys deletes the keys of a cache from whichever keyring has them: the
 // header does not say in which.
-func (c *call) storedKeys(name string) *keyring.KeySource {
+func (c *call) storedKeys(name string) *keyring.Keys {
 	k := c.keyring
 	if c.kernel != nil {
 		k = eitherKeyring{c.kernel, k}
 	}
-	return keyring.NewKeySource(k, layout.KeyringService(name))
+	return keyring.NewKeys(k, layout.KeyringService(name))
 }
 
 // eitherKeyring deletes an item from the kernel's keyring or, if it is not

@@ -56,12 +56,12 @@ func (c *call) newPassphrase(name string) func(context.Context) ([]byte, error) 
 func (c *call) keySource(ctx context.Context, store, name string, known bool) (encrypted.KeySource, error) {
 	switch store {
 	case storeKeyring:
-		return keyring.NewKeySource(c.keyring, layout.KeyringService(name)), nil
+		return keyring.NewKeys(c.keyring, layout.KeyringService(name)), nil
 	case storeKernel:
 		if c.kernel == nil {
 			return nil, &refusal{"the kernel's keyring is a part of Linux", "Use another store.", persistence.ErrUnavailable}
 		}
-		return keyring.NewKeySource(c.kernel, layout.KeyringService(name)), nil
+		return keyring.NewKeys(c.kernel, layout.KeyringService(name)), nil
 	case storeDPAPI:
 		return encrypted.DPAPI(), nil
 	case storePassphrase:

@@ -129,7 +129,7 @@ func TestMoveToPlaintextKilledBetween(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(dir, "app.plaintext.json"))
 
 	dir, k = begin()
-	f, err := newFiles("app", dir).openEncrypted(filepath.Join(dir, "app.enc"), keyring.NewKeySource(k, "tokenkeep/app"))
+	f, err := newFiles("app", dir).openEncrypted(filepath.Join(dir, "app.enc"), keyring.NewKeys(k, "tokenkeep/app"))
 	require.NoError(t, err)
 	require.NoError(t, f.Save(t.Context(), []byte(newer)))
 	runIn(t, exitFine, k, "move", "app", "-to", "plaintext", "-yes", "-dir", dir)

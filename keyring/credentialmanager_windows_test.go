@@ -77,9 +77,9 @@ func TestCredentialManagerSplits(t *testing.T) {
 	k, service := credentials(t)
 	lock := persistence.NewFileLock(filepath.Join(t.TempDir(), "cache.lock"))
 	open := func() persistence.Versioned {
-		p, err := New(k, service, "alice", WithLock(lock))
+		p, err := New(k, service, "alice", lock)
 		require.NoError(t, err)
-		return p.(persistence.Versioned)
+		return p
 	}
 	rev := ""
 	for _, size := range []int{0, 1, 2_000, 60_000, 3_000, 20_000, 10} {
@@ -109,7 +109,7 @@ func TestCredentialManagerSplits(t *testing.T) {
 func TestCredentialManagerKeys(t *testing.T) {
 	k, service := credentials(t)
 	id := strings.ToLower(rand.Text())
-	source := NewKeySource(k, service)
+	source := NewKeys(k, service)
 	ref, key, err := source.NewKey(t.Context(), id)
 	require.NoError(t, err)
 	exe, err := os.Executable()
@@ -127,7 +127,7 @@ func TestCredentialManagerKeys(t *testing.T) {
 
 func init() {
 	programs["read-key"] = func(args []string) error {
-		key, err := NewKeySource(System(), args[0]).Key(context.Background(), args[1])
+		key, err := NewKeys(System(), args[0]).Key(context.Background(), args[1])
 		if err == nil {
 			_, err = os.Stdout.Write(key)
 		}

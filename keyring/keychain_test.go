@@ -107,7 +107,7 @@ func words(line string) (list []string) {
 
 func newFakeSecurity() (*system, *fakeSecurity) {
 	f := &fakeSecurity{items: map[string]string{}}
-	return &system{&security{systemOptions{timeout: time.Minute}, f.run}}, f
+	return &system{&keychain{settings{timeout: time.Minute}, f.run}}, f
 }
 
 func TestSecurityItems(t *testing.T) {
@@ -159,7 +159,7 @@ func TestSecurityItems(t *testing.T) {
 func TestSecurityAsBackend(t *testing.T) {
 	k, _ := newFakeSecurity()
 	data := []byte(strings.Repeat("tokens\x00\xff", 10_000))
-	p, err := New(k, "app", "alice")
+	p, err := New(k, "app", "alice", persistence.NewFileLock(filepath.Join(t.TempDir(), "cache.lock")))
 	require.NoError(t, err)
 	require.NoError(t, p.Save(t.Context(), data))
 	got, err := p.Load(t.Context())
@@ -209,7 +209,7 @@ func TestSecurityContract(t *testing.T) {
 		{args: get, err: fmt.Errorf("exec: %w", os.ErrNotExist), class: persistence.ErrUnavailable, says: "missing"},
 		{args: get, err: failed, class: persistence.ErrUnavailable, says: "did not run"},
 	} {
-		k := &system{&security{systemOptions{timeout: time.Minute}, func(_ context.Context, stdin string, args ...string) (string, int, error) {
+		k := &system{&keychain{settings{timeout: time.Minute}, func(_ context.Context, stdin string, args ...string) (string, int, error) {
 			require.Equal(t, c.args, args)
 			if slices.Equal(args, set) {
 				require.Equal(t, line, stdin)
@@ -257,10 +257,10 @@ func TestSecurityProcess(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700))
 		return path
 	}
-	system := func(path string, o systemOptions) *system {
-		return &system{&security{o, execSecurity(path)}}
+	system := func(path string, o settings) *system {
+		return &system{&keychain{o, execSecurity(path)}}
 	}
-	minute := systemOptions{timeout: time.Minute}
+	minute := settings{timeout: time.Minute}
 
 	got, err := system(program(t, "echo go-keyring-base64:c2VjcmV0; echo noise >&2"), minute).Get(t.Context(), "app", "alice")
 	require.NoError(t, err)
@@ -294,7 +294,7 @@ func TestSecurityProcess(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	waiting := system(program(t, waits), systemOptions{timeout: time.Hour})
+	waiting := system(program(t, waits), settings{timeout: time.Hour})
 	goroutines := runtime.NumGoroutine()
 	go func() {
 		_, err := waiting.Get(ctx, "app", "alice")
@@ -311,7 +311,7 @@ func TestSecurityProcess(t *testing.T) {
 	}
 
 	// And when its time is up, whatever the context allows.
-	err = system(program(t, waits), systemOptions{timeout: 100 * time.Millisecond}).Set(t.Context(), "app", "alice", "secret")
+	err = system(program(t, waits), settings{timeout: 100 * time.Millisecond}).Set(t.Context(), "app", "alice", "secret")
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }

@@ -4,21 +4,15 @@ package keyring
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"runtime"
-
-	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-func newSystem(systemOptions) Limited { return none{} }
+func newSystem(settings) Limited { return none{} }
 
-// none is the keyring of a platform that has none we can reach.
+// none is the keyring of a platform for which this package knows none.
 type none struct{}
 
-func (none) err() error {
-	return fmt.Errorf("%w: no keyring is known for %s: %w", persistence.ErrUnavailable, runtime.GOOS, errors.ErrUnsupported)
-}
+func (none) err() error { return unsupported("no keyring is known for " + runtime.GOOS) }
 
 func (n none) Get(context.Context, string, string) (string, error) { return "", n.err() }
 func (n none) Set(context.Context, string, string, string) error   { return n.err() }

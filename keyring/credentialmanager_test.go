@@ -24,16 +24,16 @@ func (p played) Delete(string, string) error        { _, err := p(); return err 
 
 var errOfTheSystem = errors.New("an error of the system")
 
-func playedSystem(o systemOptions, p played) *system {
-	return &system{&native{systemOptions: o, calls: p, classify: func(err error) error {
+func playedSystem(s settings, p played) *system {
+	return &system{&credentialManager{settings: s, calls: p, classify: func(err error) error {
 		if errors.Is(err, errOfTheSystem) {
-			return unavailable("no logon session", "Log on.")
+			return newTrouble(Denied, "no logon session", "Log on.")
 		}
 		return nil
 	}}}
 }
 
-func TestNativeErrors(t *testing.T) {
+func TestCredentialManagerErrors(t *testing.T) {
 	const secret = "planted-secret"
 	unknown := errors.New("unknown")
 	for _, c := range []struct {
@@ -45,7 +45,7 @@ func TestNativeErrors(t *testing.T) {
 		{errOfTheSystem, persistence.ErrUnavailable},
 		{unknown, unknown},
 	} {
-		k := playedSystem(systemOptions{timeout: time.Minute}, func() (string, error) { return secret, c.err })
+		k := playedSystem(settings{timeout: time.Minute}, func() (string, error) { return secret, c.err })
 		_, err := k.Get(t.Context(), "app", "alice")
 		for _, err := range []error{err, k.Set(t.Context(), "app", "alice", secret), k.Delete(t.Context(), "app", "alice")} {
 			if c.class == nil {
@@ -61,16 +61,16 @@ func TestNativeErrors(t *testing.T) {
 }
 
 // A call that the system never lets return is left when its time is up.
-func TestNativeCallsAreBounded(t *testing.T) {
+func TestCredentialManagerCallsAreBounded(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	hang := played(func() (string, error) { <-release; return "", nil })
 
-	_, err := playedSystem(systemOptions{timeout: time.Millisecond}, hang).Get(context.Background(), "app", "alice")
+	_, err := playedSystem(settings{timeout: time.Millisecond}, hang).Get(context.Background(), "app", "alice")
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 
-	k := playedSystem(systemOptions{timeout: time.Hour}, hang)
+	k := playedSystem(settings{timeout: time.Hour}, hang)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	err = k.Set(ctx, "app", "alice", "x")
@@ -78,7 +78,7 @@ func TestNativeCallsAreBounded(t *testing.T) {
 	require.NotErrorIs(t, err, persistence.ErrUnavailable)
 
 	// Where the user may be asked, the context alone counts.
-	k = playedSystem(systemOptions{timeout: time.Nanosecond, prompt: true}, func() (string, error) { return "answered", nil })
+	k = playedSystem(settings{timeout: time.Nanosecond, mayPrompt: true}, func() (string, error) { return "answered", nil })
 	ctx, cancel = context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	got, err := k.Get(ctx, "app", "alice")
@@ -89,23 +89,22 @@ func TestNativeCallsAreBounded(t *testing.T) {
 func TestNames(t *testing.T) {
 	never := played(func() (string, error) { return "", errors.New("called") })
 	for _, bad := range []string{"", "a\nquit", "\xff", strings.Repeat("x", 501)} {
-		require.NotContains(t, playedSystem(systemOptions{timeout: time.Hour}, never).Delete(t.Context(), bad, "u").Error(), "called")
-		require.NotContains(t, playedSystem(systemOptions{timeout: time.Hour}, never).Delete(t.Context(), "s", bad).Error(), "called")
+		require.NotContains(t, playedSystem(settings{timeout: time.Hour}, never).Delete(t.Context(), bad, "u").Error(), "called")
+		require.NotContains(t, playedSystem(settings{timeout: time.Hour}, never).Delete(t.Context(), "s", bad).Error(), "called")
 	}
 }
 
 func TestItemLimit(t *testing.T) {
-	require.Equal(t, 2560, ItemLimit("windows", "app", "alice"))
-	require.Zero(t, ItemLimit("linux", "app", "alice"))
+	require.Equal(t, 2560, (*credentialManager)(nil).ItemLimit("app", "alice"))
 	for _, name := range []string{"app", "with space", `it's "quoted" \\`, strings.Repeat("é", 200), strings.Repeat(`"`, 500)} {
-		limit := ItemLimit("darwin", name, name)
+		limit := (*keychain)(nil).ItemLimit(name, name)
 		line := func(n int) int {
 			return len(addCommand(name, name, base64.StdEncoding.EncodeToString(make([]byte, n))))
 		}
 		require.LessOrEqual(t, line(limit), 4095)
 		require.Greater(t, line(limit+30), 4095, "the limit wastes no more than a few bytes")
 	}
-	k := playedSystem(systemOptions{timeout: time.Hour}, func() (string, error) { return "", nil })
+	k := playedSystem(settings{timeout: time.Hour}, func() (string, error) { return "", nil })
 	require.NoError(t, k.Set(t.Context(), "app", "alice", strings.Repeat("x", 2560)))
 	err := k.Set(t.Context(), "app", "alice", strings.Repeat("x", 2561))
 	require.ErrorIs(t, err, persistence.ErrTooLarge)

@@ -19,12 +19,12 @@ var _ interface {
 	NewKey(ctx context.Context, id string) (ref string, key []byte, err error)
 	Key(ctx context.Context, ref string) (key []byte, err error)
 	DeleteKey(ctx context.Context, ref string) error
-} = (*keyring.KeySource)(nil)
+} = (*keyring.Keys)(nil)
 
-func TestKeySource(t *testing.T) {
+func TestKeys(t *testing.T) {
 	ctx := t.Context()
 	k := keyringtest.New()
-	s := keyring.NewKeySource(k, "app")
+	s := keyring.NewKeys(k, "app")
 	require.Equal(t, "keyring", s.Source())
 
 	_, err := s.Key(ctx, "id1")
@@ -43,7 +43,7 @@ func TestKeySource(t *testing.T) {
 	require.NotEqual(t, key, other)
 
 	// The same id, even from another process, is the same key.
-	_, again, err := keyring.NewKeySource(k.Reopen(), "app").NewKey(ctx, "id1")
+	_, again, err := keyring.NewKeys(k.Reopen(), "app").NewKey(ctx, "id1")
 	require.NoError(t, err)
 	require.Equal(t, key, again)
 
@@ -75,13 +75,13 @@ func TestKeySource(t *testing.T) {
 	}
 }
 
-func TestKeySourceNeverOverwrites(t *testing.T) {
+func TestKeysNeverOverwrites(t *testing.T) {
 	ctx := t.Context()
 	const secret = "planted-secret"
 	for _, text := range []string{"", secret, base64.RawURLEncoding.EncodeToString(make([]byte, 31)), base64.StdEncoding.EncodeToString(make([]byte, 32))} {
 		k := keyringtest.New()
 		require.NoError(t, k.Set(ctx, "app", "tokenkeep key id", text))
-		s := keyring.NewKeySource(k, "app")
+		s := keyring.NewKeys(k, "app")
 		_, _, err := s.NewKey(ctx, "id")
 		require.ErrorIs(t, err, persistence.ErrCorrupt)
 		require.NotContains(t, err.Error(), secret)
@@ -94,8 +94,8 @@ func TestKeySourceNeverOverwrites(t *testing.T) {
 
 // A keyring that forgets what it was given is found out before anything is
 // encrypted with the key.
-func TestKeySourceProvesTheKeyring(t *testing.T) {
-	_, _, err := keyring.NewKeySource(forgetful{keyringtest.New()}, "app").NewKey(t.Context(), "id")
+func TestKeysProvesTheKeyring(t *testing.T) {
+	_, _, err := keyring.NewKeys(forgetful{keyringtest.New()}, "app").NewKey(t.Context(), "id")
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 }
 
@@ -105,15 +105,15 @@ func (forgetful) Set(context.Context, string, string, string) error { return nil
 
 // A NewKey that is cut off anywhere is finished by the next one of that id,
 // with one key.
-func TestKeySourceAfterACrash(t *testing.T) {
+func TestKeysAfterACrash(t *testing.T) {
 	ctx := t.Context()
 	for n := 1; n <= 3; n++ {
 		for _, applied := range []bool{false, true} {
 			k := keyringtest.New()
 			k.CrashAt(n, applied)
-			_, _, err := keyring.NewKeySource(k, "app").NewKey(ctx, "id")
+			_, _, err := keyring.NewKeys(k, "app").NewKey(ctx, "id")
 			require.True(t, errors.Is(err, keyringtest.ErrCrashed))
-			next := keyring.NewKeySource(k.Reopen(), "app")
+			next := keyring.NewKeys(k.Reopen(), "app")
 			ref, key, err := next.NewKey(ctx, "id")
 			require.NoError(t, err)
 			got, err := next.Key(ctx, ref)

@@ -26,8 +26,8 @@ import (
 // limits are those of the platforms, and the smallest that New takes.
 var limits = map[string]func() *keyringtest.Keyring{
 	"linux":   keyringtest.New,
-	"windows": func() *keyringtest.Keyring { return keyringtest.NewLimited("windows") },
-	"darwin":  func() *keyringtest.Keyring { return keyringtest.NewLimited("darwin") },
+	"windows": keyringtest.NewWindows,
+	"darwin":  keyringtest.NewMacOS,
 	"least": func() *keyringtest.Keyring {
 		k := keyringtest.New()
 		k.SetLimit(func(string, string) int { return 256 })
@@ -35,35 +35,27 @@ var limits = map[string]func() *keyringtest.Keyring{
 	},
 }
 
-func mustNew(t testing.TB, k keyring.Keyring, opts ...keyring.Option) persistence.Persistence {
+// mustNew opens the value under the given lock, or one of its own.
+func mustNew(t testing.TB, k keyring.Keyring, lock ...*persistence.FileLock) persistence.Versioned {
 	t.Helper()
-	p, err := keyring.New(k, "app", "alice", opts...)
+	p, err := keyring.New(k, "app", "alice", append(lock, newLock(t))[0])
 	require.NoError(t, err)
 	return p
 }
 
-func withLock(t testing.TB) keyring.Option {
-	return keyring.WithLock(persistence.NewFileLock(filepath.Join(t.TempDir(), "cache.lock")))
+func newLock(t testing.TB) *persistence.FileLock {
+	return persistence.NewFileLock(filepath.Join(t.TempDir(), "cache.lock"))
 }
 
 func TestConformance(t *testing.T) {
 	for _, name := range []string{"linux", "windows"} { // whole, and split
-		newKeyring := limits[name]
 		t.Run(name, func(t *testing.T) {
-			t.Run("plain", func(t *testing.T) {
-				persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
-					k := newKeyring()
-					return func() (persistence.Persistence, error) { return keyring.New(k, "app", "alice") }
-				}, nil)
-			})
-			t.Run("locked", func(t *testing.T) {
-				persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
-					k, path := newKeyring(), filepath.Join(t.TempDir(), "cache.lock")
-					return func() (persistence.Persistence, error) {
-						return keyring.New(k, "app", "alice", keyring.WithLock(persistence.NewFileLock(path)))
-					}
-				}, nil)
-			})
+			persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
+				k, path := limits[name](), filepath.Join(t.TempDir(), "cache.lock")
+				return func() (persistence.Persistence, error) {
+					return keyring.New(k, "app", "alice", persistence.NewFileLock(path))
+				}
+			}, nil)
 		})
 	}
 }
@@ -149,13 +141,8 @@ func crashes(t testing.TB, k *keyringtest.Keyring, open func(keyring.Keyring) pe
 }
 
 func TestCrashAtEveryCall(t *testing.T) {
-	plain := func(k keyring.Keyring) persistence.Persistence {
-		p, err := keyring.New(k, "app", "alice")
-		if err != nil {
-			panic(err)
-		}
-		return p
-	}
+	lock := newLock(t)
+	open := func(k keyring.Keyring) persistence.Persistence { return mustNew(t, k, lock) }
 	sizes := []int{1, 1000, 2500, 10_000, 100_000, 1 << 20}
 	for name, newKeyring := range limits {
 		t.Run(name, func(t *testing.T) {
@@ -168,7 +155,7 @@ func TestCrashAtEveryCall(t *testing.T) {
 					if name == "least" && size > 100_000 && !long {
 						continue // 6,000 items; windows and darwin show it
 					}
-					bad, n := crashes(t, newKeyring(), plain, sized(before, 'o'), sized(size, 'n'))
+					bad, n := crashes(t, newKeyring(), open, sized(before, 'o'), sized(size, 'n'))
 					require.Zero(t, bad, "%d bytes over %d", size, before)
 					tried += n
 				}
@@ -177,7 +164,7 @@ func TestCrashAtEveryCall(t *testing.T) {
 		})
 	}
 	t.Run("control: parts in place", func(t *testing.T) {
-		bad, _ := crashes(t, keyringtest.NewLimited("windows"), func(k keyring.Keyring) persistence.Persistence { return inPlace{k} },
+		bad, _ := crashes(t, keyringtest.NewWindows(), func(k keyring.Keyring) persistence.Persistence { return inPlace{k} },
 			sized(5000, 'o'), sized(10_000, 'n'))
 		require.NotZero(t, bad)
 	})
@@ -222,7 +209,7 @@ func (p inPlace) Delete(ctx context.Context) error { return p.k.Delete(ctx, "app
 func TestCrashInDelete(t *testing.T) {
 	ctx := t.Context()
 	for n := 1; ; n++ {
-		k := keyringtest.NewLimited("windows")
+		k := keyringtest.NewWindows()
 		require.NoError(t, mustNew(t, k).Save(ctx, sized(9000, 'x')))
 		dying := k.Reopen()
 		dying.CrashAt(n, n%2 == 0)
@@ -285,7 +272,7 @@ func interleaved(t *testing.T, open func(keyring.Keyring) persistence.Persistenc
 	}
 	for i, old := range values {
 		for _, new := range [][]byte{values[(i+1)%4], values[(i+2)%4], values[(i+3)%4]} {
-			k := keyringtest.NewLimited("windows")
+			k := keyringtest.NewWindows()
 			for n := 1; ; n++ {
 				require.NoError(t, open(k).Save(ctx, old))
 				writer := &between{k, n, func() { whole(open(k).Load(ctx)) }}
@@ -307,36 +294,33 @@ func interleaved(t *testing.T, open func(keyring.Keyring) persistence.Persistenc
 }
 
 func TestReadersSeeWholeValues(t *testing.T) {
-	lock := withLock(t)
-	for _, opts := range [][]keyring.Option{nil, {lock}} {
-		require.Zero(t, interleaved(t, func(k keyring.Keyring) persistence.Persistence { return mustNew(t, k, opts...) }))
-	}
+	// Every one has a lock of its own: a reader takes none, and a writer must not
+	// wait for the one that it interrupts.
+	require.Zero(t, interleaved(t, func(k keyring.Keyring) persistence.Persistence { return mustNew(t, k) }))
 	require.NotZero(t, interleaved(t, func(k keyring.Keyring) persistence.Persistence { return inPlace{k} }), "the control")
 }
 
 // For the race detector.
 func TestConcurrentUse(t *testing.T) {
 	ctx := t.Context()
-	for _, opts := range [][]keyring.Option{nil, {withLock(t)}} {
-		p := mustNew(t, keyringtest.NewLimited("windows"), opts...)
-		values := [][]byte{sized(5000, 'a'), sized(10, 'b'), sized(9000, 'c')}
-		require.NoError(t, p.Save(ctx, values[0]))
-		var wg sync.WaitGroup
-		for i := range 3 {
-			wg.Go(func() {
-				for range 10 {
-					if err := p.Save(ctx, values[i]); err != nil {
-						t.Error(err)
-					}
-					got, err := p.Load(ctx)
-					if err != nil || !slices.ContainsFunc(values, func(v []byte) bool { return bytes.Equal(v, got) }) {
-						t.Errorf("%d bytes, %v", len(got), err)
-					}
+	p := mustNew(t, keyringtest.NewWindows())
+	values := [][]byte{sized(5000, 'a'), sized(10, 'b'), sized(9000, 'c')}
+	require.NoError(t, p.Save(ctx, values[0]))
+	var wg sync.WaitGroup
+	for i := range 3 {
+		wg.Go(func() {
+			for range 10 {
+				if err := p.Save(ctx, values[i]); err != nil {
+					t.Error(err)
 				}
-			})
-		}
-		wg.Wait()
+				got, err := p.Load(ctx)
+				if err != nil || !slices.ContainsFunc(values, func(v []byte) bool { return bytes.Equal(v, got) }) {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+			}
+		})
 	}
+	wg.Wait()
 }
 
 func TestDamagedItems(t *testing.T) {
@@ -344,13 +328,13 @@ func TestDamagedItems(t *testing.T) {
 	const secret = "planted-secret"
 	data := bytes.Repeat([]byte(secret), 1000)
 	for _, size := range []int{1, 300} { // inline, and split
-		k := keyringtest.NewLimited("windows")
+		k := keyringtest.NewWindows()
 		require.NoError(t, mustNew(t, k).Save(ctx, data[:size*len(secret)]))
 		k.SetLimit(nil)
 		for item, text := range k.Items() {
 			for _, damaged := range []string{"", text[:len(text)-1], text + "A", "x" + text, flip(text, len(text)/2), flip(text, len(text)-2), flip(text, 25), flip(text, 50), secret} {
 				require.NoError(t, k.Set(ctx, item.Service, item.User, damaged))
-				p := mustNew(t, k, withLock(t)).(persistence.Versioned)
+				p := mustNew(t, k, newLock(t))
 				got, rev, err := p.LoadRevision(ctx)
 				require.ErrorIs(t, err, persistence.ErrCorrupt, "%q for %q", damaged, text)
 				require.Nil(t, got)
@@ -389,7 +373,7 @@ func TestNewerVersionIsLeftAlone(t *testing.T) {
 	k := keyringtest.New()
 	const newer = "tokenkeep-keyring/2 something else"
 	require.NoError(t, k.Set(ctx, "app", "alice", newer))
-	p := mustNew(t, k, withLock(t)).(persistence.Versioned)
+	p := mustNew(t, k, newLock(t))
 	_, err := p.Load(ctx)
 	require.ErrorIs(t, err, persistence.ErrUnsupportedVersion)
 	_, err = p.Revision(ctx)
@@ -403,7 +387,7 @@ func TestNewerVersionIsLeftAlone(t *testing.T) {
 func TestRevisionWithoutTheKeyring(t *testing.T) {
 	ctx := t.Context()
 	k := keyringtest.New()
-	p := mustNew(t, k, withLock(t)).(persistence.Versioned)
+	p := mustNew(t, k, newLock(t))
 	rev, err := p.SaveIf(ctx, []byte("one"), "")
 	require.NoError(t, err)
 	before := len(k.Calls())
@@ -428,7 +412,7 @@ func TestWarmReplaceWithoutTheKeyring(t *testing.T) {
 	ctx := t.Context()
 	for name, newKeyring := range limits {
 		t.Run(name, func(t *testing.T) {
-			k, lock := newKeyring(), withLock(t)
+			k, lock := newKeyring(), newLock(t)
 			open := func() *persistence.Cache {
 				c, err := persistence.New(mustNew(t, k, lock))
 				require.NoError(t, err)
@@ -458,19 +442,19 @@ func TestRevisionAfterACrash(t *testing.T) {
 	ctx := t.Context()
 	for _, op := range []string{"save", "delete"} {
 		for n := 1; ; n++ {
-			lock := withLock(t)
-			k := keyringtest.NewLimited("windows")
-			rev, err := mustNew(t, k, lock).(persistence.Versioned).SaveIf(ctx, sized(5000, 'o'), "")
+			lock := newLock(t)
+			k := keyringtest.NewWindows()
+			rev, err := mustNew(t, k, lock).SaveIf(ctx, sized(5000, 'o'), "")
 			require.NoError(t, err)
 			dying := k.Reopen()
 			dying.CrashAt(n, n%2 == 0)
-			p := mustNew(t, dying, lock).(persistence.Versioned)
+			p := mustNew(t, dying, lock)
 			if op == "save" {
 				_, err = p.SaveIf(ctx, sized(9000, 'n'), rev)
 			} else {
 				err = p.DeleteIf(ctx, rev)
 			}
-			next := mustNew(t, k, lock).(persistence.Versioned)
+			next := mustNew(t, k, lock)
 			now, nowErr := next.Revision(ctx)
 			require.NoError(t, nowErr)
 			data, loaded, loadErr := next.LoadRevision(ctx)
@@ -491,11 +475,11 @@ func TestRevisionAfterACrash(t *testing.T) {
 
 func TestFailedSaveSaysWhatIsStored(t *testing.T) {
 	ctx := t.Context()
-	k := keyringtest.NewLimited("windows")
+	k := keyringtest.NewWindows()
 	p := mustNew(t, k)
 	require.NoError(t, p.Save(ctx, []byte("old")))
 	boom := errors.New("boom")
-	for n, says := range map[int]string{2: "the value before is still stored", 5: "the value before is still stored"} {
+	for n, says := range map[int]string{2: "the previous value is still stored", 5: "the previous value is still stored"} {
 		k.FailAt(n, boom)
 		err := p.Save(ctx, sized(5000, 'n'))
 		require.ErrorIs(t, err, boom)
@@ -517,27 +501,34 @@ func TestFailedSaveSaysWhatIsStored(t *testing.T) {
 	require.ErrorIs(t, p.Save(ctx, []byte("x")), persistence.ErrUnavailable)
 	k.SetAbsent(false)
 	k.SetFull(true)
-	require.ErrorIs(t, p.Save(ctx, []byte("x")), keyringtest.ErrFull)
+	require.ErrorIs(t, p.Save(ctx, []byte("x")), keyring.Full)
 }
 
 func TestNewRefuses(t *testing.T) {
-	k := keyringtest.New()
+	k, tiny, lock := keyringtest.New(), keyringtest.New(), newLock(t)
+	tiny.SetLimit(func(string, string) int { return 100 })
 	for name, try := range map[string]func() (persistence.Persistence, error){
-		"no keyring":        func() (persistence.Persistence, error) { return keyring.New(nil, "app", "alice") },
-		"no service":        func() (persistence.Persistence, error) { return keyring.New(k, "", "alice") },
-		"no user":           func() (persistence.Persistence, error) { return keyring.New(k, "app", "") },
-		"control character": func() (persistence.Persistence, error) { return keyring.New(k, "app", "a\nquit") },
-		"not UTF-8":         func() (persistence.Persistence, error) { return keyring.New(k, "app\xff", "a") },
-		"too long":          func() (persistence.Persistence, error) { return keyring.New(k, strings.Repeat("x", 600), "a") },
-		"tiny limit": func() (persistence.Persistence, error) {
-			return keyring.New(k, "app", "alice", keyring.WithItemLimit(100))
-		},
+		"no keyring":        func() (persistence.Persistence, error) { return keyring.New(nil, "app", "alice", lock) },
+		"no service":        func() (persistence.Persistence, error) { return keyring.New(k, "", "alice", lock) },
+		"no user":           func() (persistence.Persistence, error) { return keyring.New(k, "app", "", lock) },
+		"control character": func() (persistence.Persistence, error) { return keyring.New(k, "app", "a\nquit", lock) },
+		"not UTF-8":         func() (persistence.Persistence, error) { return keyring.New(k, "app\xff", "a", lock) },
+		"too long":          func() (persistence.Persistence, error) { return keyring.New(k, strings.Repeat("x", 600), "a", lock) },
+		"no lock":           func() (persistence.Persistence, error) { return keyring.New(k, "app", "alice", nil) },
+		"tiny limit":        func() (persistence.Persistence, error) { return keyring.New(tiny, "app", "alice", lock) },
 	} {
 		_, err := try()
 		var e *persistence.Error
 		require.ErrorAs(t, err, &e, name)
 	}
-	_, versioned := mustNew(t, k).(persistence.Versioned)
-	require.False(t, versioned, "without a lock it must not claim that SaveIf is safe")
 	require.Equal(t, persistence.Description{Backend: "keyring", Location: "app/alice", Encrypted: true}, persistence.Describe(mustNew(t, k)))
+}
+
+// keyringtest has the limits of the real keyrings.
+func TestLimitsForTests(t *testing.T) {
+	for _, name := range []string{"app", "with space", `it's "quoted" \\`, strings.Repeat("é", 200), strings.Repeat(`"`, 500)} {
+		require.Equal(t, keyring.MacOSLimit(name, "alice"), keyringtest.NewMacOS().ItemLimit(name, "alice"), name)
+		require.Equal(t, keyring.MacOSLimit("app", name), keyringtest.NewMacOS().ItemLimit("app", name), name)
+	}
+	require.Equal(t, keyring.WindowsLimit, keyringtest.NewWindows().ItemLimit("app", "alice"))
 }
