@@ -58,7 +58,7 @@ func (s span) with(other span) span {
 type account struct {
 	held, left bool
 	lost       uint64    // the tick at which it was last found lost; 0 for never
-	at         time.Time // that time
+	at         time.Time // when it was last found to have gone from the store
 	touched    uint64
 }
 
@@ -145,8 +145,13 @@ func (s *SignOuts) given(present []tokencache.Account, covers scope, now time.Ti
 		if !covers.has(a) {
 			continue
 		}
-		if st.left || st.held && !there[a] {
-			st.lost, st.at, st.left, st.held = s.tick, now, false, false
+		switch {
+		case st.left:
+			// Other calls may have seen the account in the memory until now. The time
+			// stays: else each try to sign in that is refused would put off the next.
+			st.lost, st.left = s.tick, false
+		case st.held && !there[a]:
+			st.lost, st.at, st.held = s.tick, now, false
 		}
 	}
 	for a := range there {
