@@ -220,7 +220,7 @@ func (c *Cache) Delete(ctx context.Context) error {
 // It ends no session at the authority, and access tokens that are out stay valid
 // until they expire.
 func (c *Cache) SignOut(ctx context.Context, account Account) error {
-	of := tokencache.Account{HomeAccountID: account.HomeAccountID, Environment: account.Environment}.Identity()
+	of := account.identity()
 	if of.HomeAccountID == "" || of.Environment == "" {
 		return c.fail("delete", errors.New("the account has no HomeAccountID or no Environment"), "Pass SignOut an account as Watch or MSAL's Accounts returns it.")
 	}

@@ -47,7 +47,7 @@ func signIn(t testing.TB, c *persistence.Cache, users ...string) {
 	t.Helper()
 	for _, user := range users {
 		require.NoError(t, c.Update(context.Background(), func(current []byte) ([]byte, error) {
-			all, _, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: oneAccount(user), Theirs: current})
+			all, _, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: oneAccount(user), Theirs: current})
 			return all, err
 		}))
 	}
@@ -56,7 +56,7 @@ func signIn(t testing.TB, c *persistence.Cache, users ...string) {
 func signOut(t testing.TB, c *persistence.Cache, user string) {
 	t.Helper()
 	require.NoError(t, c.Update(context.Background(), func(current []byte) ([]byte, error) {
-		left, _, err := merge.Merge(merge.Input{Base: oneAccount(user), Ours: []byte("{}"), Theirs: current})
+		left, _, err := merge.Bytes(merge.BytesInput{Base: oneAccount(user), Ours: []byte("{}"), Theirs: current})
 		return left, err
 	}))
 }

@@ -420,7 +420,7 @@ func (p *Plan) merge(theirs *version) (merge.Result, error) {
 	if bytes.Equal(p.ours.data, theirs.data) {
 		return merge.Result{Merged: theirs.data}, nil
 	}
-	in := merge.DocInput{Base: p.base.parse(), Ours: p.ours.parse(), Theirs: theirs.parse(), Back: p.back, Now: p.now}
+	in := merge.Input{Base: p.base.parse(), Ours: p.ours.parse(), Theirs: theirs.parse(), Back: p.back, Now: p.now}
 	switch {
 	case in.Ours == nil && in.Theirs == nil:
 		return merge.Result{}, merge.ErrBoth
@@ -429,7 +429,7 @@ func (p *Plan) merge(theirs *version) (merge.Result, error) {
 	case in.Theirs == nil:
 		return merge.Result{}, merge.ErrTheirs
 	}
-	return merge.MergeDocs(in), nil
+	return merge.Merge(in), nil
 }
 
 // Outstanding is what could not be stored of one memory, to be given to others
