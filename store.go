@@ -19,6 +19,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
 	"github.com/tokenkeep/tokenkeep/internal/merge"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -377,7 +378,7 @@ func (s *store) moveOnce(ctx context.Context, from *fallback.InsecurePlaintextFi
 	case err != nil:
 		return false, err
 	case !s.moved(rev):
-		merged, changed, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: data, Theirs: kept, Now: time.Now()})
+		merged, changed, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: data, Theirs: kept, Now: time.Now()})
 		if err != nil {
 			return true, s.leftPlaintext(errors.New("it cannot be merged with what is stored encrypted"))
 		}
@@ -604,7 +605,7 @@ func torn(data []byte) bool {
 	if len(data) == 0 || data[0] != '{' {
 		return false // empty, or of another format altogether
 	}
-	_, err := merge.Accounts(data)
+	_, err := tokencache.Parse(data)
 	return err != nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 
 	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 // Cache is one stored token cache, shared by any number of goroutines, MSAL
@@ -184,7 +185,7 @@ func (c *Cache) refresh(ctx context.Context, u cache.Unmarshaler, m *inMemory, f
 	give := data
 	if m.pending != nil {
 		// What could not be stored yet must not leave the memory now.
-		give, _, err = merge.Merge(merge.Input{Base: m.base, BaseUnknown: !m.baseKnown, Ours: m.pending, Theirs: data, Gone: m.refused, Now: time.Now()})
+		give, _, err = merge.Bytes(merge.BytesInput{Base: m.base, BaseUnknown: !m.baseKnown, Ours: m.pending, Theirs: data, Gone: m.refused, Now: time.Now()})
 		if err != nil {
 			return c.unmergeable(err)
 		}
@@ -233,12 +234,12 @@ func (c *Cache) export(ctx context.Context, m cache.Marshaler, im *inMemory, h c
 		return c.fail("save", hidden{"the program's in-memory cache could not be marshalled", err}, "")
 	}
 	im.hear(true, h.PartitionKey)
-	if h.PartitionKey == "" && !im.public && im.baseKnown && len(merge.SignedOut(ours, im.base)) > 0 {
+	if h.PartitionKey == "" && !im.public && im.baseKnown && len(signedOut(ours, im.base)) > 0 {
 		im.public = true // a sign-in without a hint
 	}
 	if im.nameless && im.pending != nil {
 		// What could not be stored of another one is not lost with this one.
-		if both, _, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: ours, Theirs: im.pending, Now: time.Now()}); err == nil {
+		if both, _, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: ours, Theirs: im.pending, Now: time.Now()}); err == nil {
 			ours = both
 		}
 	}
@@ -252,7 +253,7 @@ func (c *Cache) export(ctx context.Context, m cache.Marshaler, im *inMemory, h c
 	}
 	im.pending = bytes.Clone(ours) // m may marshal into the same bytes again
 	im.refused = im.goneFor(h.PartitionKey)
-	signsOut := im.baseKnown && len(merge.SignedOut(im.base, ours)) > 0
+	signsOut := im.baseKnown && len(signedOut(im.base, ours)) > 0
 	if c.strict || signsOut || errors.Is(ctx.Err(), context.Canceled) {
 		c.report("export", "tokenkeep: cannot store the tokens", err)
 		return err
@@ -289,22 +290,26 @@ func (c *Cache) writeOnce(ctx context.Context, im *inMemory, ours []byte, hint s
 	if err != nil {
 		return err
 	}
-	r, err := merge.Join(merge.Input{Base: im.base, BaseUnknown: !im.baseKnown, Ours: ours, Theirs: theirs, Gone: gone, Now: time.Now()})
+	merged, changed, err := merge.Bytes(merge.BytesInput{Base: im.base, BaseUnknown: !im.baseKnown, Ours: ours, Theirs: theirs, Gone: gone, Now: time.Now()})
 	switch {
 	case errors.Is(err, merge.ErrBoth), errors.Is(err, merge.ErrOurs) && rev == "" && !startsObject(ours):
 		c.report("format", "tokenkeep: the cache is not of the format that MSAL libraries share; the last writer wins", nil)
-		r.Merged, r.Changed = ours, rev == "" || !bytes.Equal(ours, theirs)
+		merged, changed = ours, rev == "" || !bytes.Equal(ours, theirs)
 	case err != nil:
 		return c.unmergeable(err)
 	}
 	var spare []byte
-	if r.Changed {
-		if _, err := c.store.SaveIf(ctx, r.Merged, rev); err != nil {
+	if changed {
+		if _, err := c.store.SaveIf(ctx, merged, rev); err != nil {
 			return err
 		}
 		spare = theirs
 	}
-	im.gave(ours, "", r.SignedOut, spare)
+	var out []tokencache.Account
+	if im.baseKnown {
+		out = signedOut(im.base, ours)
+	}
+	im.gave(ours, "", out, spare)
 	im.settle(ours, hint, gone)
 	return nil
 }
@@ -312,7 +317,7 @@ func (c *Cache) writeOnce(ctx context.Context, im *inMemory, ours []byte, hint s
 // writeDirect stores ours if what is stored is what im was last given or gave,
 // so that there is nothing to merge. Else it fails with ErrConflict.
 func (c *Cache) writeDirect(ctx context.Context, im *inMemory, ours []byte, hint string) error {
-	same, signedOut, err := merge.Compare(im.base, ours)
+	same, signedOut, err := compare(im.base, ours)
 	switch {
 	case same:
 		im.pending = nil
@@ -472,7 +477,7 @@ func (c *Cache) unmergeable(err error) error {
 
 // unreadable is the error for stored data that the in-memory cache refused.
 func (c *Cache) unreadable(data []byte, err error) error {
-	if _, bad := merge.Accounts(data); bad != nil {
+	if _, bad := tokencache.Parse(data); bad != nil {
 		err = fmt.Errorf("%w: %w", ErrCorrupt, hidden{"it is not a token cache", err})
 	} else {
 		err = hidden{"the program's in-memory cache does not accept what is stored", err}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"weak"
 
-	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 // inMemory is what a Cache remembers of one in-memory cache: an MSAL client's,
@@ -32,12 +32,12 @@ type inMemory struct {
 	// gone are the accounts it held that were signed out since: true until an
 	// Export hinted with the account was refused its entries, false until the
 	// account signs in anew.
-	gone map[merge.Account]bool
+	gone map[tokencache.Account]bool
 	// found are those that the last Replace found gone.
-	found []merge.Account
+	found []tokencache.Account
 	// refused are the accounts whose entries an Export was to leave out, while
 	// the in-memory cache still has them.
-	refused []merge.Account
+	refused []tokencache.Account
 
 	// public says that MSAL gave the hints of a public client; see hear.
 	public   bool
@@ -72,10 +72,10 @@ func (m *inMemory) remember(data []byte, rev string) {
 	}
 	m.given = true
 	if m.baseKnown {
-		m.found = merge.SignedOut(m.base, data)
+		m.found = signedOut(m.base, data)
 		m.noteGone(m.found)
 	}
-	m.noteBack(data, func(merge.Account) bool { return true })
+	m.noteBack(data, func(tokencache.Account) bool { return true })
 	m.base, m.baseKnown = data, true
 	m.rev, m.held = rev, true
 }
@@ -84,7 +84,7 @@ func (m *inMemory) remember(data []byte, rev string) {
 // rev is ours' own revision, or "" where others' entries were merged in;
 // signedOut are the accounts that ours has lost since base. spare is what was
 // stored before, which nobody needs any more.
-func (m *inMemory) gave(ours []byte, rev string, signedOut []merge.Account, spare []byte) {
+func (m *inMemory) gave(ours []byte, rev string, signedOut []tokencache.Account, spare []byte) {
 	m.pending, m.refused = nil, nil
 	if m.nameless {
 		return
@@ -105,10 +105,10 @@ func keep(spare, ours []byte) []byte {
 	return append(spare[:0], ours...)
 }
 
-func (m *inMemory) noteGone(accounts []merge.Account) {
+func (m *inMemory) noteGone(accounts []tokencache.Account) {
 	for _, a := range accounts {
 		if m.gone == nil {
-			m.gone = map[merge.Account]bool{}
+			m.gone = map[tokencache.Account]bool{}
 		}
 		if _, known := m.gone[a]; !known {
 			m.gone[a] = true
@@ -118,16 +118,16 @@ func (m *inMemory) noteGone(accounts []merge.Account) {
 
 // noteBack forgets the sign-outs of accounts that data has again and which of
 // selects.
-func (m *inMemory) noteBack(data []byte, of func(merge.Account) bool) {
+func (m *inMemory) noteBack(data []byte, of func(tokencache.Account) bool) {
 	if len(m.gone) == 0 {
 		return
 	}
-	back, err := merge.Accounts(data)
+	back, err := accountsOf(data)
 	if err != nil {
 		return
 	}
 	for g := range m.gone {
-		if of(g) && slices.ContainsFunc(back, func(a merge.Account) bool { return sameAccount(a, g) }) {
+		if of(g) && slices.ContainsFunc(back, func(a tokencache.Account) bool { return sameAccount(a, g) }) {
 			delete(m.gone, g)
 		}
 	}
@@ -151,7 +151,7 @@ func (m *inMemory) hear(export bool, hint string) {
 // Export of a public client is always a refresh's. That of a confidential client
 // may be a new sign-in's, but not if the Replace right before it, with which
 // MSAL goes on to write, was the one that found the account gone.
-func (m *inMemory) goneFor(hint string) []merge.Account {
+func (m *inMemory) goneFor(hint string) []tokencache.Account {
 	accounts := slices.Clone(m.refused)
 	if m.public {
 		for a, unanswered := range m.gone {
@@ -171,23 +171,23 @@ func (m *inMemory) goneFor(hint string) []merge.Account {
 
 // settle brings gone up to date after an Export of ours with this hint that
 // left out the entries of the accounts in refused.
-func (m *inMemory) settle(ours []byte, hint string, refused []merge.Account) {
-	m.noteBack(ours, func(a merge.Account) bool {
+func (m *inMemory) settle(ours []byte, hint string, refused []tokencache.Account) {
+	m.noteBack(ours, func(a tokencache.Account) bool {
 		return (hint == "" || hinted(a, hint)) && !slices.Contains(refused, a)
 	})
 	if m.gone == nil && len(refused) > 0 { // they come from another in-memory cache of the account
-		m.gone = map[merge.Account]bool{}
+		m.gone = map[tokencache.Account]bool{}
 	}
 	for _, a := range refused {
 		m.gone[a] = false
 	}
 }
 
-func hinted(a merge.Account, hint string) bool {
+func hinted(a tokencache.Account, hint string) bool {
 	return hint != "" && strings.EqualFold(a.HomeAccountID, hint)
 }
 
-func sameAccount(a, b merge.Account) bool {
+func sameAccount(a, b tokencache.Account) bool {
 	return strings.EqualFold(a.HomeAccountID, b.HomeAccountID) && strings.EqualFold(a.Environment, b.Environment)
 }
 

@@ -163,7 +163,7 @@ func (m *mover) move(ctx context.Context) error {
 	}
 	next, changed := data, true
 	if err == nil {
-		next, changed, err = merge.Merge(merge.Input{Base: m.copied, BaseUnknown: m.copied == nil, Ours: data, Theirs: kept, Now: time.Now()})
+		next, changed, err = merge.Bytes(merge.BytesInput{Base: m.copied, BaseUnknown: m.copied == nil, Ours: data, Theirs: kept, Now: time.Now()})
 		if err != nil {
 			return m.fail(hidden{"what the two hold cannot be merged, as it is not a token cache", err}, "Delete what is not needed of the two, and move again.")
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 
 	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 // Partitioned is the token caches of many accounts, each stored by itself: for
@@ -108,7 +109,7 @@ type unsaved struct {
 	base      []byte
 	baseKnown bool
 	ours      []byte
-	refused   []merge.Account
+	refused   []tokencache.Account
 }
 
 // NewPartitioned returns a Partitioned that keeps the data of each partition
@@ -334,7 +335,7 @@ func (o only) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	own, out, err := merge.Only(data, o.of.partition)
+	own, out, err := keepOnly(data, o.of.partition)
 	if err != nil {
 		return data, nil // it is for Export to say what is wrong with it
 	}
@@ -396,7 +397,7 @@ func (p *Partitioned) keep(a *account) bool {
 	m := a.memory
 	u := &unsaved{since: time.Now(), base: bytes.Clone(m.base), baseKnown: m.baseKnown, ours: bytes.Clone(m.pending), refused: slices.Clone(m.refused)}
 	if before != nil && before != a.unsaved {
-		if both, _, err := merge.Merge(merge.Input{Base: u.base, BaseUnknown: !u.baseKnown, Ours: u.ours, Theirs: before.ours}); err == nil {
+		if both, _, err := merge.Bytes(merge.BytesInput{Base: u.base, BaseUnknown: !u.baseKnown, Ours: u.ours, Theirs: before.ours}); err == nil {
 			u.ours = bytes.Clone(both)
 		}
 	}

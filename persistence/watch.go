@@ -2,7 +2,6 @@ package persistence
 
 import (
 	"context"
-	"encoding/json"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,7 +9,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
-	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 // Change says what has become of a stored cache; see [Cache.Watch].
@@ -33,7 +32,8 @@ type Account struct {
 
 // same says whether both are one account.
 func (a Account) same(b Account) bool {
-	return strings.EqualFold(a.HomeAccountID, b.HomeAccountID) && strings.EqualFold(a.Environment, b.Environment)
+	return tokencache.Account{HomeAccountID: a.HomeAccountID, Environment: a.Environment}.
+		SameName(tokencache.Account{HomeAccountID: b.HomeAccountID, Environment: b.Environment})
 }
 
 // WatchOption is a setting of [Cache.Watch].
@@ -252,34 +252,23 @@ func without(accounts, others []Account) (rest []Account) {
 	return rest
 }
 
-// accountsIn returns the accounts of a token cache, and none of what is no token
-// cache.
+// accountsIn returns the accounts of a token cache, and none of what is not one.
+// Of the entries that an account has for its tenants, the first that has a name
+// gives it.
 func accountsIn(data []byte) (all []Account) {
-	accounts, err := merge.Accounts(data)
+	d, err := tokencache.Parse(data)
 	if err != nil {
 		return nil
 	}
-	for _, a := range accounts {
-		all = append(all, Account{HomeAccountID: a.HomeAccountID, Environment: a.Environment})
+	users := map[tokencache.Account]string{}
+	entries := d.Section(tokencache.AccountSection).List()
+	for i := range entries {
+		if a := entries[i].Account().Name(); users[a] == "" {
+			users[a] = entries[i].Field("username")
+		}
 	}
-	// The names are not worth an error: what is odd is left out.
-	var sections struct{ Account map[string]json.RawMessage }
-	if json.Unmarshal(data, &sections) != nil {
-		return all
-	}
-	for _, entry := range sections.Account {
-		var e struct {
-			HomeAccountID string `json:"home_account_id"`
-			Environment   string `json:"environment"`
-			Username      string `json:"username"`
-		}
-		if json.Unmarshal(entry, &e) != nil {
-			continue
-		}
-		named := Account{e.HomeAccountID, e.Environment, e.Username}
-		if i := slices.IndexFunc(all, named.same); i >= 0 {
-			all[i].Username = e.Username
-		}
+	for _, a := range d.Accounts() {
+		all = append(all, Account{HomeAccountID: a.HomeAccountID, Environment: a.Environment, Username: users[a.Name()]})
 	}
 	return all
 }
