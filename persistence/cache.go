@@ -161,10 +161,11 @@ func (c *Cache) resident(m *memory) resident {
 	if m.replica.Pending() == nil {
 		_, m.removals = c.removals.since(m.removals)
 	}
-	return resident{Replica: m.replica, removed: func() (x replica.Removed) {
+	removed := func() (x replica.Removed) {
 		x, m.removals = c.removals.since(m.removals)
 		return x
-	}}
+	}
+	return resident{Replica: m.replica, removed: removed, signedOut: removed}
 }
 
 // Load returns the stored cache, or ErrNotFound.

@@ -56,6 +56,21 @@ type resident struct {
 	// than by this in-memory cache, since something of it could not be stored. It is
 	// asked under the lock, and returns each removal once.
 	removed func() replica.Removed
+	// signedOut returns the sign-outs among them.
+	signedOut func() replica.Removed
+}
+
+// settle takes into account what was removed in the meantime, and reports whether
+// that was anything.
+func (r resident) settle() bool {
+	if r.Pending() == nil {
+		return false
+	}
+	x := r.removed()
+	if x.Any() {
+		r.Removed(x)
+	}
+	return x.Any()
 }
 
 // replace brings u up to date.
@@ -87,6 +102,7 @@ func (e *engine) replace(ctx context.Context, u cache.Unmarshaler, r resident, h
 
 // refresh gives u what is stored, unless u holds it already.
 func (e *engine) refresh(ctx context.Context, u cache.Unmarshaler, r resident) error {
+	r.settle()
 	if held, ok := r.AtRevision(); ok {
 		rev, err := e.store.Revision(ctx)
 		if err != nil {
@@ -95,11 +111,6 @@ func (e *engine) refresh(ctx context.Context, u cache.Unmarshaler, r resident) e
 		if rev == held {
 			r.Unchanged()
 			return nil
-		}
-	}
-	if r.Pending() != nil {
-		if x := r.removed(); x.Any() {
-			r.Removed(x)
 		}
 	}
 	data, rev, err := e.load(ctx)
@@ -146,6 +157,9 @@ func (e *engine) export(ctx context.Context, m cache.Marshaler, r resident, h ca
 		return err
 	}
 	r.Unsaved(plan)
+	if x := r.signedOut(); x.Any() {
+		r.Removed(x) // while the save was under way
+	}
 	if e.strict || plan.SignsOut || errors.Is(ctx.Err(), context.Canceled) {
 		e.report("export", "tokenkeep: cannot store the tokens", err)
 		return err
@@ -162,10 +176,8 @@ func (e *engine) write(ctx context.Context, r resident, plan *replica.Plan) erro
 }
 
 func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) error {
-	if r.Pending() != nil {
-		if x := r.removed(); x.Any() {
-			r.Remove(plan, x)
-		}
+	if r.settle() {
+		r.Rebase(plan)
 	}
 	rev, unmoved := r.AtRevision()
 	if unmoved && e.lock != nil {
@@ -214,7 +226,7 @@ func (e *engine) writeOver(ctx context.Context, r resident, plan *replica.Plan, 
 	same, err := plan.Same()
 	switch {
 	case same, rev == "" && plan.Bare():
-		r.Nothing()
+		r.Nothing(plan)
 		return nil
 	case errors.Is(err, merge.ErrOurs) && (rev != "" || startsObject(plan.Data())):
 		return e.unmergeable(err)

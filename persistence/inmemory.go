@@ -81,6 +81,13 @@ func (r *removals) add(x replica.Removed) {
 	}
 }
 
+// count returns how many removals there were.
+func (r *removals) count() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.n
+}
+
 // since returns what was removed after the first n removals, and how many there
 // are now.
 func (r *removals) since(n uint64) (x replica.Removed, now uint64) {

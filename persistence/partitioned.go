@@ -8,6 +8,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 
 	"github.com/tokenkeep/tokenkeep/internal/replica"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/internal/weakmap"
 )
 
@@ -72,6 +73,7 @@ type Partitioned struct {
 	open     func(ctx context.Context, partition string) (Persistence, error)
 	memories *weakmap.Map[*memory]
 	outbox   outbox
+	signOuts removals // by SignOut; the partition stands for the home account id
 }
 
 var _ cache.ExportReplace = (*Partitioned)(nil)
@@ -220,6 +222,7 @@ func (p *Partitioned) SignOut(ctx context.Context, homeAccountID string) error {
 		return err
 	}
 	// Before the removal, so that no other client stores it after that.
+	p.signOuts.add(replica.Removed{Accounts: []tokencache.Account{{HomeAccountID: homeAccountID}}})
 	waiting := p.outbox.take(homeAccountID)
 	if err := e.delete(ctx); err != nil {
 		if waiting != nil {
@@ -287,9 +290,19 @@ func (p *Partitioned) turnTo(ctx context.Context, m *memory, partition string) (
 }
 
 func (p *Partitioned) resident(of *user) resident {
-	return resident{Replica: of.replica, removed: func() replica.Removed {
-		return replica.Removed{All: p.outbox.get(of.partition) != of.entry}
-	}}
+	before := p.signOuts.count()
+	return resident{
+		Replica: of.replica,
+		removed: func() replica.Removed {
+			return replica.Removed{All: p.outbox.get(of.partition) != of.entry}
+		},
+		signedOut: func() (x replica.Removed) {
+			all, now := p.signOuts.since(before)
+			before = now
+			x.All = slices.ContainsFunc(all.Accounts, func(a tokencache.Account) bool { return a.HomeAccountID == of.partition })
+			return x
+		},
+	}
 }
 
 // restore makes what the outbox has of the partition the replica's own.

@@ -258,20 +258,25 @@ func without(accounts, others []Account) (rest []Account) {
 }
 
 // accountsIn returns the accounts of a token cache, each once. What is not a token
-// cache has none.
+// cache has none. Of the entries that an account has for its tenants, the first
+// that has a name gives it.
 func accountsIn(data []byte) (all []Account) {
 	d, err := tokencache.Parse(data)
 	if err != nil {
 		return nil
 	}
-	seen := map[tokencache.Account]bool{}
+	users := map[tokencache.Account]string{}
 	entries := d.Section(tokencache.AccountSection).List()
 	for i := range entries {
-		of := entries[i].Account()
-		a := Account{of.HomeAccountID, of.Environment, entries[i].Field("username")}
-		if id := a.identity(); of.HomeAccountID != "" && !seen[id] {
+		if id := entries[i].Account().Identity(); users[id] == "" {
+			users[id] = entries[i].Field("username")
+		}
+	}
+	seen := map[tokencache.Account]bool{}
+	for _, a := range d.Accounts() {
+		if id := a.Identity(); !seen[id] {
 			seen[id] = true
-			all = append(all, a)
+			all = append(all, Account{HomeAccountID: a.HomeAccountID, Environment: a.Environment, Username: users[id]})
 		}
 	}
 	return all

@@ -483,7 +483,7 @@ func TestWatchOfOddAccounts(t *testing.T) {
 			"b":{"home_account_id":"c.d","environment":"login"},
 			"c":{"home_account_id":"e.f","environment":"login","username":"E"},
 			"d":17, "e":{"environment":"login","username":"nobody"}},"Other":5}`)))
-		require.Equal(t, []persistence.Account{{"A.b", "Login", ""}, {"c.d", "login", ""}, {"e.f", "login", "E"}}, (<-changes).Accounts)
+		require.Equal(t, []persistence.Account{{"A.b", "Login", "7"}, {"c.d", "login", ""}, {"e.f", "login", "E"}}, (<-changes).Accounts)
 		require.NoError(t, memory.Save(ctx, []byte(`{"Account":{"a":{"home_account_id":"a.B","environment":"login"}}}`)))
 		change := <-changes
 		require.Empty(t, change.Added, "a name in another case is the same account")

@@ -188,3 +188,7 @@ func signedOut(base, side []byte) []tokencache.Account {
 	}
 	return SignedOut(b, s)
 }
+
+func named(id, environment string) tokencache.Account {
+	return tokencache.Account{HomeAccountID: id, Environment: environment}
+}

@@ -45,7 +45,8 @@
 //  6. A sign-in that came after the sign-out stands. Base may be older than a
 //     sign-out that theirs has and the caller's user has since signed in again:
 //     the caller names such accounts in Back. Rule 5 then drops nothing of ours,
-//     and ours' Account entry counts as changed.
+//     and ours' Account entry counts as changed, under those names of the cloud
+//     under which ours changed anything.
 //  7. Without a base, all that we have is an addition.
 //  8. Sections and fields that nobody here knows are carried through byte for
 //     byte. A section that is not an object is one value, merged like an entry.
@@ -110,6 +111,7 @@ func Merge(in Input) Result {
 	for a := range m.back {
 		delete(m.theirsOut, a)
 	}
+	m.backAs = m.written()
 	return m.merge()
 }
 
@@ -126,6 +128,7 @@ type merger struct {
 	base, ours, theirs *tokencache.Doc
 	now                int64
 	back               map[tokencache.Account]bool // rule 6, by identity
+	backAs             map[tokencache.Account]bool // rule 6, by the names under which ours changed anything
 	oursOut, theirsOut map[tokencache.Account]bool // rule 5: who was signed out by which side, by identity
 	oursNew, theirsNew map[response]times          // rule 3: the newest access tokens that a side changed; nil until they are needed
 	steps              int                         // how many access tokens were looked at, for a test
@@ -217,7 +220,7 @@ func objects(ss ...*tokencache.Section) bool {
 // entry returns the entry that stands: o, t or, if none does, nil. Each of the
 // three that it chooses from may be nil.
 func (m *merger) entry(section string, b, o, t *tokencache.Entry) *tokencache.Entry {
-	if section == tokencache.AccountSection && o != nil && b != nil && len(m.back) > 0 && m.back[o.Account().Identity()] { // rule 6
+	if section == tokencache.AccountSection && o != nil && b != nil && len(m.backAs) > 0 && m.backAs[o.Account().Name()] { // rule 6
 		b = nil
 	}
 	w := m.winner(section, b, o, t)
@@ -390,6 +393,29 @@ func SignedOut(base, side *tokencache.Doc) []tokencache.Account {
 		still[a.Name()] = true
 	}
 	return tokencache.Distinct(slices.DeleteFunc(missing, func(a tokencache.Account) bool { return still[a.Name()] }))
+}
+
+// written returns the names under which ours added or changed entries of accounts
+// that are back.
+func (m *merger) written() map[tokencache.Account]bool {
+	if len(m.back) == 0 {
+		return nil
+	}
+	names := map[tokencache.Account]bool{}
+	for i := range m.ours.Sections() {
+		o := &m.ours.Sections()[i]
+		bases := m.base.Section(o.Name).Finder()
+		for i := range o.Entries {
+			e := &o.Entries[i]
+			if tokencache.Same(bases.Find(e), e) {
+				continue
+			}
+			if a := e.Account(); m.back[a.Identity()] {
+				names[a.Name()] = true
+			}
+		}
+	}
+	return names
 }
 
 // identities returns the set of the accounts' identities.

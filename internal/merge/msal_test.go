@@ -239,9 +239,8 @@ func TestMSALSignInAtOnce(t *testing.T) {
 		fresh.mustSilent(user, "user.read")
 		fresh.mustSilent(user, "mail.read")
 	}
-	as, err := Accounts(sh.stored)
-	require.NoError(t, err)
-	require.Equal(t, []tokencache.Account{{"ann." + tenant, env}, {"bob." + tenant, env}}, as)
+	as := parse(sh.stored).Accounts()
+	require.Equal(t, []tokencache.Account{named("ann."+tenant, env), named("bob."+tenant, env)}, as)
 }
 
 // A sign-out meets a refresh that is in flight; and the reverse.
@@ -289,8 +288,7 @@ func TestMSALConfidential(t *testing.T) {
 	s.before = func() { one.signOut("ann") }
 	r, err := conf.AcquireTokenByCredential(context.Background(), []string{"graph/.default"})
 	require.NoError(t, err)
-	as, err := Accounts(sh.stored)
-	require.NoError(t, err)
+	as := parse(sh.stored).Accounts()
 	require.Empty(t, as)
 	one.before = nil
 	again, err := conf.AcquireTokenByCredential(context.Background(), []string{"graph/.default"})

@@ -1,8 +1,6 @@
 package merge
 
 import (
-	"encoding/json"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -419,7 +417,7 @@ func TestRule5SignOut(t *testing.T) {
 
 // Of accounts that are gone, theirs stands.
 func TestGone(t *testing.T) {
-	gone := BytesInput{Gone: []tokencache.Account{{"U", "LOGIN.MICROSOFTONLINE.COM"}}}
+	gone := BytesInput{Gone: []tokencache.Account{named("U", "LOGIN.MICROSOFTONLINE.COM")}}
 	refreshed := []ent{rt("u", "r1"), idt("u", "i1"), acc("u"), at("u", "a", "a1", -1)}
 	v := []ent{acc("v"), rt("v", "s1")}
 	checkRules(t, []rule{
@@ -435,9 +433,9 @@ func TestGone(t *testing.T) {
 			base: `{}`, ours: cacheOf(refreshed...), theirs: cacheOf(acc("u"), rt("u", "r9"), at("u", "a", "a9", -100)), want: cacheOf(acc("u"), rt("u", "r9"), at("u", "a", "a9", -100))},
 		{says: "other accounts and AppMetadata are added", in: gone,
 			base: `{}`, ours: cacheOf(append(refreshed, acc("v"), rt("v", "s1"), app("app"))...), theirs: `{}`, want: cacheOf(acc("v"), rt("v", "s1"), app("app"))},
-		{says: "the same account in another environment is another account", in: BytesInput{Gone: []tokencache.Account{{"u", "sts.example"}}},
+		{says: "the same account in another environment is another account", in: BytesInput{Gone: []tokencache.Account{named("u", "sts.example")}},
 			base: `{}`, ours: cacheOf(refreshed...), theirs: `{}`, want: cacheOf(refreshed...)},
-		{says: "an account without a name is nobody's", in: BytesInput{Gone: []tokencache.Account{{"", env}}},
+		{says: "an account without a name is nobody's", in: BytesInput{Gone: []tokencache.Account{named("", env)}},
 			base: `{}`, ours: cacheOf(at("", "graph", "own", -5), app("app")), theirs: `{}`, want: cacheOf(at("", "graph", "own", -5), app("app"))},
 	})
 }
@@ -515,11 +513,11 @@ func TestSignedOut(t *testing.T) {
 		want       []tokencache.Account
 	}{
 		{"nobody", base, nil},
-		{"everybody", ``, []tokencache.Account{{"u", env}, {"v", env}, {"W", env}}},
-		{"one", cacheOf(acc("u"), acc("w")), []tokencache.Account{{"v", env}}},
+		{"everybody", ``, []tokencache.Account{named("u", env), named("v", env), named("W", env)}},
+		{"one", cacheOf(acc("u"), acc("w")), []tokencache.Account{named("v", env)}},
 		{"one Account entry of two is left", cacheOf(acc("u").as("renamed"), acc("v"), acc("w")), nil},
-		{"tokens are not an account", cacheOf(rt("u", "r"), acc("v"), acc("w")), []tokencache.Account{{"u", env}}},
-		{"the environment matters", cacheOf(acc("u").with("environment", "x"), acc("v"), acc("w")), []tokencache.Account{{"u", env}}},
+		{"tokens are not an account", cacheOf(rt("u", "r"), acc("v"), acc("w")), []tokencache.Account{named("u", env)}},
+		{"the environment matters", cacheOf(acc("u").with("environment", "x"), acc("v"), acc("w")), []tokencache.Account{named("u", env)}},
 	} {
 		t.Run(c.says, func(t *testing.T) {
 			require.Equal(t, c.want, append([]tokencache.Account(nil), signedOut([]byte(base), []byte(c.ours))...))

@@ -283,7 +283,7 @@ func (p *process) refresh(w *world, who string, interactive, again bool, scopes 
 		p.next = func() error {
 			var hidden []tokencache.Account
 			if gone && !interactive {
-				hidden = []tokencache.Account{{strings.ToUpper(who), env}}
+				hidden = []tokencache.Account{named(strings.ToUpper(who), env)}
 			}
 			what := fmt.Sprintf("writes %s of %s, got at %d, interactive %v, gone %v", names, who, at, interactive, gone)
 			return w.export(p, hidden, what, func(truth memory) {

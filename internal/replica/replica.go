@@ -197,7 +197,9 @@ func (r *Replica) Removed(x Removed) {
 	r.base, r.atRev = r.without(x), false
 	if x.All {
 		r.pending, r.back = nil, nil
+		return
 	}
+	r.back = slices.DeleteFunc(r.back, func(a tokencache.Account) bool { return slices.Contains(x.Accounts, a) })
 }
 
 // without returns the base of which x was removed.
@@ -234,7 +236,9 @@ func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Pl
 	r.signOuts.export(call, hint)
 	if r.base != nil {
 		r.judge(p, call, hint)
-		p.SignsOut = hint == "" && r.loses(p.ours.accounts())
+		if hint == "" {
+			r.remove(p)
+		}
 	}
 	p.back = slices.Clone(r.back)
 	return p
@@ -245,13 +249,8 @@ func (r *Replica) Resume(now time.Time) *Plan {
 	return &Plan{ours: r.pending, base: r.base, back: slices.Clone(r.back), now: now, hint: "pending"}
 }
 
-// Remove makes a plan count what was pending of x before it as stored, and removed
-// since; see [Replica.Removed].
-func (r *Replica) Remove(p *Plan, x Removed) {
-	if r.pending != nil {
-		p.base, r.atRev = r.without(x), false
-	}
-}
+// Rebase plans anew what to store, after a Removed that came between.
+func (r *Replica) Rebase(p *Plan) { p.base, p.back = r.base, slices.Clone(r.back) }
 
 // judge takes what must not be stored out of the plan's ours, and notes what the
 // memory holds.
@@ -305,15 +304,27 @@ func (r *Replica) judge(p *Plan, call Call, hint string) {
 	}
 }
 
-// loses reports whether an account that the memory held is not in present: MSAL
-// has removed it, under one name of its cloud at least.
-func (r *Replica) loses(present []tokencache.Account) bool {
+// remove finds the accounts that MSAL has removed from what the memory held: those
+// that are gone under one name of their cloud at least. What was pending of them
+// counts as stored: else nothing would tell what others have stored of them.
+func (r *Replica) remove(p *Plan) {
+	present := map[tokencache.Account]bool{}
+	for _, a := range p.ours.accounts() {
+		present[a.Name()] = true
+	}
+	var gone []tokencache.Account
 	for _, a := range r.holds().accounts() {
-		if !slices.ContainsFunc(present, a.SameName) {
-			return true
+		if !present[a.Name()] {
+			gone = append(gone, a)
 		}
 	}
-	return false
+	if p.SignsOut = len(gone) > 0; !p.SignsOut || r.pending == nil {
+		return
+	}
+	if base, pending := p.base.parse(), r.pending.parse(); base != nil && pending != nil {
+		p.base = &version{data: base.Restore(pending, gone)}
+		r.atRev = false
+	}
 }
 
 // Stored notes that the plan was carried out. rev is the revision that is stored
@@ -321,18 +332,26 @@ func (r *Replica) loses(present []tokencache.Account) bool {
 // Replica may write into.
 func (r *Replica) Stored(p *Plan, rev string, spare []byte) {
 	r.pending = nil
+	r.leaving(p)
 	if r.anonymous {
 		return
-	}
-	if p.hint == "" { // no other Export takes an account away
-		r.signOuts.stored(p.ours.accounts(), r.covers, p.now)
 	}
 	r.base = &version{data: keep(spare, p.ours.data)}
 	r.rev, r.atRev, r.back = rev, rev != "", nil
 }
 
-// Nothing notes that there was nothing to store.
-func (r *Replica) Nothing() { r.pending, r.back = nil, nil }
+// Nothing notes that there was nothing to store for the plan.
+func (r *Replica) Nothing(p *Plan) {
+	r.leaving(p)
+	r.pending, r.back = nil, nil
+}
+
+// leaving notes which accounts the plan's Export took away.
+func (r *Replica) leaving(p *Plan) {
+	if p.hint == "" && !r.anonymous { // no other Export takes any away
+		r.signOuts.stored(p.ours.accounts(), r.covers, p.now)
+	}
+}
 
 // Unsaved notes that the plan could not be carried out: its ours is pending.
 func (r *Replica) Unsaved(p *Plan) {
@@ -450,8 +469,10 @@ func (r *Replica) Outstanding(now time.Time) *Outstanding {
 
 // With returns o and what else could not be stored, of another memory.
 func (o *Outstanding) With(other *Outstanding) *Outstanding {
-	both := &Plan{ours: o.ours, base: o.base, back: o.back, now: o.at}
-	m, err := both.merge(other.ours)
+	// The other's changes are merged into o, which was read last: what o found signed
+	// out stays so.
+	both := &Plan{ours: other.ours, base: other.base, back: other.back, now: o.at}
+	m, err := both.merge(o.ours)
 	if err != nil {
 		return o
 	}
