@@ -332,9 +332,27 @@ func refMerge(in BytesInput, without faults) ([]byte, error) {
 		}
 		return 0
 	}
+	wrote := func(name tokencache.Account) bool {
+		for section, s := range o {
+			if !s.object {
+				continue
+			}
+			exact := !tokencache.Shared(section)
+			was := map[string]*refEntry{}
+			if bs := b[section]; bs != nil && bs.object {
+				was = bs.byPair(exact)
+			}
+			for p, e := range s.byPair(exact) {
+				if !refSame(was[p], e) && refAccount(e) == name {
+					return true
+				}
+			}
+		}
+		return false
+	}
 	decide := func(section string, be, oe, te *refEntry) *refEntry {
 		var w *refEntry
-		if section == account && be != nil && oe != nil && back[refCloud(refAccount(oe))] {
+		if section == account && be != nil && oe != nil && back[refCloud(refAccount(oe))] && wrote(refAccount(oe)) {
 			be = nil
 		}
 		switch {
