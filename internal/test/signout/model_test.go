@@ -1,0 +1,715 @@
+package signout
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
+
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// This file is a model of programs that use MSAL Go 1.10.1 on one store: what
+// each API call does to MSAL's memory, which hooks it calls with which hints,
+// and which lock it holds meanwhile. It knows when each secret was asked for,
+// and checks after each step that sign-outs stick. Package replica has the table
+// of the calls.
+
+// The names of one cloud. Clients write the first; other libraries write the
+// second.
+const (
+	online  = "login.microsoftonline.com"
+	windows = "login.windows.net"
+)
+
+const (
+	modelClient = "client"
+	modelRealm  = "tenant"
+)
+
+// A memory is MSAL's, by section and key.
+type memory struct{ AccessToken, RefreshToken, IdToken, Account, AppMetadata map[string]entry }
+
+type entry struct {
+	HomeAccountID string `json:"home_account_id,omitempty"`
+	Environment   string `json:"environment,omitempty"`
+	ClientID      string `json:"client_id,omitempty"`
+	Secret        string `json:"secret,omitempty"`
+	CachedAt      int64  `json:"cached_at,omitempty,string"`
+}
+
+func newMemory() *memory {
+	return &memory{map[string]entry{}, map[string]entry{}, map[string]entry{}, map[string]entry{}, map[string]entry{}}
+}
+
+func (m *memory) Marshal() ([]byte, error) { return json.Marshal(m) }
+
+func (m *memory) Unmarshal(data []byte) error {
+	n := newMemory()
+	if err := json.Unmarshal(data, n); err != nil {
+		return err
+	}
+	*m = *n
+	return nil
+}
+
+// refreshToken returns the account's refresh token under any name of its cloud.
+func (m *memory) refreshToken(user string) (e entry, ok bool) {
+	for _, key := range slices.Sorted(maps.Keys(m.RefreshToken)) {
+		if e := m.RefreshToken[key]; e.HomeAccountID == user {
+			return e, true
+		}
+	}
+	return entry{}, false
+}
+
+// names returns the names of the cloud under which the memory has the account.
+func (m *memory) names(user string) (names []string) {
+	for _, key := range slices.Sorted(maps.Keys(m.Account)) {
+		if e := m.Account[key]; e.HomeAccountID == user {
+			names = append(names, e.Environment)
+		}
+	}
+	return names
+}
+
+// write does what MSAL does with a token response.
+func (m *memory) write(s *secret, env string) {
+	key := func(kind, rest string) string { return s.user + "-" + env + "-" + kind + rest }
+	e := entry{HomeAccountID: s.user, Environment: env, ClientID: modelClient}
+	with := func(kind string, at int64) entry {
+		e := e
+		e.Secret, e.CachedAt = kind+strconv.Itoa(s.n), at
+		return e
+	}
+	m.RefreshToken[key("refreshtoken", "-client--")] = with("R", 0)
+	m.AccessToken[key("accesstoken", "-client-tenant-"+s.scope)] = with("A", epoch+int64(s.answered))
+	m.IdToken[key("idtoken", "-client-tenant-")] = with("I", 0)
+	e.ClientID = ""
+	m.Account[key("", modelRealm)] = e
+	m.AppMetadata["appmetadata-"+env+"-client"] = entry{Environment: env, ClientID: modelClient}
+}
+
+// remove does what MSAL does when an account is removed under one name.
+func (m *memory) remove(user, env string) {
+	for _, section := range []map[string]entry{m.AccessToken, m.RefreshToken, m.IdToken, m.Account} {
+		maps.DeleteFunc(section, func(_ string, e entry) bool { return e.HomeAccountID == user && e.Environment == env })
+	}
+}
+
+// epoch is before the present of a synctest bubble.
+const epoch = 946_000_000
+
+// A disk is a Versioned that fails when it is told to.
+type disk struct {
+	w    *world
+	name string
+	data []byte
+	rev  int // 0: nothing is stored
+	last int
+}
+
+var errDisk = fmt.Errorf("the disk: %w", persistence.ErrUnavailable)
+
+func (d *disk) Load(ctx context.Context) ([]byte, error) {
+	data, _, err := d.LoadRevision(ctx)
+	return data, err
+}
+
+func (d *disk) Save(context.Context, []byte) error { return errors.New("saves only if unchanged") }
+
+func (d *disk) Revision(context.Context) (string, error) {
+	if d.w.failLoads {
+		return "", errDisk
+	}
+	if d.rev == 0 {
+		return "", nil
+	}
+	return strconv.Itoa(d.rev), nil
+}
+
+func (d *disk) LoadRevision(ctx context.Context) ([]byte, string, error) {
+	rev, err := d.Revision(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	if rev == "" {
+		return nil, "", persistence.ErrNotFound
+	}
+	return bytes.Clone(d.data), rev, nil
+}
+
+func (d *disk) SaveIf(_ context.Context, data []byte, rev string) (string, error) {
+	if inside := d.w.inside; inside != nil {
+		d.w.inside = nil
+		inside()
+	}
+	if d.w.failSaves {
+		return "", errDisk
+	}
+	if rev == "" && d.rev != 0 || rev != "" && rev != strconv.Itoa(d.rev) {
+		return "", persistence.ErrConflict
+	}
+	d.last++
+	d.data, d.rev = bytes.Clone(data), d.last
+	return strconv.Itoa(d.rev), nil
+}
+
+func (d *disk) Delete(context.Context) error {
+	if d.w.failSaves {
+		return errDisk
+	}
+	d.data, d.rev = nil, 0
+	return nil
+}
+
+func (d *disk) DeleteIf(ctx context.Context, rev string) error {
+	if rev != strconv.Itoa(d.rev) {
+		return persistence.ErrConflict
+	}
+	return d.Delete(ctx)
+}
+
+// A kind says how a program uses MSAL.
+type kind struct {
+	name        string
+	public      bool
+	lists       bool // lists the accounts before it does anything else
+	partitioned bool
+	clients     clients
+	oneContext  bool // for all calls; else each request has its own
+}
+
+// clients says how many MSAL clients a program makes.
+type clients int
+
+const (
+	shared clients = iota
+	perSignIn
+	perRequest
+)
+
+var kinds = []kind{
+	{name: "public, lists", public: true, lists: true},
+	{name: "public, lists, one context", public: true, lists: true, oneContext: true},
+	{name: "public", public: true},
+	{name: "public, one context", public: true, oneContext: true},
+	{name: "confidential"},
+	{name: "confidential, one context", oneContext: true},
+	{name: "confidential, client per sign-in, one context", clients: perSignIn, oneContext: true},
+	{name: "confidential, client per request", clients: perRequest},
+	{name: "partitioned, shared client", partitioned: true},
+	{name: "partitioned, shared client, one context", partitioned: true, oneContext: true},
+	{name: "partitioned, client per request", partitioned: true, clients: perRequest},
+}
+
+func kindNamed(name string) kind {
+	return kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })]
+}
+
+// A process is a program that runs.
+type process struct {
+	kind
+	w        *world
+	name     string
+	cache    *persistence.Cache
+	parts    *persistence.Partitioned
+	hooks    cache.ExportReplace
+	ctx      context.Context
+	contexts map[int]context.Context // of requests
+	main     *client
+	requests map[int]*client
+}
+
+// A client is an MSAL client.
+type client struct {
+	p        *process
+	memory   *memory
+	writer   *call // who holds the write lock
+	signedIn bool  // a user, by itself
+	reads    []int // ticks of its Replaces that could read
+	saved    bool
+}
+
+// A call is one API call under way.
+type call struct {
+	c      *client
+	ctx    context.Context
+	op     op
+	secret *secret
+	out    *signOut
+	taken  bool
+}
+
+// A secret stands for what one token response brought.
+type secret struct {
+	n        int
+	user     string
+	scope    string
+	c        *client
+	refresh  bool
+	asked    int // tick; of a sign-in, when it began
+	answered int
+	done     int     // tick at which MSAL's caller was told that it succeeded; 0: not yet
+	session  *secret // the sign-in that it descends from
+	unseen   bool    // could not be stored, and nothing that is stored tells of it
+}
+
+// A signOut is one that began at a tick and has ended at another.
+type signOut struct {
+	user       string // "" for all users
+	by         *client
+	p          *process
+	begun      int
+	ended      int // 0: under way
+	failed     bool
+	everywhere bool // by Delete or SignOut
+}
+
+// An op is what a program does next.
+type op struct {
+	do      string
+	user    string
+	request int // calls of one request share a context and, where each request has a client, that; 0: its own
+}
+
+// An actor does its ops one after the other, in a process.
+type actor struct {
+	in  int // which process; -1: none
+	ops []op
+}
+
+// A scenario is what a simulation begins with.
+type scenario struct {
+	name      string
+	processes []kind
+	stored    map[string][]string // users who are signed in at first, and the names of the cloud
+	by        int                 // the process whose client has signed them in by itself; -1: none
+	actors    []actor
+	inside    bool // steps also happen inside a save of another one
+}
+
+// A step is one that no other comes in between, but for one inside a save.
+type step struct {
+	name   string
+	call   *call // nil where no memory is touched
+	take   bool  // the client's write lock
+	writes bool  // to the store
+	saves  bool
+	run    func() []step // returns the steps that follow
+}
+
+type world struct {
+	now       int // tick
+	failLoads bool
+	failSaves bool
+	inside    func()
+	later     int // tick at which the time last went by
+	request   int
+
+	disks     map[string]*disk
+	processes []*process
+	secrets   []*secret
+	signOuts  []*signOut
+	clients   []*client
+	queues    [][]step
+	before    map[string]string // what was stored after the last step: key to secret
+	trace     []string
+	bad       string
+}
+
+// wait is longer than a memory is in doubt of a sign-in. It costs no real time.
+const wait = 5*time.Minute + time.Second
+
+func newWorld(s *scenario) *world {
+	w := &world{disks: map[string]*disk{}, before: map[string]string{}, request: 1 << 20}
+	for i, k := range s.processes {
+		p := &process{kind: k, w: w, name: string(rune('P' + i)), ctx: context.Background(), contexts: map[int]context.Context{}, requests: map[int]*client{}}
+		var err error
+		if k.partitioned {
+			p.parts, err = persistence.NewPartitioned(func(_ context.Context, partition string) (persistence.Persistence, error) {
+				return w.disk(partition), nil
+			}, persistence.WithLogger(slog.New(slog.DiscardHandler)))
+			p.hooks = p.parts
+		} else {
+			p.cache, err = persistence.New(w.disk(""), persistence.WithLogger(slog.New(slog.DiscardHandler)))
+			p.hooks = p.cache
+		}
+		if err != nil {
+			panic(err)
+		}
+		p.main = w.newClient(p)
+		w.processes = append(w.processes, p)
+	}
+	for _, user := range slices.Sorted(maps.Keys(s.stored)) {
+		w.now++
+		for _, env := range s.stored[user] {
+			w.signedIn(s, user, env)
+		}
+	}
+	for _, a := range s.actors {
+		var p *process
+		if a.in >= 0 {
+			p = w.processes[a.in]
+		}
+		var first []step
+		for _, o := range a.ops {
+			first = append(first, w.first(p, o))
+		}
+		w.queues = append(w.queues, first)
+	}
+	for _, p := range w.processes {
+		if p.lists {
+			w.replace(&call{c: p.main, ctx: p.contextOf(0)}, "")
+			w.replace(&call{c: p.main, ctx: p.contextOf(0)}, "")
+		}
+	}
+	w.check()
+	return w
+}
+
+// signedIn has a user signed in before the simulation begins.
+func (w *world) signedIn(s *scenario, user, env string) {
+	n := w.mint(nil, user, false)
+	n.session, n.answered, n.done = n, w.now, w.now
+	if s.by >= 0 && env == online {
+		c := &call{c: w.processes[s.by].clientOf(op{do: "sign in"}), ctx: w.processes[s.by].contextOf(0)}
+		n.c = c.c
+		w.replace(c, c.c.p.signInHint(user))
+		c.c.memory.write(n, env)
+		if err := w.export(c, c.c.p.signInHint(user)); err != nil {
+			panic(err)
+		}
+		c.c.signedIn = true
+		return
+	}
+	d := w.disk(w.partition(user))
+	m := newMemory()
+	if d.rev != 0 {
+		if err := m.Unmarshal(d.data); err != nil {
+			panic(err)
+		}
+	}
+	m.write(n, env)
+	d.data, _ = m.Marshal()
+	d.last++
+	d.rev = d.last
+}
+
+func (w *world) partition(user string) string {
+	if w.processes[0].partitioned {
+		return user
+	}
+	return ""
+}
+
+func (w *world) disk(name string) *disk {
+	d := w.disks[name]
+	if d == nil {
+		d = &disk{w: w, name: name}
+		w.disks[name] = d
+	}
+	return d
+}
+
+func (w *world) newClient(p *process) *client {
+	c := &client{p: p, memory: newMemory()}
+	w.clients = append(w.clients, c)
+	return c
+}
+
+type requestKey struct{}
+
+func (p *process) contextOf(request int) context.Context {
+	if p.oneContext {
+		return p.ctx
+	}
+	if request == 0 {
+		p.w.request++
+		request = p.w.request
+	}
+	if p.contexts[request] == nil {
+		p.contexts[request] = context.WithValue(p.ctx, requestKey{}, request)
+	}
+	return p.contexts[request]
+}
+
+func (p *process) clientOf(o op) *client {
+	switch {
+	case p.clients == perRequest && o.request == 0, p.clients == perSignIn && o.do == "sign in":
+		return p.w.newClient(p)
+	case p.clients == perRequest:
+		if p.requests[o.request] == nil {
+			p.requests[o.request] = p.w.newClient(p)
+		}
+		return p.requests[o.request]
+	}
+	return p.main
+}
+
+// signInHint is the hint of a sign-in's hooks.
+func (p *process) signInHint(user string) string {
+	if p.public {
+		return ""
+	}
+	return user
+}
+
+func (w *world) mint(c *client, user string, refresh bool) *secret {
+	s := &secret{n: len(w.secrets), user: user, c: c, refresh: refresh, asked: w.now, scope: "scope"}
+	w.secrets = append(w.secrets, s)
+	return s
+}
+
+func (w *world) replace(c *call, hint string) error {
+	err := c.c.p.hooks.Replace(c.ctx, c.c.memory, cache.ReplaceHints{PartitionKey: hint})
+	if err == nil && !w.failLoads {
+		c.c.reads = append(c.c.reads, w.now)
+	}
+	return err
+}
+
+func (w *world) export(c *call, hint string) error {
+	c.c.saved = true
+	return c.c.p.hooks.Export(c.ctx, c.c.memory, cache.ExportHints{PartitionKey: hint})
+}
+
+// first returns the first step of an op.
+func (w *world) first(p *process, o op) step {
+	switch o.do {
+	case "saves fail":
+		return step{name: o.do, writes: true, run: func() []step { w.failSaves = true; return nil }}
+	case "reads fail":
+		return step{name: o.do, writes: true, run: func() []step { w.failLoads = true; return nil }}
+	case "all fails":
+		return step{name: o.do, writes: true, run: func() []step { w.failLoads, w.failSaves = true, true; return nil }}
+	case "all works":
+		return step{name: o.do, writes: true, run: func() []step { w.failLoads, w.failSaves = false, false; return nil }}
+	case "time goes by":
+		return step{name: o.do, writes: true, run: func() []step {
+			<-time.After(wait)
+			w.later = w.now
+			return nil
+		}}
+	case "delete", "sign out here":
+		return step{name: p.name + " " + o.do + " " + o.user, writes: true, run: func() []step {
+			out := w.signingOut(&signOut{p: p, user: o.user, everywhere: true})
+			var err error
+			if p.partitioned {
+				err = p.parts.SignOut(p.ctx, o.user)
+			} else {
+				out.user = ""
+				err = p.cache.Delete(p.ctx)
+			}
+			w.ended(out, err)
+			return nil
+		}}
+	}
+	c := &call{c: p.clientOf(o), ctx: p.contextOf(o.request), op: o}
+	name := fmt.Sprintf("%s%d %s %s", p.name, slices.Index(w.clients, c.c), o.do, o.user)
+	if o.request != 0 {
+		name += fmt.Sprintf(" (request %d)", o.request)
+	}
+	s := step{name: name + ": ", call: c}
+	retries := p.partitioned // a Replace may store what could not be stored before
+	next := func(what string, run func() []step) step {
+		return step{name: name + ": " + what, call: c, run: run, writes: retries && what[0] == 'R'}
+	}
+	switch o.do {
+	case "hit":
+		return next("R(user)", func() []step { w.replace(c, o.user); return nil })
+	case "list":
+		return next("R", func() []step { w.replace(c, p.signInHint("account")); return nil })
+	case "refresh":
+		return next("R(user)", func() []step {
+			if w.replace(c, o.user) != nil {
+				return nil
+			}
+			return []step{next("ask", func() []step { return w.ask(c, next) })}
+		})
+	case "sign in":
+		return next("begin", func() []step {
+			c.secret = w.mint(c.c, o.user, false)
+			c.secret.session = c.secret
+			r := next("R", func() []step { return w.answer(c, p.signInHint(o.user), next) })
+			r.take = true
+			return []step{r}
+		})
+	case "sign out":
+		if p.partitioned {
+			panic("a Partitioned has no RemoveAccount")
+		}
+		s = next("R", func() []step { return w.removal(c, online, next) })
+		s.take = true
+		return s
+	}
+	panic(o.do)
+}
+
+type nextStep func(what string, run func() []step) step
+
+// ask is a silent call that finds no access token: it asks for one with what
+// refresh token there is.
+func (w *world) ask(c *call, next nextStep) []step {
+	rt, ok := c.c.memory.refreshToken(c.op.user)
+	if !ok {
+		return nil // "no token found"
+	}
+	n, _ := strconv.Atoi(rt.Secret[1:])
+	c.secret = w.mint(c.c, c.op.user, true)
+	c.secret.session = w.secrets[n].session
+	s := next("R(user)", func() []step { return w.answer(c, c.op.user, next) })
+	s.take = true
+	return []step{s}
+}
+
+// answer is what MSAL does with an answer, under the write lock.
+func (w *world) answer(c *call, hint string, next nextStep) []step {
+	if w.replace(c, hint) != nil {
+		c.c.writer = nil
+		return nil
+	}
+	s := next("E", func() []step {
+		defer func() { c.c.writer = nil }()
+		s := c.secret
+		s.answered = w.now
+		_, known := c.c.memory.refreshToken(s.user)
+		c.c.memory.write(s, online)
+		s.unseen = !s.refresh && w.failSaves && (!known || len(w.stored(s.user)) == 0)
+		working := !w.failSaves && !w.failLoads
+		if w.export(c, hint) != nil {
+			return nil
+		}
+		s.done = w.now
+		if !s.refresh {
+			c.c.signedIn = c.c.signedIn || c.c.p.public
+			w.checkSignIn(s, c, working)
+		}
+		return nil
+	})
+	s.writes, s.saves = true, true
+	return []step{s}
+}
+
+// removal removes an account under one name, and then under what names are left
+// of it.
+func (w *world) removal(c *call, env string, next nextStep) []step {
+	if c.out == nil {
+		c.out = w.signingOut(&signOut{p: c.c.p, by: c.c, user: c.op.user})
+	}
+	if err := w.replace(c, ""); err != nil {
+		c.c.writer = nil
+		w.ended(c.out, err)
+		return nil
+	}
+	s := next("E", func() []step {
+		c.c.writer = nil
+		there := len(c.c.memory.names(c.op.user)) > 0
+		c.c.memory.remove(c.op.user, env)
+		c.c.writer = c
+		err := w.export(c, "")
+		c.c.writer = nil
+		left := c.c.memory.names(c.op.user)
+		switch {
+		case err != nil:
+			w.ended(c.out, err)
+		case len(left) > 0:
+			s := next("R", func() []step { return w.removal(c, left[0], next) })
+			s.take = true
+			return []step{s}
+		case !there:
+			w.ended(c.out, errNobody)
+		default:
+			w.ended(c.out, nil)
+		}
+		return nil
+	})
+	s.writes, s.saves = true, true
+	return []step{s}
+}
+
+var errNobody = errors.New("there was nobody to sign out")
+
+func (w *world) signingOut(o *signOut) *signOut {
+	o.begun = w.now
+	w.signOuts = append(w.signOuts, o)
+	return o
+}
+
+func (w *world) ended(o *signOut, err error) {
+	if o.ended == 0 {
+		o.ended, o.failed = w.now, err != nil
+	}
+}
+
+// stored returns the secrets that are stored of a user, by key, and "" for an
+// Account entry.
+func (w *world) stored(user string) map[string]string {
+	found := map[string]string{}
+	for _, d := range w.disks {
+		if d.rev == 0 {
+			continue
+		}
+		m := newMemory()
+		if err := m.Unmarshal(d.data); err != nil {
+			w.fail("what is stored is no cache: %v", err)
+			return nil
+		}
+		for _, section := range []map[string]entry{m.AccessToken, m.RefreshToken, m.IdToken, m.Account} {
+			for key, e := range section {
+				if user == "" || e.HomeAccountID == user {
+					found[key] = e.HomeAccountID + " " + e.Secret
+				}
+			}
+		}
+	}
+	return found
+}
+
+func (w *world) fail(format string, args ...any) {
+	if w.bad == "" {
+		w.bad = fmt.Sprintf(format, args...)
+	}
+}
+
+// runnable returns the actors that can do their next step.
+func (w *world) runnable(except int) (actors []int) {
+	for i, q := range w.queues {
+		if i != except && len(q) > 0 && (q[0].call == nil || q[0].call.c.writer == nil || q[0].call.c.writer == q[0].call) {
+			actors = append(actors, i)
+		}
+	}
+	return actors
+}
+
+// do has an actor do its next step, and another one inside its save, or none
+// where that is -1.
+func (w *world) do(actor, inside int) {
+	w.now++
+	s := w.queues[actor][0]
+	w.queues[actor] = w.queues[actor][1:]
+	w.trace = append(w.trace, s.name)
+	if s.take {
+		s.call.c.writer = s.call
+	}
+	if inside >= 0 {
+		w.inside = func() {
+			w.trace = append(w.trace, "-- inside the save:")
+			w.do(inside, -1)
+			w.trace = append(w.trace, "--")
+			w.now++
+		}
+	}
+	more := s.run()
+	w.inside = nil
+	w.queues[actor] = append(more, w.queues[actor]...)
+	w.check()
+}
