@@ -1,7 +1,6 @@
 package signout
 
 import (
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,27 +8,26 @@ import (
 
 // check says what is wrong with what is stored after a step.
 func (w *world) check() {
-	present := w.stored("")
-	if maps.Equal(present, w.before) && len(w.trace) > 0 && !strings.Contains(w.trace[len(w.trace)-1], "sign out") && !strings.Contains(w.trace[len(w.trace)-1], "delete") {
+	if w.changes == w.checked || w.bad != "" {
 		return
 	}
-	for _, key := range slices.Sorted(maps.Keys(present)) {
-		user, text, _ := strings.Cut(present[key], " ")
-		if text == "" {
-			continue
+	w.checked = w.changes
+	present := w.stored("")
+	for _, e := range present {
+		if e.text != "" {
+			w.checkStale(e)
+		} else if !slices.ContainsFunc(present, func(o entry) bool { return o.user == e.user && o.section == refreshTokens }) {
+			w.fail("P1: %s is stored without a refresh token", e.key)
 		}
-		w.checkStale(key, w.secretOf(text), user)
 	}
-	w.checkAccounts(present)
-	for _, key := range slices.Sorted(maps.Keys(w.before)) {
-		user, text, _ := strings.Cut(w.before[key], " ")
-		switch value, there := present[key]; {
-		case !there:
-			w.checkRemoved(key, user, text)
-		case value != w.before[key]:
-			was, is := w.secretOf(text), w.secretOf(strings.TrimPrefix(value, user+" "))
-			if is.answered < was.answered {
-				w.fail("P3: %s: secret %d is replaced by secret %d, which is older", key, was.n, is.n)
+	for _, was := range w.before {
+		i := slices.IndexFunc(present, func(e entry) bool { return e.section == was.section && e.key == was.key })
+		switch {
+		case i < 0:
+			w.checkRemoved(was)
+		case present[i].text != was.text:
+			if old, now := w.secretOf(was.text), w.secretOf(present[i].text); now.answered < old.answered {
+				w.fail("P3: %s: %s is replaced by %s, which is older", was.key, was.text, present[i].text)
 			}
 		}
 	}
@@ -48,19 +46,20 @@ func (o *signOut) of(user string) bool { return o.user == "" || o.user == user }
 
 // checkStale is P1: nothing of a refresh that was asked for before a sign-out is
 // stored after it.
-func (w *world) checkStale(key string, s *secret, user string) {
+func (w *world) checkStale(e entry) {
+	s := w.secretOf(e.text)
 	for _, o := range w.signOuts {
-		if !o.of(user) || o.ended == 0 || o.failed {
+		if !o.of(e.user) || o.ended == 0 || o.failed {
 			continue
 		}
 		switch {
 		case s.refresh && s.asked < o.ended:
 			if !w.excepted(s, o) {
-				w.fail("P1: %s: secret %d, of a refresh that was asked for at %d, is stored although the user was signed out at %d", key, s.n, s.asked, o.ended)
+				w.fail("P1: %s: %s, of a refresh that was asked for at %d, is stored although the user was signed out at %d", e.key, e.text, s.asked, o.ended)
 			}
 		case !s.refresh && s.done != 0 && s.done < o.begun:
 			if !w.excepted(s, o) {
-				w.fail("P1: %s: secret %d, of a sign-in that was done at %d, is stored although the user was signed out at %d", key, s.n, s.done, o.ended)
+				w.fail("P1: %s: %s, of a sign-in that was done at %d, is stored although the user was signed out at %d", e.key, e.text, s.done, o.ended)
 			}
 		}
 	}
@@ -101,38 +100,24 @@ func (w *world) backAt(user string, o *signOut) (tick int) {
 	return tick
 }
 
-// checkAccounts finds Account entries of users who are signed out.
-func (w *world) checkAccounts(present map[string]string) {
-	for _, key := range slices.Sorted(maps.Keys(present)) {
-		user, text, _ := strings.Cut(present[key], " ")
-		if text != "" {
-			continue
-		}
-		// An account without secrets is of nobody's sign-in.
-		if !slices.ContainsFunc(slices.Collect(maps.Values(present)), func(v string) bool { return strings.HasPrefix(v, user+" R") }) {
-			w.fail("P1: %s is stored without a refresh token", key)
-		}
-	}
-}
-
 // checkRemoved is P3, and that no sign-out is carried out over a later sign-in.
-func (w *world) checkRemoved(key, user, text string) {
+func (w *world) checkRemoved(e entry) {
 	since := 0
-	if text == "" {
+	if e.text == "" {
 		for _, s := range w.secrets {
-			if s.user == user && !s.refresh && s.done != 0 {
+			if s.user == e.user && !s.refresh && s.done != 0 {
 				since = max(since, s.asked)
 			}
 		}
 	} else {
-		since = w.secretOf(text).session.asked
+		since = w.secretOf(e.text).session.asked
 	}
 	for _, o := range w.signOuts {
-		if o.of(user) && (o.ended == 0 || o.ended > since) {
+		if o.of(e.user) && (o.ended == 0 || o.ended > since) {
 			return
 		}
 	}
-	w.fail("P3: %s (%s) is gone although nobody signed %s out since %d", key, text, user, since)
+	w.fail("P3: %s (%s) is gone although nobody signed %s out since %d", e.key, e.text, e.user, since)
 }
 
 // checkSignIn is P2: a sign-in that began after a sign-out is stored.
@@ -173,13 +158,12 @@ func (w *world) mustStay(s *secret) bool {
 
 func (w *world) checkThere(s *secret) {
 	account, token := false, false
-	for key, value := range w.stored(s.user) {
-		_, text, _ := strings.Cut(value, " ")
-		switch {
-		case text == "":
+	for _, e := range w.stored(s.user) {
+		switch e.section {
+		case accounts:
 			account = true
-		case text[0] == 'R' && strings.Contains(key, online):
-			token = token || w.secretOf(text).answered >= s.answered
+		case refreshTokens:
+			token = token || e.env == online && w.secretOf(e.text).answered >= s.answered
 		}
 	}
 	if !account || !token {
@@ -245,14 +229,14 @@ func (w *world) finish() {
 			w.fail("at the end: R: %v", err)
 			return
 		}
-		held := map[string]string{}
-		for _, section := range []map[string]entry{c.memory.AccessToken, c.memory.RefreshToken, c.memory.IdToken, c.memory.Account} {
-			for key, e := range section {
-				held[key] = e.HomeAccountID + " " + e.Secret
-			}
-		}
-		if stored := w.stored(""); !maps.Equal(held, stored) {
+		held := slices.DeleteFunc(slices.Clone(c.memory.entries), func(e entry) bool { return e.user == "" })
+		if stored := w.stored(""); !slices.Equal(sorted(held), sorted(stored)) {
 			w.fail("P1: a memory holds at the end what is not stored: %v, not %v", held, stored)
 		}
 	}
+}
+
+func sorted(entries []entry) []entry {
+	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.section+a.key, b.section+b.key) })
+	return entries
 }

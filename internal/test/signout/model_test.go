@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
@@ -30,41 +31,93 @@ const (
 	windows = "login.windows.net"
 )
 
+const modelClient = "client"
+
+// A memory is MSAL's: entries by section and key.
+type memory struct{ entries []entry }
+
+// An entry is one of a cache. Its key begins with the section.
+type entry struct {
+	section, key            string
+	user, env, client, text string // text is a token, and which
+	at                      int64
+}
+
 const (
-	modelClient = "client"
-	modelRealm  = "tenant"
+	accessTokens  = "AccessToken"
+	refreshTokens = "RefreshToken"
+	idTokens      = "IdToken"
+	accounts      = "Account"
+	appMetadata   = "AppMetadata"
 )
 
-// A memory is MSAL's, by section and key.
-type memory struct{ AccessToken, RefreshToken, IdToken, Account, AppMetadata map[string]entry }
-
-type entry struct {
-	HomeAccountID string `json:"home_account_id,omitempty"`
-	Environment   string `json:"environment,omitempty"`
-	ClientID      string `json:"client_id,omitempty"`
-	Secret        string `json:"secret,omitempty"`
-	CachedAt      int64  `json:"cached_at,omitempty,string"`
+func (m *memory) Marshal() ([]byte, error) {
+	b := []byte("{")
+	for i, section := range []string{accessTokens, refreshTokens, idTokens, accounts, appMetadata} {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = append(b, section...)
+		b = append(b, `":{`...)
+		first := true
+		for _, e := range m.entries {
+			if e.section != section {
+				continue
+			}
+			if !first {
+				b = append(b, ',')
+			}
+			first = false
+			b = fmt.Appendf(b, `"%s":{"environment":"%s"`, e.key, e.env)
+			for _, f := range [][2]string{{"home_account_id", e.user}, {"client_id", e.client}, {"secret", e.text}} {
+				if f[1] != "" {
+					b = fmt.Appendf(b, `,"%s":"%s"`, f[0], f[1])
+				}
+			}
+			if e.at != 0 {
+				b = fmt.Appendf(b, `,"cached_at":"%d"`, e.at)
+			}
+			b = append(b, '}')
+		}
+		b = append(b, '}')
+	}
+	return append(b, '}'), nil
 }
 
-func newMemory() *memory {
-	return &memory{map[string]entry{}, map[string]entry{}, map[string]entry{}, map[string]entry{}, map[string]entry{}}
-}
-
-func (m *memory) Marshal() ([]byte, error) { return json.Marshal(m) }
+// parsed are caches that were read before: the same come again and again.
+var parsed sync.Map // of [][]entry, by their bytes
 
 func (m *memory) Unmarshal(data []byte) error {
-	n := newMemory()
-	if err := json.Unmarshal(data, n); err != nil {
+	if known, ok := parsed.Load(string(data)); ok {
+		m.entries = slices.Clone(known.([]entry))
+		return nil
+	}
+	var sections map[string]map[string]struct {
+		HomeAccountID string `json:"home_account_id"`
+		Environment   string `json:"environment"`
+		ClientID      string `json:"client_id"`
+		Secret        string `json:"secret"`
+		CachedAt      int64  `json:"cached_at,string"`
+	}
+	if err := json.Unmarshal(data, &sections); err != nil {
 		return err
 	}
-	*m = *n
+	m.entries = nil
+	for _, section := range slices.Sorted(maps.Keys(sections)) {
+		for _, key := range slices.Sorted(maps.Keys(sections[section])) {
+			e := sections[section][key]
+			m.entries = append(m.entries, entry{section, key, e.HomeAccountID, e.Environment, e.ClientID, e.Secret, e.CachedAt})
+		}
+	}
+	parsed.Store(string(data), slices.Clone(m.entries))
 	return nil
 }
 
 // refreshToken returns the account's refresh token under any name of its cloud.
 func (m *memory) refreshToken(user string) (e entry, ok bool) {
-	for _, key := range slices.Sorted(maps.Keys(m.RefreshToken)) {
-		if e := m.RefreshToken[key]; e.HomeAccountID == user {
+	for _, e := range m.entries {
+		if e.section == refreshTokens && e.user == user {
 			return e, true
 		}
 	}
@@ -73,36 +126,38 @@ func (m *memory) refreshToken(user string) (e entry, ok bool) {
 
 // names returns the names of the cloud under which the memory has the account.
 func (m *memory) names(user string) (names []string) {
-	for _, key := range slices.Sorted(maps.Keys(m.Account)) {
-		if e := m.Account[key]; e.HomeAccountID == user {
-			names = append(names, e.Environment)
+	for _, e := range m.entries {
+		if e.section == accounts && e.user == user {
+			names = append(names, e.env)
 		}
 	}
 	return names
 }
 
+func (m *memory) put(e entry) {
+	for i := range m.entries {
+		if m.entries[i].section == e.section && m.entries[i].key == e.key {
+			m.entries[i] = e
+			return
+		}
+	}
+	m.entries = append(m.entries, e)
+}
+
 // write does what MSAL does with a token response.
 func (m *memory) write(s *secret, env string) {
-	key := func(kind, rest string) string { return s.user + "-" + env + "-" + kind + rest }
-	e := entry{HomeAccountID: s.user, Environment: env, ClientID: modelClient}
-	with := func(kind string, at int64) entry {
-		e := e
-		e.Secret, e.CachedAt = kind+strconv.Itoa(s.n), at
-		return e
-	}
-	m.RefreshToken[key("refreshtoken", "-client--")] = with("R", 0)
-	m.AccessToken[key("accesstoken", "-client-tenant-"+s.scope)] = with("A", epoch+int64(s.answered))
-	m.IdToken[key("idtoken", "-client-tenant-")] = with("I", 0)
-	e.ClientID = ""
-	m.Account[key("", modelRealm)] = e
-	m.AppMetadata["appmetadata-"+env+"-client"] = entry{Environment: env, ClientID: modelClient}
+	n := strconv.Itoa(s.n)
+	of := s.user + "-" + env + "-"
+	m.put(entry{refreshTokens, of + "refreshtoken-client--", s.user, env, modelClient, "R" + n, 0})
+	m.put(entry{accessTokens, of + "accesstoken-client-tenant-scope", s.user, env, modelClient, "A" + n, epoch + int64(s.answered)})
+	m.put(entry{idTokens, of + "idtoken-client-tenant-", s.user, env, modelClient, "I" + n, 0})
+	m.put(entry{accounts, of + "tenant", s.user, env, "", "", 0})
+	m.put(entry{appMetadata, "appmetadata-" + env + "-client", "", env, modelClient, "", 0})
 }
 
 // remove does what MSAL does when an account is removed under one name.
 func (m *memory) remove(user, env string) {
-	for _, section := range []map[string]entry{m.AccessToken, m.RefreshToken, m.IdToken, m.Account} {
-		maps.DeleteFunc(section, func(_ string, e entry) bool { return e.HomeAccountID == user && e.Environment == env })
-	}
+	m.entries = slices.DeleteFunc(m.entries, func(e entry) bool { return e.user == user && e.env == env })
 }
 
 // epoch is before the present of a synctest bubble.
@@ -160,6 +215,7 @@ func (d *disk) SaveIf(_ context.Context, data []byte, rev string) (string, error
 	}
 	d.last++
 	d.data, d.rev = bytes.Clone(data), d.last
+	d.w.changes++
 	return strconv.Itoa(d.rev), nil
 }
 
@@ -168,6 +224,7 @@ func (d *disk) Delete(context.Context) error {
 		return errDisk
 	}
 	d.data, d.rev = nil, 0
+	d.w.changes++
 	return nil
 }
 
@@ -253,7 +310,6 @@ type call struct {
 type secret struct {
 	n        int
 	user     string
-	scope    string
 	c        *client
 	refresh  bool
 	asked    int // tick; of a sign-in, when it began
@@ -321,7 +377,9 @@ type world struct {
 	signOuts  []*signOut
 	clients   []*client
 	queues    [][]step
-	before    map[string]string // what was stored after the last step: key to secret
+	before    []entry // what was stored after the last step
+	checked   int     // how many saves and sign-outs had been, then
+	changes   int
 	trace     []string
 	bad       string
 }
@@ -330,7 +388,7 @@ type world struct {
 const wait = 5*time.Minute + time.Second
 
 func newWorld(s *scenario) *world {
-	w := &world{disks: map[string]*disk{}, before: map[string]string{}, request: 1 << 20}
+	w := &world{disks: map[string]*disk{}, checked: -1, request: 1 << 20}
 	for i, k := range s.processes {
 		p := &process{kind: k, w: w, name: string(rune('P' + i)), ctx: context.Background(), contexts: map[int]context.Context{}, requests: map[int]*client{}}
 		var err error
@@ -392,7 +450,7 @@ func (w *world) signedIn(s *scenario, user, env string) {
 		return
 	}
 	d := w.disk(w.partition(user))
-	m := newMemory()
+	m := &memory{}
 	if d.rev != 0 {
 		if err := m.Unmarshal(d.data); err != nil {
 			panic(err)
@@ -421,7 +479,7 @@ func (w *world) disk(name string) *disk {
 }
 
 func (w *world) newClient(p *process) *client {
-	c := &client{p: p, memory: newMemory()}
+	c := &client{p: p, memory: &memory{}}
 	w.clients = append(w.clients, c)
 	return c
 }
@@ -464,7 +522,7 @@ func (p *process) signInHint(user string) string {
 }
 
 func (w *world) mint(c *client, user string, refresh bool) *secret {
-	s := &secret{n: len(w.secrets), user: user, c: c, refresh: refresh, asked: w.now, scope: "scope"}
+	s := &secret{n: len(w.secrets), user: user, c: c, refresh: refresh, asked: w.now}
 	w.secrets = append(w.secrets, s)
 	return s
 }
@@ -563,7 +621,7 @@ func (w *world) ask(c *call, next nextStep) []step {
 	if !ok {
 		return nil // "no token found"
 	}
-	n, _ := strconv.Atoi(rt.Secret[1:])
+	n, _ := strconv.Atoi(rt.text[1:])
 	c.secret = w.mint(c.c, c.op.user, true)
 	c.secret.session = w.secrets[n].session
 	s := next("R(user)", func() []step { return w.answer(c, c.op.user, next) })
@@ -590,7 +648,7 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 		}
 		s.done = w.now
 		if !s.refresh {
-			c.c.signedIn = c.c.signedIn || c.c.p.public
+			c.c.signedIn = c.c.signedIn || c.c.p.public && !known
 			w.checkSignIn(s, c, working)
 		}
 		return nil
@@ -647,27 +705,25 @@ func (w *world) signingOut(o *signOut) *signOut {
 func (w *world) ended(o *signOut, err error) {
 	if o.ended == 0 {
 		o.ended, o.failed = w.now, err != nil
+		w.changes++
 	}
 }
 
-// stored returns the secrets that are stored of a user, by key, and "" for an
-// Account entry.
-func (w *world) stored(user string) map[string]string {
-	found := map[string]string{}
+// stored returns the entries that are stored and of a user, or of all users for
+// "".
+func (w *world) stored(user string) (found []entry) {
 	for _, d := range w.disks {
 		if d.rev == 0 {
 			continue
 		}
-		m := newMemory()
+		var m memory
 		if err := m.Unmarshal(d.data); err != nil {
 			w.fail("what is stored is no cache: %v", err)
 			return nil
 		}
-		for _, section := range []map[string]entry{m.AccessToken, m.RefreshToken, m.IdToken, m.Account} {
-			for key, e := range section {
-				if user == "" || e.HomeAccountID == user {
-					found[key] = e.HomeAccountID + " " + e.Secret
-				}
+		for _, e := range m.entries {
+			if e.user != "" && (user == "" || e.user == user) {
+				found = append(found, e)
 			}
 		}
 	}
