@@ -17,7 +17,7 @@ import (
 // Persistence returns the backend that [New] was given: for [Move], or to ask
 // what it is. Who saves with it directly overwrites what others stored.
 func (c *Cache) Persistence() Persistence {
-	if h, ok := c.store.(hashed); ok {
+	if h, ok := c.store.(digestVersioned); ok {
 		return h.Persistence
 	}
 	return c.store
@@ -82,7 +82,7 @@ func versioned(p Persistence) Versioned {
 	if v, ok := p.(Versioned); ok {
 		return v
 	}
-	return hashed{p}
+	return digestVersioned{p}
 }
 
 // sleep says whether d went by before ctx ended.
@@ -165,7 +165,7 @@ func (m *mover) move(ctx context.Context) error {
 	if err == nil {
 		next, changed, err = merge.Merge(merge.Input{Base: m.copied, BaseUnknown: m.copied == nil, Ours: data, Theirs: kept, Now: time.Now()})
 		if err != nil {
-			return m.fail(hidden{"what the two hold cannot be merged, as it is not a token cache", err}, "Delete what is not needed of the two, and move again.")
+			return m.fail(redactedError{"what the two hold cannot be merged, as it is not a token cache", err}, "Delete what is not needed of the two, and move again.")
 		}
 	} else {
 		there = ""
