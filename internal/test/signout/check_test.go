@@ -16,7 +16,7 @@ func (w *world) check() {
 	for _, e := range present {
 		if e.text != "" {
 			w.checkStale(e)
-		} else if !slices.ContainsFunc(present, func(o entry) bool { return o.user == e.user && o.section == refreshTokens }) {
+		} else if !w.beingSignedOut(e.user) && !slices.ContainsFunc(present, func(o entry) bool { return o.user == e.user && o.section == refreshTokens }) {
 			w.fail("P1: %s is stored without a refresh token", e.key)
 		}
 	}
@@ -34,6 +34,11 @@ func (w *world) check() {
 	w.before = present
 }
 
+// beingSignedOut says whether a sign-out is under way: it goes name by name.
+func (w *world) beingSignedOut(user string) bool {
+	return slices.ContainsFunc(w.signOuts, func(o *signOut) bool { return o.of(user) && (o.ended == 0 || o.failed) })
+}
+
 func (w *world) secretOf(text string) *secret {
 	n, err := strconv.Atoi(text[1:])
 	if err != nil {
@@ -44,8 +49,8 @@ func (w *world) secretOf(text string) *secret {
 
 func (o *signOut) of(user string) bool { return o.user == "" || o.user == user }
 
-// checkStale is P1: nothing of a refresh that was asked for before a sign-out is
-// stored after it.
+// checkStale is P1: nothing of a refresh that was asked for before a sign-out, or
+// of a session from before it, is stored after it.
 func (w *world) checkStale(e entry) {
 	s := w.secretOf(e.text)
 	for _, o := range w.signOuts {
@@ -53,7 +58,7 @@ func (w *world) checkStale(e entry) {
 			continue
 		}
 		switch {
-		case s.refresh && s.asked < o.ended:
+		case s.refresh && (s.asked < o.ended || s.session.answered < o.begun):
 			if !w.excepted(s, o) {
 				w.fail("P1: %s: %s, of a refresh that was asked for at %d, is stored although the user was signed out at %d", e.key, e.text, s.asked, o.ended)
 			}
@@ -76,8 +81,10 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 		return w.backAt(s.user, o) != 0
 	}
 	known := s.c.p.public && (s.c.p.lists || s.c.signedIn)
-	// It was in doubt for its time, which has passed.
-	if !known && w.later > o.ended {
+	// It was in doubt for its time since a sign-out, which has passed.
+	if !known && slices.ContainsFunc(w.signOuts, func(o *signOut) bool {
+		return o.of(s.user) && o.ended > s.session.asked && w.later > o.ended
+	}) {
 		return true
 	}
 	back := w.backAt(s.user, o)
@@ -86,8 +93,7 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 	}
 	// The user is signed in again. Whether s is older can be known if the memory saw
 	// that the user was signed out, and its calls have contexts of their own.
-	saw := slices.ContainsFunc(s.c.reads, func(tick int) bool { return o.ended < tick && tick < back })
-	return !saw || s.c.p.oneContext || !s.refresh
+	return !s.c.saw(s.user, o.ended, back) || s.mixed || !s.refresh
 }
 
 // backAt returns the tick at which the user was first signed in again after o.
@@ -121,7 +127,7 @@ func (w *world) checkRemoved(e entry) {
 }
 
 // checkSignIn is P2: a sign-in that began after a sign-out is stored.
-func (w *world) checkSignIn(s *secret, c *call, working bool) {
+func (w *world) checkSignIn(s *secret, working bool) {
 	if !working || !w.mustStay(s) {
 		return
 	}
@@ -136,7 +142,7 @@ func (w *world) mustStay(s *secret) bool {
 		}
 	}
 	p := s.c.p
-	if p.public || p.clients != shared || !p.oneContext {
+	if p.public || p.clients == perSignIn || !s.mixed {
 		return true
 	}
 	// In doubt, and for how long: until its time has passed since the memory saw
@@ -145,11 +151,10 @@ func (w *world) mustStay(s *secret) bool {
 		if !o.of(s.user) {
 			continue
 		}
-		saw := slices.ContainsFunc(s.c.reads, func(tick int) bool { return o.ended < tick && tick < w.later })
 		withheld := slices.ContainsFunc(w.secrets, func(other *secret) bool {
 			return other != s && other.c == s.c && other.user == s.user && other.answered > o.ended
 		})
-		if !saw || s.asked < w.later || withheld {
+		if !s.c.saw(s.user, o.ended, w.later) || s.asked < w.later || withheld {
 			return false
 		}
 	}
@@ -180,7 +185,7 @@ func (w *world) finish() {
 	w.failLoads, w.failSaves = false, false
 	w.trace = append(w.trace, "the end")
 	for _, c := range slices.Clone(w.clients) {
-		if len(c.reads) == 0 && !c.saved {
+		if len(c.looks) == 0 && !c.saved {
 			continue
 		}
 		if c.p.partitioned {
@@ -221,7 +226,7 @@ func (w *world) finish() {
 		}
 	}
 	for _, c := range slices.Clone(w.clients) {
-		if len(c.reads) == 0 || c.p.partitioned {
+		if len(c.looks) == 0 || c.p.partitioned {
 			continue
 		}
 		w.now++

@@ -284,16 +284,31 @@ type process struct {
 	contexts map[int]context.Context // of requests
 	main     *client
 	requests map[int]*client
+	calls    map[int]int // how many calls are of a request
 }
 
 // A client is an MSAL client.
 type client struct {
 	p        *process
 	memory   *memory
-	writer   *call // who holds the write lock
-	signedIn bool  // a user, by itself
-	reads    []int // ticks of its Replaces that could read
+	writer   *call  // who holds the write lock
+	signedIn bool   // a user, by itself
+	looks    []look // its Replaces that could read
 	saved    bool
+}
+
+// A look is a Replace, at a tick.
+type look struct {
+	at   int
+	hint string
+}
+
+// saw reports whether the client has looked after one tick and before another,
+// where it could see that the user was signed out.
+func (c *client) saw(user string, after, before int) bool {
+	return slices.ContainsFunc(c.looks, func(l look) bool {
+		return after < l.at && l.at < before && (!c.p.partitioned || l.hint == user)
+	})
 }
 
 // A call is one API call under way.
@@ -315,6 +330,7 @@ type secret struct {
 	asked    int // tick; of a sign-in, when it began
 	answered int
 	done     int     // tick at which MSAL's caller was told that it succeeded; 0: not yet
+	mixed    bool    // its context is also another call's
 	session  *secret // the sign-in that it descends from
 	unseen   bool    // could not be stored, and nothing that is stored tells of it
 }
@@ -390,7 +406,7 @@ const wait = 5*time.Minute + time.Second
 func newWorld(s *scenario) *world {
 	w := &world{disks: map[string]*disk{}, checked: -1, request: 1 << 20}
 	for i, k := range s.processes {
-		p := &process{kind: k, w: w, name: string(rune('P' + i)), ctx: context.Background(), contexts: map[int]context.Context{}, requests: map[int]*client{}}
+		p := &process{kind: k, w: w, name: string(rune('P' + i)), ctx: context.Background(), contexts: map[int]context.Context{}, requests: map[int]*client{}, calls: map[int]int{}}
 		var err error
 		if k.partitioned {
 			p.parts, err = persistence.NewPartitioned(func(_ context.Context, partition string) (persistence.Persistence, error) {
@@ -420,6 +436,9 @@ func newWorld(s *scenario) *world {
 		}
 		var first []step
 		for _, o := range a.ops {
+			if p != nil && o.request != 0 {
+				p.calls[o.request]++
+			}
 			first = append(first, w.first(p, o))
 		}
 		w.queues = append(w.queues, first)
@@ -513,6 +532,9 @@ func (p *process) clientOf(o op) *client {
 	return p.main
 }
 
+// mixed says whether the context of an op is also that of others.
+func (p *process) mixed(o op) bool { return p.oneContext || p.calls[o.request] > 1 }
+
 // signInHint is the hint of a sign-in's hooks.
 func (p *process) signInHint(user string) string {
 	if p.public {
@@ -530,7 +552,7 @@ func (w *world) mint(c *client, user string, refresh bool) *secret {
 func (w *world) replace(c *call, hint string) error {
 	err := c.c.p.hooks.Replace(c.ctx, c.c.memory, cache.ReplaceHints{PartitionKey: hint})
 	if err == nil && !w.failLoads {
-		c.c.reads = append(c.c.reads, w.now)
+		c.c.looks = append(c.c.looks, look{w.now, hint})
 	}
 	return err
 }
@@ -596,7 +618,7 @@ func (w *world) first(p *process, o op) step {
 	case "sign in":
 		return next("begin", func() []step {
 			c.secret = w.mint(c.c, o.user, false)
-			c.secret.session = c.secret
+			c.secret.session, c.secret.mixed = c.secret, p.mixed(o)
 			r := next("R", func() []step { return w.answer(c, p.signInHint(o.user), next) })
 			r.take = true
 			return []step{r}
@@ -623,7 +645,7 @@ func (w *world) ask(c *call, next nextStep) []step {
 	}
 	n, _ := strconv.Atoi(rt.text[1:])
 	c.secret = w.mint(c.c, c.op.user, true)
-	c.secret.session = w.secrets[n].session
+	c.secret.session, c.secret.mixed = w.secrets[n].session, c.c.p.mixed(c.op)
 	s := next("R(user)", func() []step { return w.answer(c, c.op.user, next) })
 	s.take = true
 	return []step{s}
@@ -635,13 +657,14 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 		c.c.writer = nil
 		return nil
 	}
+	unread := w.failLoads
 	s := next("E", func() []step {
 		defer func() { c.c.writer = nil }()
 		s := c.secret
 		s.answered = w.now
 		_, known := c.c.memory.refreshToken(s.user)
 		c.c.memory.write(s, online)
-		s.unseen = !s.refresh && w.failSaves && (!known || len(w.stored(s.user)) == 0)
+		s.unseen = !s.refresh && (w.failSaves || w.failLoads) && (unread || !known || len(w.stored(s.user)) == 0)
 		working := !w.failSaves && !w.failLoads
 		if w.export(c, hint) != nil {
 			return nil
@@ -649,7 +672,7 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 		s.done = w.now
 		if !s.refresh {
 			c.c.signedIn = c.c.signedIn || c.c.p.public && !known
-			w.checkSignIn(s, c, working)
+			w.checkSignIn(s, working && !w.failSaves && !w.failLoads)
 		}
 		return nil
 	})

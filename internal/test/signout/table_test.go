@@ -21,7 +21,8 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 	}
 	cached := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.partitioned })
 	partitioned := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return !k.partitioned })
-	sharing := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.clients == perRequest })
+	silentSharing := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.clients == perRequest })
+	sharing := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.clients != shared })
 	for _, c := range []struct {
 		name     string
 		kinds    []kind
@@ -54,7 +55,7 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C3, both names of the cloud, asked for between them", cached, map[string][]string{alice: {online, windows}}, func(k kind) []actor {
 			return []actor{in(0, silent(alice)), in(1, out(k))}
 		}, "11 1 0000 1", 1},
-		{"C4, a refresh with what was not stored", sharing, one, func(k kind) []actor {
+		{"C4, a refresh with what was not stored", silentSharing, one, func(k kind) []actor {
 			return []actor{in(0, silent(alice)), in(0, silent(alice)), in(1, out(k))}
 		}, "00 22 1 00 1 11", 2},
 		{"C5, a sign-in that could not read", sharing, one, func(k kind) []actor {
