@@ -73,16 +73,17 @@ func (w *world) checkStale(e entry) {
 // excepted says whether it cannot be known that s came before o, for a reason
 // that the documents give.
 func (w *world) excepted(s *secret, o *signOut) bool {
-	// A sign-in that could not be stored, of which the sign-out saw nothing.
-	if s.session.unseen && !(o.everywhere && s.session.c != nil && o.p == s.session.c.p) && o.by != s.session.c {
-		return true
-	}
 	if s.c == nil {
 		return w.backAt(s.user, o) != 0
 	}
-	known := s.c.p.public && (s.c.p.lists || s.c.signedIn)
+	// A sign-in that could not be stored, of which the sign-out saw nothing.
+	if !(o.everywhere && o.p == s.c.p) && o.by != s.c && slices.ContainsFunc(w.secrets, func(x *secret) bool {
+		return x.unseen && x.user == s.user && (x == s.session || x.c == s.c)
+	}) {
+		return true
+	}
 	// It was in doubt for its time since a sign-out, which has passed.
-	if !known && slices.ContainsFunc(w.signOuts, func(o *signOut) bool {
+	if !s.known && slices.ContainsFunc(w.signOuts, func(o *signOut) bool {
 		return o.of(s.user) && o.ended > s.session.asked && w.later > o.ended
 	}) {
 		return true

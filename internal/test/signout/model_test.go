@@ -330,6 +330,7 @@ type secret struct {
 	asked    int // tick; of a sign-in, when it began
 	answered int
 	done     int     // tick at which MSAL's caller was told that it succeeded; 0: not yet
+	known    bool    // as it was answered, the client was known to be a public one
 	mixed    bool    // its context is also another call's
 	session  *secret // the sign-in that it descends from
 	unseen   bool    // could not be stored, and nothing that is stored tells of it
@@ -661,7 +662,7 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 	s := next("E", func() []step {
 		defer func() { c.c.writer = nil }()
 		s := c.secret
-		s.answered = w.now
+		s.answered, s.known = w.now, c.c.p.public && (c.c.p.lists || c.c.signedIn)
 		_, known := c.c.memory.refreshToken(s.user)
 		c.c.memory.write(s, online)
 		s.unseen = !s.refresh && (w.failSaves || w.failLoads) && (unread || !known || len(w.stored(s.user)) == 0)

@@ -345,7 +345,7 @@ func randomScenario(rnd *rand.Rand) (*scenario, []turn) {
 func TestSignOutsStickAtRandom(t *testing.T) {
 	runs := 4000
 	if long {
-		runs = 500_000
+		runs = 200_000
 	}
 	for part := range 2 {
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
