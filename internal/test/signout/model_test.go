@@ -316,6 +316,7 @@ type call struct {
 	c      *client
 	ctx    context.Context
 	op     op
+	began  int
 	secret *secret
 	out    *signOut
 	taken  bool
@@ -327,6 +328,7 @@ type secret struct {
 	user     string
 	c        *client
 	refresh  bool
+	began    int // tick at which the call began
 	asked    int // tick; of a sign-in, when it began
 	answered int
 	done     int     // tick at which MSAL's caller was told that it succeeded; 0: not yet
@@ -611,6 +613,7 @@ func (w *world) first(p *process, o op) step {
 		return next("R", func() []step { w.replace(c, p.signInHint("account")); return nil })
 	case "refresh":
 		return next("R(user)", func() []step {
+			c.began = w.now
 			if w.replace(c, o.user) != nil {
 				return nil
 			}
@@ -646,6 +649,7 @@ func (w *world) ask(c *call, next nextStep) []step {
 	}
 	n, _ := strconv.Atoi(rt.text[1:])
 	c.secret = w.mint(c.c, c.op.user, true)
+	c.secret.began = c.began
 	c.secret.session, c.secret.mixed = w.secrets[n].session, c.c.p.mixed(c.op)
 	s := next("R(user)", func() []step { return w.answer(c, c.op.user, next) })
 	s.take = true
@@ -665,15 +669,18 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 		s.answered, s.known = w.now, c.c.p.public && (c.c.p.lists || c.c.signedIn)
 		_, known := c.c.memory.refreshToken(s.user)
 		c.c.memory.write(s, online)
-		s.unseen = !s.refresh && (w.failSaves || w.failLoads) && (unread || !known || len(w.stored(s.user)) == 0)
+		lone := unread || !known || len(w.stored(s.user)) == 0
 		working := !w.failSaves && !w.failLoads
-		if w.export(c, hint) != nil {
+		err := w.export(c, hint)
+		working = working && !w.failSaves && !w.failLoads
+		s.unseen = !s.refresh && !working && lone
+		if err != nil {
 			return nil
 		}
 		s.done = w.now
 		if !s.refresh {
 			c.c.signedIn = c.c.signedIn || c.c.p.public && !known
-			w.checkSignIn(s, working && !w.failSaves && !w.failLoads)
+			w.checkSignIn(s, working)
 		}
 		return nil
 	})
