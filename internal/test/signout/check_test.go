@@ -87,6 +87,7 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 	if !s.known && slices.ContainsFunc(w.signOuts, func(o *signOut) bool {
 		return o.of(s.user) && o.ended > s.session.asked && w.later > o.ended
 	}) {
+		s.revived = s.refresh
 		return true
 	}
 	back := w.backAt(s.user, o)
@@ -101,7 +102,7 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 // backAt returns the tick at which the user was first signed in again after o.
 func (w *world) backAt(user string, o *signOut) (tick int) {
 	for _, s := range w.secrets {
-		if at := max(s.answered, s.done); s.user == user && !s.refresh && at > o.ended && (tick == 0 || at < tick) {
+		if at := max(s.answered, s.done); s.user == user && (!s.refresh || s.revived) && at > o.ended && (tick == 0 || at < tick) {
 			tick = at
 		}
 	}

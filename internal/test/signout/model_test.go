@@ -333,6 +333,7 @@ type secret struct {
 	answered int
 	done     int     // tick at which MSAL's caller was told that it succeeded; 0: not yet
 	known    bool    // as it was answered, the client was known to be a public one
+	revived  bool    // stored although the user was signed out, as it may be
 	mixed    bool    // its context is also another call's
 	session  *secret // the sign-in that it descends from
 	unseen   bool    // could not be stored, and nothing that is stored tells of it
@@ -699,6 +700,7 @@ func (w *world) removal(c *call, env string, next nextStep) []step {
 		w.ended(c.out, err)
 		return nil
 	}
+	blind := w.failLoads
 	s := next("E", func() []step {
 		c.c.writer = nil
 		there := len(c.c.memory.names(c.op.user)) > 0
@@ -714,7 +716,7 @@ func (w *world) removal(c *call, env string, next nextStep) []step {
 			s := next("R", func() []step { return w.removal(c, left[0], next) })
 			s.take = true
 			return []step{s}
-		case !there:
+		case !there, blind: // it has signed out only what it knew
 			w.ended(c.out, errNobody)
 		default:
 			w.ended(c.out, nil)
