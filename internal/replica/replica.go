@@ -106,7 +106,7 @@ func (r *Replica) Loaded(stored []byte, rev string, gave []byte, now time.Time) 
 	}
 	r.loaded = true
 	r.settleFirst()
-	first := r.base == nil && len(r.signOuts.accounts) == 0
+	first := r.base == nil && r.signOuts.count == 0
 	r.base, r.rev, r.atRev = &version{data: stored}, rev, true
 	r.dirty, r.stale, r.back = false, false, nil
 	if first {

@@ -2,7 +2,9 @@ package replica
 
 import (
 	"context"
+	"iter"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/tokencache"
@@ -27,7 +29,8 @@ type SignOuts struct {
 	public bool
 	last   *read // the call before, if it was a Replace of which it is not known yet whether it was an Export's own
 
-	accounts map[tokencache.Account]*account
+	accounts map[string][]*account // by the folded home account id; an id is rarely in two clouds
+	count    int                   // of accounts
 	reads    map[reader]span
 	crowd    span // of the readers that were too many to be told apart
 }
@@ -56,9 +59,11 @@ func (s span) with(other span) span {
 
 // account is the state of one account; see the package comment.
 type account struct {
+	tokencache.Account // its identity
+
 	held, left bool
 	lost       uint64    // the tick at which it was last found lost; 0 for never
-	at         time.Time // that time
+	at         time.Time // when it was last found to have gone from the store
 	touched    uint64
 }
 
@@ -141,12 +146,14 @@ func (s *SignOuts) export(call Call, hint string) {
 // that in covers.
 func (s *SignOuts) given(present []tokencache.Account, covers scope, now time.Time) {
 	there := set(present)
-	for a, st := range s.accounts {
-		if !covers.has(a) {
-			continue
-		}
-		if st.left || st.held && !there[a] {
-			st.lost, st.at, st.left, st.held = s.tick, now, false, false
+	for st := range s.in(covers) {
+		switch {
+		case st.left:
+			// Other calls may have seen the account in the memory until now. The time
+			// stays: else each try to sign in that is refused would put off the next.
+			st.lost, st.left = s.tick, false
+		case st.held && !there[st.Account]:
+			st.lost, st.at, st.held = s.tick, now, false
 		}
 	}
 	for a := range there {
@@ -159,8 +166,8 @@ func (s *SignOuts) given(present []tokencache.Account, covers scope, now time.Ti
 // covers, was carried out.
 func (s *SignOuts) stored(present []tokencache.Account, covers scope, now time.Time) {
 	there := set(present)
-	for a, st := range s.accounts {
-		if st.held && covers.has(a) && !there[a] {
+	for st := range s.in(covers) {
+		if st.held && !there[st.Account] {
 			st.lost, st.at, st.held = s.tick, now, false
 		}
 	}
@@ -171,7 +178,7 @@ func (s *SignOuts) hold(a tokencache.Account) { s.state(a).held = true }
 
 // holds reports whether the memory holds an account.
 func (s *SignOuts) holds(a tokencache.Account) bool {
-	st := s.accounts[a]
+	st := s.find(a)
 	return st != nil && st.held
 }
 
@@ -188,12 +195,9 @@ func (s *SignOuts) leave(a tokencache.Account) {
 // Exports do neither, and then nobody needs to know what they bring.
 func (s *SignOuts) expects(hint string) (suspect, unknown bool) {
 	known := false
-	for a, st := range s.accounts {
-		if hinted(a, hint) {
-			known = true
-			if !st.held || st.lost != 0 {
-				return true, false
-			}
+	for st := range s.in(scope(hint)) {
+		if known = true; !st.held || st.lost != 0 {
+			return true, false
 		}
 	}
 	return !known && s.public, !known
@@ -208,7 +212,7 @@ func (s *SignOuts) decide(call Call, hint string, a tokencache.Account, created 
 	}
 	reads := s.readsOf(call, hint)
 	signIn = !s.public && reads.first == 0
-	st := s.accounts[a]
+	st := s.find(a)
 	switch {
 	case st == nil || !st.held && st.lost == 0:
 		return s.public && created, signIn
@@ -227,30 +231,68 @@ func (s *SignOuts) decide(call Call, hint string, a tokencache.Account, created 
 // for before it may still be under way.
 func (a *account) undecided(now time.Time) bool { return now.Sub(a.at) <= Undecided }
 
+// find returns the state of an account, or nil.
+func (s *SignOuts) find(a tokencache.Account) *account {
+	for _, st := range s.accounts[a.HomeAccountID] {
+		if st.Account == a {
+			return st
+		}
+	}
+	return nil
+}
+
+// state returns the state of an account, which is made if need be.
 func (s *SignOuts) state(a tokencache.Account) *account {
-	st := s.accounts[a]
+	st := s.find(a)
 	if st == nil {
 		if s.accounts == nil {
-			s.accounts = map[tokencache.Account]*account{}
+			s.accounts = map[string][]*account{}
 		}
-		st = new(account)
-		s.accounts[a] = st
+		st = &account{Account: a}
+		s.accounts[a.HomeAccountID] = append(s.accounts[a.HomeAccountID], st)
+		s.count++
 	}
 	st.touched = s.tick
 	return st
 }
 
+// in returns the accounts that covers covers.
+func (s *SignOuts) in(covers scope) iter.Seq[*account] {
+	return func(yield func(*account) bool) {
+		if covers != "" {
+			for _, st := range s.accounts[covers.id()] {
+				if !yield(st) {
+					return
+				}
+			}
+			return
+		}
+		for _, all := range s.accounts {
+			for _, st := range all {
+				if !yield(st) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // forgetAccounts makes room. What the memory holds now is never forgotten; covers
 // says which accounts those can be of.
 func (s *SignOuts) forgetAccounts(covers scope, now time.Time) {
-	if len(s.accounts) <= maxAccounts {
+	if s.count <= maxAccounts {
 		return
 	}
-	for a, st := range s.accounts {
-		gone := !st.held && !st.left && !st.undecided(now)
-		elsewhere := !covers.has(a) && st.touched+maxAccounts/2 < s.tick
-		if gone || elsewhere {
-			delete(s.accounts, a)
+	s.count = 0
+	for id, all := range s.accounts {
+		all = slices.DeleteFunc(all, func(st *account) bool {
+			gone := !st.held && !st.left && !st.undecided(now)
+			elsewhere := !covers.has(st.Account) && st.touched+maxAccounts/2 < s.tick
+			return gone || elsewhere
+		})
+		s.accounts[id] = all
+		if s.count += len(all); len(all) == 0 {
+			delete(s.accounts, id)
 		}
 	}
 }
@@ -260,6 +302,10 @@ func (s *SignOuts) forgetAccounts(covers scope, now time.Time) {
 type scope string
 
 func (s scope) has(a tokencache.Account) bool { return s == "" || hinted(a, string(s)) }
+
+func (s scope) id() string {
+	return tokencache.Account{HomeAccountID: string(s)}.Identity().HomeAccountID
+}
 
 func hinted(a tokencache.Account, hint string) bool {
 	return tokencache.SameID(a.HomeAccountID, hint)
