@@ -49,8 +49,8 @@ func (w *world) secretOf(text string) *secret {
 
 func (o *signOut) of(user string) bool { return o.user == "" || o.user == user }
 
-// checkStale is P1: nothing of a refresh that began before a sign-out is stored
-// after it.
+// checkStale is P1: nothing of a refresh that was asked for before a sign-out, or of
+// a session from before it, is stored after it.
 func (w *world) checkStale(e entry) {
 	s := w.secretOf(e.text)
 	for _, o := range w.signOuts {
@@ -58,8 +58,8 @@ func (w *world) checkStale(e entry) {
 			continue
 		}
 		switch {
-		case s.refresh && (s.asked < o.ended || s.began < o.ended && s.session.answered < o.begun):
-			if !w.excepted(s, o) {
+		case s.refresh && (s.asked < o.ended || s.session.answered < o.begun):
+			if s.excused[o] = s.parent.excused[o] && s.asked > o.ended || w.excepted(s, o); !s.excused[o] {
 				w.fail("P1: %s: %s, of a refresh that was asked for at %d, is stored although the user was signed out at %d", e.key, e.text, s.asked, o.ended)
 			}
 		case !s.refresh && s.done != 0 && s.done < o.begun:
@@ -79,13 +79,13 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 	// A sign-in that could not be stored, of which the sign-out saw nothing, is stored
 	// later.
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
-		return x.unseen && x.user == s.user && !(o.everywhere && o.p == x.c.p) && o.by != x.c
+		return (x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun)) && x.user == s.user && !(o.everywhere && o.p == x.c.p) && o.by != x.c
 	}) {
 		return true
 	}
 	// It was in doubt for its time since a sign-out, which has passed.
 	if !s.known && slices.ContainsFunc(w.signOuts, func(o *signOut) bool {
-		return o.of(s.user) && o.ended > s.session.asked && w.later > o.ended
+		return o.of(s.user) && o.ended > s.session.asked && w.later > o.begun
 	}) {
 		s.revived = s.refresh
 		return true

@@ -331,12 +331,15 @@ type secret struct {
 	began    int // tick at which the call began
 	asked    int // tick; of a sign-in, when it began
 	answered int
-	done     int     // tick at which MSAL's caller was told that it succeeded; 0: not yet
-	known    bool    // as it was answered, the client was known to be a public one
-	revived  bool    // stored although the user was signed out, as it may be
-	mixed    bool    // its context is also another call's
-	session  *secret // the sign-in that it descends from
-	unseen   bool    // could not be stored, and nothing that is stored tells of it
+	done     int               // tick at which MSAL's caller was told that it succeeded; 0: not yet
+	known    bool              // as it was answered, the client was known to be a public one
+	unread   bool              // as unseen, until the client has looked once more
+	parent   *secret           // a refresh's, whose refresh token it was asked for with
+	excused  map[*signOut]bool // after which it may be stored
+	revived  bool              // stored although the user was signed out, as it may be
+	mixed    bool              // its context is also another call's
+	session  *secret           // the sign-in that it descends from
+	unseen   bool              // could not be stored, and nothing that is stored tells of it
 }
 
 // A signOut is one that began at a tick and has ended at another.
@@ -548,7 +551,7 @@ func (p *process) signInHint(user string) string {
 }
 
 func (w *world) mint(c *client, user string, refresh bool) *secret {
-	s := &secret{n: len(w.secrets), user: user, c: c, refresh: refresh, asked: w.now}
+	s := &secret{n: len(w.secrets), user: user, c: c, refresh: refresh, asked: w.now, excused: map[*signOut]bool{}}
 	w.secrets = append(w.secrets, s)
 	return s
 }
@@ -650,7 +653,7 @@ func (w *world) ask(c *call, next nextStep) []step {
 	}
 	n, _ := strconv.Atoi(rt.text[1:])
 	c.secret = w.mint(c.c, c.op.user, true)
-	c.secret.began = c.began
+	c.secret.began, c.secret.parent = c.began, w.secrets[n]
 	c.secret.session, c.secret.mixed = w.secrets[n].session, c.c.p.mixed(c.op)
 	s := next("R(user)", func() []step { return w.answer(c, c.op.user, next) })
 	s.take = true
@@ -670,11 +673,11 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 		s.answered, s.known = w.now, c.c.p.public && (c.c.p.lists || c.c.signedIn)
 		_, known := c.c.memory.refreshToken(s.user)
 		c.c.memory.write(s, online)
-		lone := unread || !known || len(w.stored(s.user)) == 0
+		lone := !known || len(w.stored(s.user)) == 0
 		working := !w.failSaves && !w.failLoads
 		err := w.export(c, hint)
 		working = working && !w.failSaves && !w.failLoads
-		s.unseen = !s.refresh && !working && lone
+		s.unseen, s.unread = !s.refresh && !working && lone, !s.refresh && !working && unread
 		if err != nil {
 			return nil
 		}
