@@ -284,7 +284,7 @@ type process struct {
 	contexts map[int]context.Context // of requests
 	main     *client
 	requests map[int]*client
-	calls    map[int]int // how many calls are of a request
+	calls    map[int]int // how many ops are of a request
 }
 
 // A client is an MSAL client.

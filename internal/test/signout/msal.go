@@ -248,7 +248,7 @@ func (p *realProcess) signOut(u entratest.User) error {
 	return p.client().remove(p.context(), u)
 }
 
-// A realClient of either kind.
+// An msalClient is a public or a confidential client.
 type msalClient struct {
 	signIn func(ctx context.Context, u entratest.User) error
 	silent func(ctx context.Context, u entratest.User, scope string) error
