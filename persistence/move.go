@@ -18,7 +18,7 @@ import (
 // overwrites what others have stored meanwhile: it is for [Move], and for asking
 // what the backend is.
 func (c *Cache) Persistence() Persistence {
-	if h, ok := c.store.(hashed); ok {
+	if h, ok := c.store.(digestVersioned); ok {
 		return h.Persistence
 	}
 	return c.store
@@ -82,7 +82,7 @@ func versioned(p Persistence) Versioned {
 	if v, ok := p.(Versioned); ok {
 		return v
 	}
-	return hashed{p}
+	return digestVersioned{p}
 }
 
 // lockBoth takes the locks of a and b, in an order that does not depend on which
@@ -141,7 +141,7 @@ func (m *mover) combine(h transfer.Held) (transfer.Next, error) {
 	}
 	merged, changed, err := transfer.Merge(h.Copied, h.From, h.To)
 	if err != nil {
-		return transfer.Next{}, m.fail(hidden{"what the two hold cannot be merged, because it is not a token cache", err}, "Delete what is not needed of the two, and move again.")
+		return transfer.Next{}, m.fail(redactedError{"what the two hold cannot be merged, because it is not a token cache", err}, "Delete what is not needed of the two, and move again.")
 	}
 	return transfer.Next{Data: merged, Changed: changed}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/oauth2"
 
@@ -157,6 +158,8 @@ func New(ctx context.Context, c *persistence.Cache, key string, conf Refresher, 
 		missing = "the cache is nil"
 	case key == "":
 		missing = "the key is empty"
+	case !utf8.ValidString(key):
+		missing = "the key is not UTF-8, so that JSON cannot hold it"
 	case conf == nil, ok && config == nil:
 		missing = "the oauth2.Config is nil"
 	}

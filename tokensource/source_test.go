@@ -813,12 +813,13 @@ func TestNewRefuses(t *testing.T) {
 	var nobody *oauth2.Config
 	var nowhere context.Context
 	for name, try := range map[string]func() (*Source, error){
-		"context": func() (*Source, error) { return New(nowhere, c, key, conf) },
-		"cache":   func() (*Source, error) { return New(t.Context(), nil, key, conf) },
-		"key":     func() (*Source, error) { return New(t.Context(), c, "", conf) },
-		"no conf": func() (*Source, error) { return New(t.Context(), c, key, nil) },
-		"conf":    func() (*Source, error) { return New(t.Context(), c, key, nobody) },
-		"early":   func() (*Source, error) { return New(t.Context(), c, key, conf, WithEarlyExpiry(-1)) },
+		"context":   func() (*Source, error) { return New(nowhere, c, key, conf) },
+		"cache":     func() (*Source, error) { return New(t.Context(), nil, key, conf) },
+		"key":       func() (*Source, error) { return New(t.Context(), c, "", conf) },
+		"not UTF-8": func() (*Source, error) { return New(t.Context(), c, "a\xff", conf) },
+		"no conf":   func() (*Source, error) { return New(t.Context(), c, key, nil) },
+		"conf":      func() (*Source, error) { return New(t.Context(), c, key, nobody) },
+		"early":     func() (*Source, error) { return New(t.Context(), c, key, conf, WithEarlyExpiry(-1)) },
 	} {
 		_, err := try()
 		var e *persistence.Error

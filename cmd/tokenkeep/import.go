@@ -72,7 +72,7 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	defer cancel()
 	var sum *contents
 	err = cache.Update(ctx, func(current []byte) ([]byte, error) {
-		merged, _, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: data, Theirs: current, Now: time.Now()})
+		merged, _, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: data, Theirs: current, Now: time.Now()})
 		if err == nil {
 			sum, err = summarize(merged, time.Now())
 		}

@@ -2,19 +2,17 @@ package transfer
 
 import (
 	"bytes"
-	"encoding/json"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 // Merge merges from into to: a three-way merge where base is what an earlier
 // copy took, else (base is nil) one that keeps every entry of either, and of two
 // tokens the newer. changed is false if to would stay as it is.
 func Merge(base, from, to []byte) (merged []byte, changed bool, err error) {
-	return merge.Merge(merge.Input{Base: base, BaseUnknown: base == nil, Ours: from, Theirs: to, Now: time.Now()})
+	return merge.Bytes(merge.BytesInput{Base: base, BaseUnknown: base == nil, Ours: from, Theirs: to, Now: time.Now()})
 }
 
 // Malformed reports whether data starts as a JSON object and is no token cache:
@@ -25,15 +23,27 @@ func Malformed(data []byte) bool {
 	if len(data) == 0 || data[0] != '{' {
 		return false
 	}
-	_, err := merge.Accounts(data)
+	_, err := tokencache.Parse(data)
 	return err != nil
 }
 
-// Accounts returns how many accounts data has. Data that is no token cache has
+// Accounts returns how many accounts data has. Data that is not a token cache has
 // none.
 func Accounts(data []byte) int {
-	accounts, _ := merge.Accounts(data)
-	return len(accounts)
+	d, err := tokencache.Parse(data)
+	if err != nil {
+		return 0
+	}
+	return len(identities(d))
+}
+
+// identities returns the accounts of a cache, each once.
+func identities(d *tokencache.Doc) map[tokencache.Account]bool {
+	all := map[tokencache.Account]bool{}
+	for _, a := range d.Accounts() {
+		all[a.Identity()] = true
+	}
+	return all
 }
 
 // Added is what [Add] did.
@@ -55,105 +65,57 @@ type Added struct {
 //
 // What remains are entries of accounts that to has, and of no account.
 func Add(from, to []byte) (sum []byte, changed bool, a Added, err error) {
-	has, err := merge.Accounts(to)
+	source, err := tokencache.Parse(from)
 	if err != nil {
 		return nil, false, Added{}, err
 	}
-	known := map[account]bool{}
-	for _, h := range has {
-		known[account{h.HomeAccountID, h.Environment}.fold()] = true
-	}
-	fromSections, err := sections(from)
+	target, err := tokencache.Parse(to)
 	if err != nil {
 		return nil, false, Added{}, err
 	}
-	toSections, err := sections(to)
-	if err != nil {
-		return nil, false, Added{}, err
-	}
-	additions := map[string]map[string]json.RawMessage{}
-	for name, section := range fromSections {
-		theirs := toSections[name]
-		for key, entry := range section.entries {
-			of, isObject := accountOf(entry)
-			switch {
-			case theirs.has(key):
-			case !shared[name], theirs.broken, !isObject, of.HomeAccountID != "" && !known[of.fold()]:
-				a.Left++
-			default:
-				if additions[name] == nil {
-					additions[name] = map[string]json.RawMessage{}
-				}
-				additions[name][key] = entry
-				a.Entries++
-			}
+	known := identities(target)
+	data, _ := source.Filter(func(section string, e *tokencache.Entry) bool {
+		of := e.Account()
+		isObject := e.Value()[0] == '{'
+		there, err := target.Get(section, e.Key())
+		switch {
+		case there != nil:
+			return false
+		case err != nil, !tokencache.Shared(section), !isObject, of.HomeAccountID != "" && !known[of.Identity()]:
+			a.Left++
+			return false
 		}
-		if section.broken {
+		a.Entries++
+		return true
+	})
+	additions, err := tokencache.Parse(data)
+	if err != nil {
+		return nil, false, Added{}, err
+	}
+	// A section that is no object has no entries, and stays where it is.
+	for i := range additions.Sections() {
+		if s := &additions.Sections()[i]; !s.Object {
 			a.Left++
 		}
 	}
 	if a.Entries == 0 {
 		return to, false, a, nil
 	}
-	add, err := json.Marshal(additions)
+	m := merge.Merge(merge.Input{Ours: objects(additions), Theirs: target, Now: time.Now()})
+	return m.Merged, m.Changed, a, nil
+}
+
+// objects returns the sections of a cache that are objects, and have entries.
+func objects(d *tokencache.Doc) *tokencache.Doc {
+	var b tokencache.Builder
+	for i := range d.Sections() {
+		if s := &d.Sections()[i]; s.Object && len(s.Entries) > 0 {
+			b.Copy(s)
+		}
+	}
+	only, err := tokencache.Parse(b.Bytes())
 	if err != nil {
-		return nil, false, Added{}, fmt.Errorf("writing what is added: %w", err)
+		panic(err) // not reached: parts of a cache are one
 	}
-	sum, changed, err = merge.Merge(merge.Input{BaseUnknown: true, Ours: add, Theirs: to, Now: time.Now()})
-	return sum, changed, a, err
-}
-
-// shared are the sections of the MSAL libraries. Their keys pair without regard
-// to case.
-var shared = map[string]bool{"AccessToken": true, "RefreshToken": true, "IdToken": true, "Account": true, "AppMetadata": true}
-
-type section struct {
-	entries map[string]json.RawMessage
-	folded  map[string]bool
-	broken  bool // it is no object
-}
-
-func (s section) has(key string) bool { return s.folded[strings.ToLower(key)] }
-
-func sections(data []byte) (map[string]section, error) {
-	all := map[string]section{}
-	if len(bytes.TrimSpace(data)) == 0 {
-		return all, nil
-	}
-	var raw map[string]json.RawMessage
-	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&raw); err != nil || raw == nil {
-		return nil, merge.ErrOurs // the decoder's own error may quote a token
-	}
-	for name, value := range raw {
-		s := section{folded: map[string]bool{}}
-		if json.Unmarshal(value, &s.entries) != nil {
-			s.broken = true
-		}
-		for key := range s.entries {
-			s.folded[strings.ToLower(key)] = true
-		}
-		all[name] = s
-	}
-	return all, nil
-}
-
-type account struct{ HomeAccountID, Environment string }
-
-func (a account) fold() account {
-	return account{strings.ToLower(a.HomeAccountID), strings.ToLower(a.Environment)}
-}
-
-// accountOf returns the account of an entry: the zero account for nobody's.
-func accountOf(entry json.RawMessage) (a account, isObject bool) {
-	// Not into a struct: its fields would also match names of another case.
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(entry, &fields) != nil || fields == nil {
-		return account{}, false
-	}
-	for name, into := range map[string]*string{"home_account_id": &a.HomeAccountID, "environment": &a.Environment} {
-		if value := fields[name]; value != nil && json.Unmarshal(value, into) != nil {
-			return account{}, false
-		}
-	}
-	return a, true
+	return only
 }

@@ -210,7 +210,7 @@ func (g glue) union(ctx context.Context, ours []byte) error {
 	if err != nil && !errors.Is(err, persistence.ErrNotFound) {
 		return err
 	}
-	merged, changed, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: ours, Theirs: theirs})
+	merged, changed, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: ours, Theirs: theirs})
 	if err != nil || !changed {
 		return err
 	}

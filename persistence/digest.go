@@ -7,12 +7,12 @@ import (
 	"errors"
 )
 
-// hashed makes a [Versioned] of a Persistence that is none: its revision is a
+// digestVersioned makes a [Versioned] of a Persistence that is none: its revision is a
 // digest of its data, so every question about it costs a Load. It compares and
 // saves in two steps, so it is only used under a lock.
-type hashed struct{ Persistence }
+type digestVersioned struct{ Persistence }
 
-func (h hashed) Revision(ctx context.Context) (string, error) {
+func (h digestVersioned) Revision(ctx context.Context) (string, error) {
 	_, rev, err := h.LoadRevision(ctx)
 	if errors.Is(err, ErrNotFound) {
 		return "", nil
@@ -20,7 +20,7 @@ func (h hashed) Revision(ctx context.Context) (string, error) {
 	return rev, err
 }
 
-func (h hashed) LoadRevision(ctx context.Context) ([]byte, string, error) {
+func (h digestVersioned) LoadRevision(ctx context.Context) ([]byte, string, error) {
 	data, err := h.Load(ctx)
 	if err != nil {
 		return nil, "", err
@@ -28,7 +28,7 @@ func (h hashed) LoadRevision(ctx context.Context) ([]byte, string, error) {
 	return data, digest(data), nil
 }
 
-func (h hashed) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
+func (h digestVersioned) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
 	if err := h.expect(ctx, "save", rev); err != nil {
 		return "", err
 	}
@@ -38,14 +38,14 @@ func (h hashed) SaveIf(ctx context.Context, data []byte, rev string) (string, er
 	return digest(data), nil
 }
 
-func (h hashed) DeleteIf(ctx context.Context, rev string) error {
+func (h digestVersioned) DeleteIf(ctx context.Context, rev string) error {
 	if err := h.expect(ctx, "delete", rev); err != nil {
 		return err
 	}
 	return h.Delete(ctx)
 }
 
-func (h hashed) expect(ctx context.Context, op, rev string) error {
+func (h digestVersioned) expect(ctx context.Context, op, rev string) error {
 	now, err := h.Revision(ctx)
 	if err == nil && now != rev {
 		d := h.Describe()
@@ -54,7 +54,7 @@ func (h hashed) expect(ctx context.Context, op, rev string) error {
 	return err
 }
 
-func (h hashed) Describe() Description { return Describe(h.Persistence) }
+func (h digestVersioned) Describe() Description { return Describe(h.Persistence) }
 
 func digest(data []byte) string {
 	sum := sha256.Sum256(data)

@@ -1,4 +1,4 @@
-package merge
+package tokencache
 
 import (
 	"bytes"
@@ -10,39 +10,19 @@ import (
 // long to compare.
 const compareDepth = 64
 
-// Compare says how ours differs from base, which it was made from: whether they
-// are the same cache (rule 0) and, if not, which accounts ours has signed out,
-// like [SignedOut]. The error is ErrOurs or, where base is no cache either,
-// ErrBoth; there is none for equal bytes. It costs one look at each.
-func Compare(base, ours []byte) (same bool, out []Account, err error) {
-	if bytes.Equal(base, ours) {
-		return true, nil, nil
-	}
-	b, baseOK := scan(base)
-	o, oursOK := scan(ours)
-	switch {
-	case !oursOK && !baseOK:
-		return false, nil, ErrBoth
-	case !oursOK:
-		return false, nil, ErrOurs
-	case !baseOK:
-		return false, nil, nil
-	case sameDoc(b, o):
-		return true, nil, nil
-	}
-	return false, signedOut(b, o), nil
-}
-
-// sameDoc compares two caches and stops at the first entry that differs.
-func sameDoc(a, b *doc) bool {
+// Equal reports whether two caches say the same. Entries compare by what they
+// say: the order of sections, entries and fields does not count, a field that is
+// absent, null or "" is one and the same, so is a number and the string of its
+// digits, and so are an empty section and none.
+func Equal(a, b *Doc) bool {
 	for i := range a.sections {
 		s := &a.sections[i]
-		if !sameSection(s, b.section(s.name)) {
+		if !sameSection(s, b.Section(s.Name)) {
 			return false
 		}
 	}
 	for i := range b.sections {
-		if s := &b.sections[i]; a.section(s.name) == nil && s.whole() != nil {
+		if s := &b.sections[i]; a.Section(s.Name) == nil && s.Whole() != nil {
 			return false
 		}
 	}
@@ -50,24 +30,29 @@ func sameDoc(a, b *doc) bool {
 }
 
 // sameSection compares two sections of one name; b may be nil.
-func sameSection(a, b *section) bool {
-	if b == nil || !a.object || !b.object {
-		return same(a.whole(), b.whole())
+func sameSection(a, b *Section) bool {
+	if b == nil || !a.Object || !b.Object {
+		return Same(a.Whole(), b.Whole())
 	}
-	if a.exact != b.exact || len(a.entries) != len(b.entries) {
+	if bytes.Equal(a.val, b.val) {
+		return true
+	}
+	if len(a.Entries) != len(b.Entries) {
 		return false
 	}
-	for i := range a.entries {
-		e := &a.entries[i]
-		if other := b.find(e.pair, i); other == nil || !same(e, other) {
+	others := b.Finder()
+	for i := range a.Entries {
+		e := &a.Entries[i]
+		if other := others.Find(e); other == nil || !Same(e, other) {
 			return false
 		}
 	}
 	return true
 }
 
-// same reports whether two entries say the same; nil is an absent entry.
-func same(a, b *entry) bool {
+// Same reports whether the values of two entries say the same; nil is an absent
+// entry.
+func Same(a, b *Entry) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
@@ -146,7 +131,7 @@ type field struct {
 // appendFields appends the members of a valid object, repeated ones included.
 func appendFields(fs []field, obj []byte) []field {
 	object(obj, 0, 0, func(key []byte, i int) int {
-		end := value(obj, i, 0)
+		end := skip(obj, i)
 		fs = append(fs, field{text(key), obj[i:end]})
 		return end
 	})
@@ -173,7 +158,7 @@ func sortedFields(fs []field, obj []byte) []field {
 func elements(arr []byte) [][]byte {
 	var es [][]byte
 	array(arr, 0, 0, func(i int) int {
-		end := value(arr, i, 0)
+		end := skip(arr, i)
 		es = append(es, arr[i:end])
 		return end
 	})

@@ -1,223 +1,16 @@
-package merge
+package tokencache
 
 import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"hash/maphash"
 	"math/bits"
-	"slices"
 	"unicode/utf8"
 )
 
 // maxDepth is how deeply JSON may nest: the limit of encoding/json, so that
 // both call the same bytes valid.
 const maxDepth = 10000
-
-// The sections that all MSAL libraries share.
-const (
-	accessToken  = "AccessToken"
-	refreshToken = "RefreshToken"
-	idToken      = "IdToken"
-	account      = "Account"
-	appMetadata  = "AppMetadata"
-)
-
-// shared reports whether MSAL libraries share the section. Only then is it
-// sure that keys that differ in nothing but case name one thing.
-func shared(name string) bool {
-	switch name {
-	case accessToken, refreshToken, idToken, account, appMetadata:
-		return true
-	}
-	return false
-}
-
-// An entry is one key of a section with its value. key (with its quotes) and
-// val are slices of the input, without white space around them.
-type entry struct {
-	key, val []byte
-	pair     []byte // what pairs it with an entry of another cache; most often a part of key
-}
-
-// A section is one key of the outer object with its value.
-type section struct {
-	name     string
-	key, val []byte
-	object   bool    // null counts as an object without keys: so MSAL reads it
-	exact    bool    // pairs with regard to case
-	entries  []entry // one of each pair
-	slots    []int32 // a hash table by entry.pair: where the entry is, counted from 1, or 0
-}
-
-// A doc is a scanned cache.
-type doc struct {
-	sections []section
-	index    map[string]int32 // by section.name
-}
-
-// scan splits data into sections and entries. No data is an empty cache. It
-// reports false unless data begins with a JSON object; like MSAL, it ignores
-// what follows that object.
-func scan(data []byte) (*doc, bool) {
-	d := &doc{index: map[string]int32{}}
-	if len(data) == 0 {
-		return d, true
-	}
-	i := space(data, 0)
-	if i == len(data) || data[i] != '{' {
-		return nil, false
-	}
-	end := object(data, i, 1, func(key []byte, i int) int {
-		s := section{key: key, name: string(text(key))}
-		end := -1
-		if data[i] == '{' {
-			end = object(data, i, 2, func(key []byte, i int) int {
-				end := value(data, i, 2)
-				if end >= 0 {
-					if n := len(s.entries); n == cap(s.entries) {
-						s.entries = slices.Grow(s.entries, max(n, 16)) // append alone grows by a quarter, and leaves four times as much behind
-					}
-					s.entries = append(s.entries, entry{key: key, val: data[i:end]})
-				}
-				return end
-			})
-		} else {
-			end = value(data, i, 1)
-		}
-		if end >= 0 {
-			s.val = data[i:end]
-			s.object = data[i] == '{' || data[i] == 'n'
-			d.add(s)
-		}
-		return end
-	})
-	return d, end >= 0
-}
-
-// add adds a section; of two with one name the last counts, as MSAL reads it.
-func (d *doc) add(s section) {
-	s.build(false)
-	if i, ok := d.index[s.name]; ok {
-		d.sections[i] = s
-		return
-	}
-	d.index[s.name] = int32(len(d.sections))
-	d.sections = append(d.sections, s)
-}
-
-// build pairs the entries by their keys, with or without regard to case. Where
-// two keys in a section that nobody here knows differ in case only, they may
-// well be two things: then it has regard to case whatever was asked.
-func (s *section) build(exact bool) {
-	s.exact = exact
-	s.slots = make([]int32, 2<<bits.Len(uint(len(s.entries))))
-	kept := s.entries[:0]
-	for n, e := range s.entries {
-		k := text(e.key)
-		e.pair = k
-		if !exact && !isLower(k) {
-			e.pair = bytes.ToLower(k)
-		}
-		slot := s.slot(e.pair)
-		if *slot == 0 {
-			kept = append(kept, e)
-			*slot = int32(len(kept))
-			continue
-		}
-		i := *slot - 1
-		before := text(kept[i].key)
-		switch {
-		case bytes.Equal(before, k):
-			kept[i] = e // of one key the last counts
-		case !shared(s.name):
-			s.entries = append(kept, s.entries[n:]...)
-			s.build(true)
-			return
-		case !bytes.Equal(before, e.pair):
-			kept[i] = e // MSAL prefers the lower-case key, an old version wrote the other
-		}
-	}
-	s.entries = kept
-}
-
-var seed = maphash.MakeSeed()
-
-// slot returns where the table has the entry of that pair, or would have it.
-// Half of the table is empty at least.
-func (s *section) slot(pair []byte) *int32 {
-	for h := maphash.Bytes(seed, pair); ; h++ {
-		slot := &s.slots[h&uint64(len(s.slots)-1)]
-		if *slot == 0 || bytes.Equal(s.entries[*slot-1].pair, pair) {
-			return slot
-		}
-	}
-}
-
-// isLower reports whether k is in ASCII and has no capital letter, as nearly
-// every key is: that is much cheaper to find out than to lower the case.
-func isLower(k []byte) bool {
-	for _, c := range k {
-		if c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
-			return false
-		}
-	}
-	return true
-}
-
-// pairAlike makes the sections (some may be nil) pair in the same way.
-func pairAlike(ss ...*section) {
-	exact := false
-	for _, s := range ss {
-		exact = exact || s != nil && s.exact
-	}
-	for _, s := range ss {
-		if s != nil && s.exact != exact {
-			s.build(exact)
-		}
-	}
-}
-
-// section returns the section of that name, or nil.
-func (d *doc) section(name string) *section {
-	if i, ok := d.index[name]; ok {
-		return &d.sections[i]
-	}
-	return nil
-}
-
-// find returns the entry of that pair, or nil. hint is where it is if both
-// caches have one order.
-func (s *section) find(pair []byte, hint int) *entry {
-	if s == nil {
-		return nil
-	}
-	if hint < len(s.entries) && bytes.Equal(s.entries[hint].pair, pair) {
-		return &s.entries[hint]
-	}
-	if len(s.entries) > 0 {
-		if at := *s.slot(pair); at != 0 {
-			return &s.entries[at-1]
-		}
-	}
-	return nil
-}
-
-// whole returns the section as one entry, or nil if it is as good as absent.
-func (s *section) whole() *entry {
-	if s == nil || s.object && len(s.entries) == 0 || isEmpty(s.val) {
-		return nil
-	}
-	return &entry{key: s.key, val: s.val}
-}
-
-// list returns the entries of a section that may be nil.
-func (s *section) list() []entry {
-	if s == nil {
-		return nil
-	}
-	return s.entries
-}
 
 // text returns what a quoted JSON string means, as encoding/json decodes it: a
 // slice of the input wherever possible.
@@ -405,7 +198,7 @@ func str(b []byte, i int) int {
 			}
 			i += 8
 			if i >= long {
-				long = len(b) // only once in a string, lest many escapes take long
+				long = len(b) // once in a string: many escapes must not make it quadratic
 				if n := bytes.IndexByte(b[i:], '"'); n >= 0 && plain(b[i:i+n]) {
 					return i + n + 1
 				}
@@ -478,4 +271,21 @@ func space(b []byte, i int) int {
 		i++
 	}
 	return i
+}
+
+// skip is value for a value that is known to be valid.
+func skip(b []byte, i int) int {
+	if b[i] != '"' {
+		return value(b, i, 0)
+	}
+	for i++; ; i++ {
+		i += bytes.IndexByte(b[i:], '"')
+		slashes := 0
+		for b[i-1-slashes] == '\\' {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return i + 1
+		}
+	}
 }
