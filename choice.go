@@ -8,32 +8,33 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// Choice says how a cache is kept, and why so: for a program's own settings
-// page, or a report of a problem. Nothing in it is secret.
+// Choice describes where a cache is stored, and why there: for a program's own
+// settings page, or for a problem report. Nothing in it is secret.
 type Choice struct {
-	// InUse is what keeps the cache.
+	// InUse is where the cache is stored.
 	InUse persistence.Description
 	// By says who chose it.
 	By ChosenBy
 	// Refusals are the candidates that were preferred and did not work, in
-	// order, each with its reason and its remedy. There are none unless By is
-	// ByOrder: nothing else was asked for then.
+	// order, each with its reason and its remedy. They are empty unless By is
+	// ByOrder, because otherwise no other candidate was tried.
 	Refusals []fallback.Refusal
 }
 
 // ChosenBy says who made a [Choice].
 type ChosenBy string
 
-// Who can make a choice.
+// The values of ChosenBy.
 const (
 	ByOrder  ChosenBy = "order"  // the order of preference: Config.Order, or the platform's
 	ByUser   ChosenBy = "user"   // the end user, through Config.Store
 	ByStored ChosenBy = "stored" // an encrypted file was there already
 )
 
-// ChoiceOf returns how the cache is kept now. That can change while the program
-// runs: where it keeps plaintext, and another process finds something safer, it
-// follows. ok is false for a cache that [Open] did not return. It does no I/O.
+// ChoiceOf returns where the cache is stored now. That can change while the
+// program runs: if it stores plaintext and another process finds something safer,
+// it follows. ok is false for a cache that [Open] did not return. ChoiceOf does no
+// I/O.
 func ChoiceOf(c *persistence.Cache) (choice Choice, ok bool) {
 	s, ok := c.Persistence().(*store)
 	if !ok {
@@ -61,8 +62,8 @@ func (s *store) use(b backend, by ChosenBy, refusals []fallback.Refusal) {
 	s.current.Store(&inUse{b, by, refusals})
 }
 
-// logChoice logs the choice that was made: at the level Info if something
-// preferred was refused, else at Debug, as there is nothing to see to then.
+// logChoice logs the choice: at the level Info if something preferred was refused,
+// else at Debug, because then there is nothing to do about it.
 func (s *store) logChoice(ctx context.Context) {
 	c, level := s.current.Load().choice(), slog.LevelDebug
 	attrs := []slog.Attr{
@@ -80,7 +81,7 @@ func (s *store) logChoice(ctx context.Context) {
 		}
 		attrs = append(attrs, slog.Group("refused", refused...))
 	}
-	s.logger().LogAttrs(ctx, level, "tokenkeep: the cache's place was chosen", attrs...)
+	s.logger().LogAttrs(ctx, level, "tokenkeep: chose where to store the cache", attrs...)
 }
 
 func (s *store) logger() *slog.Logger {

@@ -206,7 +206,7 @@ func TestOrderAndWhatIsStored(t *testing.T) {
 	require.ErrorContains(t, err, "nothing less safe")
 	require.Equal(t, []string{"app.enc"}, m.files())
 
-	// What lies there in plaintext is moved all the same.
+	// What lies there in plaintext stays there.
 	m = newMachine(t)
 	cfg = m.config()
 	cfg.Order, cfg.AllowPlaintext = []string{"plaintext"}, true
@@ -216,6 +216,6 @@ func TestOrderAndWhatIsStored(t *testing.T) {
 	cfg.Order = []string{"keyring"}
 	c, err = tokenkeep.Open(ctx, cfg)
 	require.NoError(t, err)
-	require.Equal(t, tokens, load(t, c))
-	require.Equal(t, []string{"app.enc"}, m.files())
+	require.Empty(t, load(t, c))
+	require.Equal(t, []string{"app.plaintext.json"}, m.files())
 }

@@ -7,20 +7,21 @@ import (
 	"runtime"
 )
 
-// DefaultDir returns the folder where [Open] keeps caches whose Config names
-// none: "tokenkeep" in
+// DefaultDir returns the folder of the caches whose Config has no Dir:
+// "tokenkeep" in
 //
-//   - %LocalAppData% on Windows, which does not roam to other machines, where
-//     the key would not be,
+//   - %LocalAppData% on Windows, which is not copied to other machines, where
+//     the key would be missing,
 //   - ~/Library/Application Support on macOS,
 //   - $XDG_DATA_HOME elsewhere, or ~/.local/share if that is unset or relative
 //     (XDG Base Directory Specification).
 //
-// It fails if the environment does not tell.
+// It fails with a [*persistence.Error] if the environment variable that it needs
+// is not set. It does no I/O.
 func DefaultDir() (string, error) {
 	base, err := dataDir(runtime.GOOS, os.Getenv)
 	if err != nil {
-		return "", openError("", err, "Set it, or give Config.Dir.")
+		return "", openError("", err, "Set it, or set Config.Dir.")
 	}
 	return filepath.Join(base, "tokenkeep"), nil
 }

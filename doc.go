@@ -1,55 +1,67 @@
-// Package tokenkeep keeps a program's sign-in between its runs. It stores the
+// Package tokenkeep keeps a user signed in between a program's runs. It stores the
 // token cache of an OAuth or OpenID Connect client as safely as the machine
 // allows, and lets many processes share it without losing each other's tokens.
 //
 // # What to use first
 //
-// [Open] returns a cache that goes straight into Microsoft's MSAL Go:
+// [Open] returns a cache for Microsoft's MSAL Go:
 //
 //	c, err := tokenkeep.Open(ctx, tokenkeep.Config{Name: "contoso-cli"})
 //	if err != nil {
-//		return err // says what does not work on this machine, and what would help
+//		return err // says what does not work on this machine, and what helps
 //	}
 //	client, err := public.New(clientID, public.WithCache(c))
 //
-// The Cache's Watch method tells an app that the user signed in or out elsewhere.
+// The Watch method of the Cache tells an app when the user signs in or out
+// elsewhere. [Rotate] gives the cache a new key.
 //
 // Package tokensource keeps the tokens of any other OAuth provider in that cache,
 // for golang.org/x/oauth2. Web apps, with one cache per account, use
 // persistence.NewPartitioned and the stores of the module web.
 //
-// The packages below it can be used alone: persistence has the Load/Save
-// interface and the shared Cache, encrypted and keyring have backends,
-// fallback the plaintext file that warns and the choice between backends.
+// The packages below this one can be used on their own: persistence has the
+// Load/Save interface and the shared Cache, encrypted and keyring have backends,
+// fallback has the plaintext file that warns and the choice between backends.
 //
-// # What is kept, and where
+// # What is stored, and where
 //
 // In order of preference, as far as it works here and the program permits it:
-// an AES-256-GCM file whose key lies in the operating system's keyring; on
-// Windows the same with a key that DPAPI encrypts for the user; the same with a
-// passphrase; a plaintext file. All lie in [DefaultDir] or Config.Dir: NAME.enc
-// or NAME.plaintext.json, and the lock files NAME.lock*. Config.Order changes the
-// order, or leaves some of them out; Config.Store lets the end user choose among
-// the rest; [ChoiceOf] tells what it came to, who chose it and why nothing
-// preferred was to be had.
+// an AES-256-GCM file whose key is in the operating system's keyring; on Windows
+// the same with a key that DPAPI encrypts for the user; the same with a
+// passphrase; a plaintext file. All are in [DefaultDir] or Config.Dir: NAME.enc
+// or NAME.plaintext.json, and the lock files NAME.lock*. If NAME.enc is a symbolic
+// link, the lock files are beside the file that it leads to. Config.Order changes
+// the order, or leaves some of them out. Config.Store lets the end user choose
+// among the rest. [ChoiceOf] tells what was chosen, who chose it and why nothing
+// preferred works.
 //
 // # What Open does with what is stored
 //
-// It never trades down: where an encrypted file is stored whose key cannot be
-// had now (in an SSH session, say), it fails and says so, and starts nothing
-// less safe beside it. It trades up by itself: where a plaintext file is found
-// and something safer works, the data is moved, read back, and only then
-// removed. A file that is certainly damaged, or whose key is certainly gone, is
-// renamed to NAME.enc.damaged-TIME and kept, with a warning that says so, and
-// the user signs in again; the newest five such files stay. A mistyped
-// passphrase, a locked keyring or a file of a newer version moves nothing.
+// It never downgrades. If encrypted tokens exist but their key is not available
+// now (in an SSH session, for example), Open returns an error; it does not start
+// anything less safe beside them.
+//
+// It upgrades, where plaintext is permitted: Config.AllowPlaintext is set, and
+// neither Config.Order nor Config.Store leaves plaintext out. If it finds a
+// plaintext file and something safer works, it moves the tokens, reads them back,
+// and only then removes the plaintext file. If there is an encrypted file already,
+// it only adds to it: entries under keys that the encrypted file does not have, of
+// accounts that it has or of no account. No entry is replaced and no account comes
+// back; what may not be added stays in the plaintext file. Where plaintext is not
+// permitted it stays as it is; [MovePlaintext] moves it because the user asks.
+// Config.Warn is told in each case.
+//
+// A file that is certainly damaged, or whose key is certainly gone, is renamed to
+// NAME.enc.damaged-TIME and kept, with a warning, and the user signs in again. The
+// newest five such files stay. A mistyped passphrase, a locked keyring or a file
+// of a newer version moves nothing.
 //
 // # Guarantees
 //
 // After a crash, a kill or a power cut, what is loaded is the last completed
 // save or the one that was under way. Processes that each add a token lose
 // none. Nothing secret is on disk in plain text unless AllowPlaintext was set.
-// Every wait ends with its context, but for a disk's.
+// Every wait ends with its context, except for that of a disk.
 //
 // # Not guaranteed
 //

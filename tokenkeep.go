@@ -1,17 +1,19 @@
 package tokenkeep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 
+	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -21,80 +23,93 @@ import (
 // sensible default.
 type Config struct {
 	// Name names the cache, such as "contoso-cli": 1 to 64 characters of a-z,
-	// 0-9, '.', '_' and '-', the first of them a letter or a digit. Programs of
-	// one Name and Dir share one cache. It is all that is required.
+	// 0-9, '.', '_' and '-', the first a letter or a digit. Programs with the same
+	// Name and Dir share one cache. Only Name is required.
 	Name string
 
 	// Dir is the folder for the cache's files. "" means the platform's own, see
-	// DefaultDir. It is made, with mode 0700, if it is missing.
+	// DefaultDir. If it is missing it is created with mode 0700.
 	Dir string
 
 	// Keyring holds the key. nil means the operating system's, keyring.System.
 	Keyring keyring.Keyring
 
 	// Passphrase returns the passphrase that protects the file where no keyring
-	// works: from a prompt, or a secret store. Open asks for it, and a later call
-	// only if another process has changed the key; after a failure nobody is asked
-	// again for a minute. nil means that there is none.
+	// works: from a prompt, or from a secret store. Open asks for it. A later call
+	// asks only if another process has changed the key, and after a failure not
+	// again for a minute. nil means that there is no passphrase.
 	Passphrase func(ctx context.Context) ([]byte, error)
 
-	// AllowPlaintext permits, as the last resort, a file that whoever can read
-	// the user's files can use. Warn is told when it comes to that.
+	// AllowPlaintext permits a plaintext file as the last resort. Anybody who can
+	// read the user's files can use it. Warn is told when it comes to that. It also
+	// permits to move a plaintext file that is found into the encrypted one, see
+	// the package comment.
 	AllowPlaintext bool
 
 	// Order names the candidates that may keep the cache, the preferred one
 	// first: "keyring", "dpapi", "passphrase", "plaintext". nil means the
-	// platform's own order, which is that one, with "dpapi" on Windows only. One
-	// that is left out is not permitted, also where it has stored tokens already.
-	// "plaintext" can only be the last, and needs AllowPlaintext as well.
+	// platform's own order, which is that one, with "dpapi" on Windows only. A
+	// candidate that is left out is not permitted, even where it has stored tokens
+	// already. "plaintext" can only be the last, and needs AllowPlaintext as well.
 	Order []string
 
 	// Store is the end user's wish, such as from an environment variable of the
 	// program: "" for none, or "keyring", "passphrase", "plaintext" or "memory",
 	// and on Windows "dpapi". It only narrows what the other fields permit.
-	// "memory" keeps nothing and touches nothing that is stored.
+	// "memory" stores nothing and does not touch what is stored.
 	Store string
 
 	// Strict lets storage errors fail the sign-in; see persistence.WithStrict.
 	Strict bool
 
-	// Warn is told, once for each kind, what the user of the program ought to
-	// know. It must be safe for concurrent use. nil means that it is logged.
+	// Warn is told, once for each kind, what the user of the program should know.
+	// It must be safe for concurrent use, and must not use the cache. nil means
+	// that warnings are logged.
 	Warn func(fallback.Warning)
 
-	// Logger gets the warnings that Warn does not, storage trouble that fails no
-	// call and, once for each Open, the choice that was made: with every refusal
-	// at the level Info, or at Debug where there was none. A program that has to
-	// choose again while it runs logs that too. nil means slog.Default().
+	// Logger gets the warnings if Warn is nil, storage trouble that fails no call
+	// and, once for each Open, the choice that was made: at the level Info with
+	// every refusal, or at Debug if there was none. A program that has to choose
+	// again while it runs logs that too. nil means slog.Default().
 	Logger *slog.Logger
 }
-
-// The values of Config.Store.
-const (
-	storeKeyring    = "keyring"
-	storeDPAPI      = "dpapi" // on Windows only
-	storePassphrase = "passphrase"
-	storePlaintext  = "plaintext"
-	storeMemory     = "memory"
-)
 
 // Open returns the cache of that Name, kept in the safest way that works here:
 // in order, an encrypted file whose key is in the operating system's keyring, on
 // Windows one whose key DPAPI encrypts for the user, an encrypted file with a
-// passphrase if there is one, and a plaintext file if that is allowed. Give it
-// to public.WithCache. See the package comment for what Open does with what is
-// already stored, and [ChoiceOf] for what it came to.
+// passphrase if there is one, and a plaintext file if that is allowed. Pass it to
+// public.WithCache. See the package comment for what Open does with what is
+// already stored, and [ChoiceOf] for which way was chosen.
 //
-// Open proves what it chooses before it returns: it fetches the key of the file
-// that is there or, if nothing is stored, makes the key. So nobody signs in
-// through a browser to learn then that the token cannot be kept.
+// Open proves that its choice works before it returns: it fetches the key of the
+// file that is there or, if nothing is stored, makes the key. So nobody signs in
+// through a browser only to learn then that the token cannot be stored.
 //
 // It fails with a [*fallback.NoneError], which lists every candidate with its
-// reason and remedy, if nothing works; with ErrKeyringLocked, ErrUnavailable,
-// ErrWrongKey or another class of package persistence if tokens are stored
-// whose key cannot be had now; and with a [*persistence.Error] that names the
-// field if cfg is wrong. What is stored is untouched then.
+// reason and remedy, if nothing works. It fails with ErrKeyringLocked,
+// ErrUnavailable, ErrWrongKey or another class of package persistence if tokens
+// are stored whose key is not available now. It fails with a [*persistence.Error]
+// that names the field if cfg is wrong. It does not change what is stored then.
+//
+// A wait for another process ends with ctx, or after persistence.DefaultTimeout
+// if ctx has no deadline; a wait for a person ends with ctx.
 func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
+	s, err := prepare(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.choose(ctx); err != nil {
+		return nil, err
+	}
+	opts := []persistence.Option{persistence.WithLogger(cfg.Logger)}
+	if cfg.Strict {
+		opts = append(opts, persistence.WithStrict())
+	}
+	return persistence.New(s, opts...)
+}
+
+// prepare returns the store of cfg, which has chosen nothing yet.
+func prepare(cfg Config) (*store, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -111,46 +126,78 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 		return nil, openError(cfg.Dir, err, "Set Config.Dir to an absolute path.")
 	}
 	cfg.Dir = dir
-	if cfg.Store != storeMemory {
+	if cfg.Store != layout.Memory {
 		if err := securefile.MkdirAll(dir); err != nil {
-			remedy := "Set Config.Dir to a folder that this user can make and write."
-			var e *securefile.Error
-			if errors.As(err, &e) && e.Remedy != "" {
-				remedy = e.Remedy
-			}
-			return nil, openError(dir, err, remedy)
+			return nil, openError(dir, err, cmp.Or(persistence.Remedy(err), "Set Config.Dir to a folder that this user can make and write."))
 		}
 	}
-	s := newStore(cfg)
-	if err := s.choose(ctx); err != nil {
-		return nil, err
-	}
-	opts := []persistence.Option{persistence.WithLogger(cfg.Logger)}
-	if cfg.Strict {
-		opts = append(opts, persistence.WithStrict())
-	}
-	return persistence.New(s, opts...)
+	return newStore(cfg)
 }
 
-var (
-	validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
-	// Windows takes these for devices, whatever the extension.
-	deviceName = regexp.MustCompile(`^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
-)
+// MovePlaintext moves what the plaintext file holds into the encrypted one, where
+// the program does not permit plaintext or the user asks for another store: for a
+// program that has asked its user first. The encrypted file is chosen, or started,
+// as [Open] does, and cfg.AllowPlaintext counts for nothing. If there is no
+// plaintext file, nothing is moved, and that is no error.
+//
+// If nothing is stored encrypted, everything is moved. Else entries are only
+// added: none is replaced, and no account comes back that the encrypted file does
+// not have. If some entries may not be moved, or the file cannot be read,
+// MovePlaintext fails with a [*persistence.Error] that says so, and the plaintext
+// file stays as it is. It also fails as Open does.
+func MovePlaintext(ctx context.Context, cfg Config) error {
+	cfg.AllowPlaintext = false
+	s, err := prepare(cfg)
+	if err != nil {
+		return err
+	}
+	s.promoter.permitted = true
+	s.promoter.notMoved = func(w fallback.Warning) error {
+		return &persistence.Error{Op: "move", Backend: "plaintext", Location: w.Location, Err: errors.New(clause(w.Message + " " + w.Reason)), Remedy: w.Remedy}
+	}
+	return s.choose(ctx)
+}
+
+// Rotate gives the encrypted file of cfg a new key, from the source that its key
+// comes from, and encrypts its data anew; see [encrypted.File.Rotate]. Programs
+// that have the cache open go on with the new key. A passphrase stays the same:
+// to change it, or the source, use [encrypted.File.Rotate] or the command
+// "tokenkeep passphrase".
+//
+// It opens the cache as [Open] does, and fails as Open does. Where nothing is
+// stored encrypted it fails with ErrNotFound.
+func Rotate(ctx context.Context, cfg Config) error {
+	s, err := prepare(cfg)
+	if err != nil {
+		return err
+	}
+	if err := s.choose(ctx); err != nil {
+		return err
+	}
+	file, ok := s.current.Load().backend.(*encrypted.File)
+	if !ok {
+		return &persistence.Error{Op: "rotate", Backend: "encrypted", Location: s.place.Encrypted, Err: persistence.ErrNotFound}
+	}
+	keys, err := s.source(file.Describe().KeySource)
+	if err != nil {
+		return err
+	}
+	return file.Rotate(ctx, keys)
+}
 
 func (cfg *Config) check() error {
-	if !validName.MatchString(cfg.Name) || deviceName.MatchString(cfg.Name) {
+	if !layout.ValidName(cfg.Name) {
 		return openError("", fmt.Errorf("Config.Name %q is not the name of a cache", cfg.Name),
 			"Use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or a digit, and no name of a Windows device.")
 	}
 	if err := cfg.checkOrder(); err != nil {
 		return err
 	}
-	values := append(slices.Clone(cfg.order()), storeMemory)
+	values := append(slices.Clone(cfg.order()), layout.Memory)
 	remedy := "Use one of " + strings.Join(values, ", ") + ", or leave it empty."
 	switch {
-	case cfg.Store == storeDPAPI && !hasDPAPI:
-		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, storeDPAPI, errors.ErrUnsupported), remedy)
+	case cfg.Store == layout.DPAPI && !hasDPAPI:
+		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, layout.DPAPI, errors.ErrUnsupported), remedy)
 	case cfg.Store == "" || slices.Contains(values, cfg.Store):
 		return nil
 	case slices.Contains(allStores, cfg.Store):
@@ -171,7 +218,7 @@ func (cfg *Config) checkOrder() error {
 			return openError("", fmt.Errorf("Config.Order names %q, which is unknown", name), remedy)
 		case slices.Contains(cfg.Order[:i], name):
 			return openError("", fmt.Errorf("Config.Order names %q twice", name), remedy)
-		case name == storePlaintext && i != len(cfg.Order)-1:
+		case name == layout.Plaintext && i != len(cfg.Order)-1:
 			return openError("", fmt.Errorf("Config.Order prefers %q to what is safer", name), "Put it at the end.")
 		}
 	}
@@ -187,12 +234,18 @@ func (cfg *Config) order() []string {
 	case hasDPAPI:
 		return allStores
 	default:
-		return []string{storeKeyring, storePassphrase, storePlaintext}
+		return []string{layout.Keyring, layout.Passphrase, layout.Plaintext}
 	}
 }
 
+// permitsPlaintext reports whether plaintext may be read, and moved to what is
+// safer: only where it could also be stored.
+func (cfg *Config) permitsPlaintext() bool {
+	return cfg.AllowPlaintext && slices.Contains(cfg.order(), layout.Plaintext) && (cfg.Store == "" || cfg.Store == layout.Plaintext)
+}
+
 // allStores are the values of Config.Store that keep anything, the safest first.
-var allStores = []string{storeKeyring, storeDPAPI, storePassphrase, storePlaintext}
+var allStores = []string{layout.Keyring, layout.DPAPI, layout.Passphrase, layout.Plaintext}
 
 // hasDPAPI: tests turn it off, to see what is done where DPAPI fails.
 var hasDPAPI = runtime.GOOS == "windows"

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 	"github.com/stretchr/testify/require"
@@ -55,7 +58,41 @@ func newMachineOfTheSystem(t *testing.T) *machine {
 
 func (m *machine) config() tokenkeep.Config {
 	return tokenkeep.Config{Name: "app", Dir: m.dir, Keyring: m.keyring, Logger: slog.New(slog.DiscardHandler),
-		Warn: func(w fallback.Warning) { m.mu.Lock(); m.warnings = append(m.warnings, w); m.mu.Unlock() }}
+		Warn: func(w fallback.Warning) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.warnings = append(m.warnings, w)
+			if problem := problemOf(w); problem != "" {
+				m.t.Error(problem)
+			}
+		}}
+}
+
+// problemOf says what is wrong with the form of a warning.
+func problemOf(w fallback.Warning) string {
+	for name, text := range map[string]string{"Message": w.Message, "Reason": w.Reason, "Remedy": w.Remedy} {
+		first, _ := utf8.DecodeRuneInString(text)
+		switch {
+		case text == "" && name != "Message":
+		case text == "", unicode.IsLower(first), !strings.HasSuffix(text, ".") && (name != "Remedy" || !strings.Contains(text, " with: ")), strings.HasSuffix(text, ".."), strings.Contains(text, "\n"):
+			return fmt.Sprintf("the warning's %s is not made of sentences: %q", name, text)
+		}
+	}
+	if !filepath.IsAbs(w.Location) || strings.Contains(w.Backend, " ") {
+		return fmt.Sprintf("the warning names no place: %+v", w)
+	}
+	return ""
+}
+
+func TestWarningsThatAreNotSentences(t *testing.T) {
+	good := fallback.Warning{Location: t.TempDir(), Message: "It is so."}
+	require.Empty(t, problemOf(good))
+	for _, bad := range []fallback.Warning{{}, {Message: "It is so."}, {Location: good.Location},
+		{Location: good.Location, Message: "it is so."}, {Location: good.Location, Message: "It is so"}, {Location: good.Location, Message: "It is so.."},
+		{Location: good.Location, Message: "It is so.", Reason: "because"}, {Location: good.Location, Message: "It is so.", Remedy: "Do\nthat."},
+		{Location: good.Location, Message: "It is so.", Backend: "two words"}} {
+		require.NotEmpty(t, problemOf(bad), "%+v", bad)
+	}
 }
 
 // save stores tokens as a program does, with its own Cache.
@@ -120,8 +157,8 @@ func testChoice(t *testing.T, dpapi bool) {
 		{keyring: "ok", plaintext: true, passphrase: true, backend: "encrypted", source: "keyring"},
 		{keyring: "ok", stored: "encrypted", backend: "encrypted", source: "keyring", files: []string{encryptedFile}},
 		{keyring: "ok", stored: "encrypted", plaintext: true, backend: "encrypted", source: "keyring", files: []string{encryptedFile}},
-		{keyring: "ok", stored: "plaintext", backend: "encrypted", source: "keyring", files: []string{encryptedFile}},
-		{keyring: "ok", stored: "plaintext", plaintext: true, backend: "encrypted", source: "keyring", files: []string{encryptedFile}},
+		{keyring: "ok", stored: "plaintext", backend: "encrypted", source: "keyring", warned: true, files: []string{plaintextFile}},
+		{keyring: "ok", stored: "plaintext", plaintext: true, backend: "encrypted", source: "keyring", warned: true, files: []string{encryptedFile}},
 
 		{keyring: "locked", class: persistence.ErrKeyringLocked},
 		{keyring: "locked", passphrase: true, backend: "encrypted", source: "passphrase"},
@@ -130,7 +167,7 @@ func testChoice(t *testing.T, dpapi bool) {
 		{keyring: "locked", stored: "encrypted", plaintext: true, passphrase: true, class: persistence.ErrKeyringLocked, files: []string{encryptedFile}},
 		{keyring: "locked", stored: "plaintext", class: persistence.ErrKeyringLocked, files: []string{plaintextFile}},
 		{keyring: "locked", stored: "plaintext", plaintext: true, backend: "plaintext", warned: true, files: []string{plaintextFile}},
-		{keyring: "locked", stored: "plaintext", plaintext: true, passphrase: true, backend: "encrypted", source: "passphrase", files: []string{encryptedFile}},
+		{keyring: "locked", stored: "plaintext", plaintext: true, passphrase: true, backend: "encrypted", source: "passphrase", warned: true, files: []string{encryptedFile}},
 
 		{keyring: "absent", class: persistence.ErrUnavailable},
 		{keyring: "absent", passphrase: true, backend: "encrypted", source: "passphrase"},
@@ -141,12 +178,17 @@ func testChoice(t *testing.T, dpapi bool) {
 		{keyring: "absent", stored: "plaintext", plaintext: true, backend: "plaintext", warned: true, files: []string{plaintextFile}},
 	} {
 		if dpapi && c.keyring != "ok" && c.stored != "encrypted" { // it comes to nothing less safe
-			c.backend, c.source, c.class, c.warned, c.files = "encrypted", "dpapi", nil, false, nil
+			c.backend, c.source, c.class, c.warned, c.files = "encrypted", "dpapi", nil, c.stored != "", nil
 			if c.stored != "" {
-				c.files = []string{encryptedFile}
+				c.files = []string{map[bool]string{true: encryptedFile, false: plaintextFile}[c.plaintext]}
 			}
 		}
 		name := strings.Join([]string{"keyring " + c.keyring, "stored " + c.stored, map[bool]string{true: "plaintext allowed"}[c.plaintext], map[bool]string{true: "passphrase"}[c.passphrase]}, ", ")
+		// Plaintext is neither read nor moved where it is not permitted.
+		want := tokens
+		if c.stored == "plaintext" && !c.plaintext {
+			want = ""
+		}
 		t.Run(name, func(t *testing.T) {
 			m := newMachineOfTheSystem(t)
 			if c.stored != "" {
@@ -189,7 +231,7 @@ func testChoice(t *testing.T, dpapi bool) {
 					require.Equal(t, preferredTo(cmp.Or(c.source, c.backend), dpapi), refused(choice.Refusals))
 				}
 				if c.stored != "" {
-					require.Equal(t, tokens, load(t, opened))
+					require.Equal(t, want, load(t, opened))
 				}
 			}
 			require.Equal(t, c.warned, len(m.warnings) == 1, "%v", m.warnings)
@@ -201,9 +243,13 @@ func testChoice(t *testing.T, dpapi bool) {
 			if c.stored != "" {
 				again, err := tokenkeep.Open(ctx, cfg)
 				require.NoError(t, err)
-				require.Equal(t, tokens, load(t, again))
+				require.Equal(t, want, load(t, again))
 				require.True(t, again.Describe().Encrypted)
-				require.Equal(t, []string{encryptedFile}, m.files())
+				if want == "" {
+					require.Equal(t, []string{plaintextFile}, m.files())
+				} else {
+					require.Equal(t, []string{encryptedFile}, m.files())
+				}
 			}
 		})
 	}
@@ -573,7 +619,9 @@ func TestRunningPlaintextProcessMeetsSaferFile(t *testing.T) {
 			require.Equal(t, []string{"app.plaintext.json"}, m.files())
 
 			m.keyring.SetAbsent(false)
-			desktop, err := tokenkeep.Open(ctx, m.config())
+			cfg = m.config()
+			cfg.AllowPlaintext = true
+			desktop, err := tokenkeep.Open(ctx, cfg)
 			require.NoError(t, err)
 			require.Equal(t, []string{"app.enc"}, m.files())
 			require.NoError(t, desktop.Update(ctx, func(current []byte) ([]byte, error) {
@@ -663,6 +711,13 @@ const (
 	fromDesktop = `{"RefreshToken":{"desktop":{"secret":"1"}}}`
 )
 
+// permitting is the configuration of a process that permits plaintext.
+func (m *machine) permitting() tokenkeep.Config {
+	cfg := m.config()
+	cfg.AllowPlaintext = true
+	return cfg
+}
+
 // withoutKeyring is the configuration of a process that has no keyring.
 func (m *machine) withoutKeyring() tokenkeep.Config {
 	cfg := m.config()
@@ -674,7 +729,7 @@ func (m *machine) withoutKeyring() tokenkeep.Config {
 // that one stores first is not lost, and is not left in plaintext.
 func TestPlaintextAppearsBesideNothing(t *testing.T) {
 	m := newMachine(t)
-	desktop, err := tokenkeep.Open(ctx, m.config())
+	desktop, err := tokenkeep.Open(ctx, m.permitting())
 	require.NoError(t, err)
 	ssh, err := tokenkeep.Open(ctx, m.withoutKeyring())
 	require.NoError(t, err)
@@ -694,7 +749,7 @@ func TestPlaintextBesideEncrypted(t *testing.T) {
 	plain := func(m *machine) string { return filepath.Join(m.dir, "app.plaintext.json") }
 	start := func(t *testing.T) *machine {
 		m := newMachine(t)
-		c, err := tokenkeep.Open(ctx, m.config())
+		c, err := tokenkeep.Open(ctx, m.permitting())
 		require.NoError(t, err)
 		save(t, c, fromDesktop)
 		require.NoError(t, os.WriteFile(plain(m), []byte(fromSSH), 0o600))
@@ -702,7 +757,7 @@ func TestPlaintextBesideEncrypted(t *testing.T) {
 	}
 	t.Run("both are sound", func(t *testing.T) {
 		m := start(t)
-		c, err := tokenkeep.Open(ctx, m.config())
+		c, err := tokenkeep.Open(ctx, m.permitting())
 		require.NoError(t, err)
 		require.Contains(t, load(t, c), `"ssh"`)
 		require.Contains(t, load(t, c), `"desktop"`)
@@ -711,7 +766,7 @@ func TestPlaintextBesideEncrypted(t *testing.T) {
 	t.Run("the encrypted one is damaged", func(t *testing.T) {
 		m := start(t)
 		flip(t, filepath.Join(m.dir, "app.enc"), -1)
-		c, err := tokenkeep.Open(ctx, m.config())
+		c, err := tokenkeep.Open(ctx, m.permitting())
 		require.NoError(t, err)
 		require.Equal(t, fromSSH, load(t, c))
 		require.Len(t, m.files(), 2, "the damaged one is kept")
@@ -726,9 +781,10 @@ func TestPlaintextBesideEncrypted(t *testing.T) {
 			if !stored {
 				require.NoError(t, os.Remove(filepath.Join(m.dir, "app.enc")))
 			}
-			c, err := tokenkeep.Open(ctx, m.config())
+			c, err := tokenkeep.Open(ctx, m.permitting())
 			require.NoError(t, err, "no reason not to use the encrypted one")
 			require.Len(t, m.warnings, 1)
+			require.Contains(t, m.warnings[0].String(), "Unencrypted tokens stay in "+plain(m)+".")
 			save(t, c, fromDesktop)
 			require.Equal(t, []string{"app.enc", "app.plaintext.json"}, m.files())
 		}
@@ -738,7 +794,7 @@ func TestPlaintextBesideEncrypted(t *testing.T) {
 			m := newMachine(t)
 			require.NoError(t, os.MkdirAll(m.dir, 0o700))
 			require.NoError(t, os.WriteFile(plain(m), []byte(fromSSH), 0o600))
-			cfg := m.config()
+			cfg := m.permitting()
 			failing := m.keyring.Reopen()
 			failing.CrashAt(call, false)
 			cfg.Keyring = failing
@@ -748,11 +804,11 @@ func TestPlaintextBesideEncrypted(t *testing.T) {
 				break
 			}
 			require.NoError(t, os.Rename(plain(m), m.dir+".away"))
-			c, err := tokenkeep.Open(ctx, m.config())
+			c, err := tokenkeep.Open(ctx, m.permitting())
 			require.NoError(t, err)
 			save(t, c, fromDesktop)
 			require.NoError(t, os.Rename(m.dir+".away", plain(m)))
-			c, err = tokenkeep.Open(ctx, m.config())
+			c, err = tokenkeep.Open(ctx, m.permitting())
 			require.NoError(t, err)
 			require.Contains(t, load(t, c), `"ssh"`, "call %d", call)
 			require.Contains(t, load(t, c), `"desktop"`)
@@ -764,11 +820,11 @@ func TestPlaintextBesideEncrypted(t *testing.T) {
 		ssh, err := tokenkeep.Open(ctx, m.withoutKeyring())
 		require.NoError(t, err)
 		save(t, ssh, fromSSH)
-		c, err := tokenkeep.Open(ctx, m.config()) // moves
+		c, err := tokenkeep.Open(ctx, m.permitting()) // moves
 		require.NoError(t, err)
 		save(t, c, "{}")
 		require.NoError(t, os.WriteFile(plain(m), []byte(fromSSH), 0o600)) // as if it had died before removing it
-		c, err = tokenkeep.Open(ctx, m.config())
+		c, err = tokenkeep.Open(ctx, m.permitting())
 		require.NoError(t, err)
 		require.Equal(t, "{}", load(t, c))
 		require.Equal(t, []string{"app.enc"}, m.files())

@@ -1,6 +1,6 @@
 // Package bench measures tokenkeep beside the machine's limits (a stat, a read,
-// a durable write, AES-GCM alone) and beside what a program would use in its
-// place. It has no code of its own but the benchmarks:
+// a durable write, AES-GCM alone) and beside other libraries for the same task. It
+// contains only benchmarks:
 //
 //	go test -bench .                     # all of it, in Go's own form
 //	go test -bench Replace/              # one topic
@@ -10,8 +10,8 @@
 // # How to read a name
 //
 // BenchmarkLoad/subject=tokenkeep/size=1MB measures tokenkeep;
-// subject=limit is the least that the machine needs for the same work, and the
-// other subjects are named after the modules that they come from:
+// subject=limit is the least that the machine needs for the same work. The other
+// subjects are named after their modules:
 //
 //   - msext: microsoft-authentication-extensions-for-go/cache with its plain
 //     file. Its encrypted storage on Linux is libsecret, which needs cgo, a
@@ -20,11 +20,11 @@
 //     Get for every Replace, Set for every Export. Its other backends are
 //     keyrings of the operating system.
 //
-// A subject that is not durable is marked so: msext and 99designs write in
-// place and flush nothing.
+// A subject that is not durable is marked: msext and 99designs write in place and
+// flush nothing.
 //
 // # What guards the figures
 //
-// Every benchmark has a check that does the work once more and looks at what
-// came of it. TestChecks proves of every check that work of nothing fails it.
+// Every benchmark has a check that does the work once more and checks its result.
+// TestChecks proves that each check fails for a benchmark that does nothing.
 package bench

@@ -8,7 +8,7 @@ require (
 	github.com/99designs/keyring v1.2.2
 	github.com/AzureAD/microsoft-authentication-extensions-for-go/cache v0.1.1
 	github.com/AzureAD/microsoft-authentication-library-for-go v1.10.1
-	github.com/tokenkeep/tokenkeep v0.0.0-00010101000000-000000000000
+	github.com/tokenkeep/tokenkeep v0.1.0
 	golang.org/x/crypto v0.55.0
 	golang.org/x/sys v0.47.0
 )

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/tokenkeep/tokenkeep/internal/merge"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -167,7 +166,6 @@ func memoryMerge(o order) (func() (any, error), error) {
 		if err != nil {
 			return false, err
 		}
-		same, _, err := merge.Compare(want, got)
-		return same, err
+		return sameCache(want, got)
 	}), nil
 }

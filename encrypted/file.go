@@ -24,7 +24,7 @@ const backend = "encrypted"
 
 // DefaultMaxSize is the largest file that a [File] reads or writes unless
 // [Options] say otherwise: 64 MiB, several hundred times a large cache.
-const DefaultMaxSize = 64 << 20
+const DefaultMaxSize = filestore.DefaultMaxSize
 
 // Options are a [File]'s settings; nil stands for their zero value.
 type Options struct {
@@ -32,8 +32,9 @@ type Options struct {
 	// the encryption. Under another name the file fails with ErrWrongKey, so the
 	// files of two caches that share a key cannot be exchanged.
 	Name string
-	// Lock that the writers share. Nil means a lock on a file beside the data,
-	// with ".lock" added to its name.
+	// Lock that the writers share; nil means one on a file beside the data:
+	// NAME.lock for a file named NAME.enc as tokenkeep.Open names it, else the
+	// file's own name with ".lock" added. A symbolic link is followed first.
 	Lock *persistence.FileLock
 	// MaxSize of the file in bytes; 0 means DefaultMaxSize.
 	MaxSize int64
@@ -673,10 +674,6 @@ func wrap(op, path string, err error) error {
 	e := &persistence.Error{Op: op, Backend: backend, Location: path, Err: located(err), Remedy: persistence.Remedy(err)}
 	if inner, ok := err.(*persistence.Error); ok && (inner.Location == "" || inner.Location == path) {
 		e.Err = inner.Err
-	}
-	var insecure *securefile.Error
-	if e.Remedy == "" && errors.As(err, &insecure) {
-		e.Remedy = insecure.Remedy
 	}
 	return e
 }

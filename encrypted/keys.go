@@ -2,6 +2,7 @@ package encrypted
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
@@ -161,11 +162,7 @@ func KeyFile(path string) KeySource {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, remedy.Errorf(k.advice, "%w: %s does not exist", persistence.ErrUnavailable, k.what)
 		case err != nil:
-			advice := "Make it a file of your own that nobody else can access (chmod 600)."
-			var e *securefile.Error
-			if errors.As(err, &e) && e.Remedy != "" {
-				advice = e.Remedy
-			}
+			advice := cmp.Or(persistence.Remedy(err), "Make it a file of your own that nobody else can access (chmod 600).")
 			return nil, remedy.Errorf(advice, "%w: reading the key file: %w", persistence.ErrUnavailable, err)
 		}
 		return text, nil

@@ -5,21 +5,31 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 )
 
-// SetLifetime sets the lifetime of the access tokens issued from now on (an
-// hour at first; MSAL takes one that ends in less than five minutes for
-// expired, so one minute makes every silent sign-in refresh) and their
-// refresh_in, after which MSAL refreshes though they are valid: 0 for none, and
-// less than a second for at once.
+// SetLifetime sets the lifetime of the access tokens issued from now on, in
+// whole seconds (an hour at first), and their refresh_in, after which MSAL
+// refreshes them although they are valid: 0 means none, and less than a second
+// means at once. MSAL treats a token that ends in less than five minutes as
+// expired, so with a lifetime of a minute every silent sign-in refreshes.
 func (s *Server) SetLifetime(access, refreshIn time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.access, s.refresh = access, refreshIn
 }
 
-// Requests returns how many requests have come in: for tokens by one of the
+// SetDelay makes each answer to a request for tokens take d longer from now on;
+// 0, the value at first, means no delay. Where a test needs an order of events,
+// use [Server.Hold].
+func (s *Server) SetDelay(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.delay = d
+}
+
+// Requests returns the number of requests so far: for tokens by one of the
 // grants, or to one of the endpoints "instance", "openid-configuration",
 // "keys", "devicecode" and "authorize".
 func (s *Server) Requests(what string) int {
@@ -28,16 +38,15 @@ func (s *Server) Requests(what string) int {
 	return s.counts[what]
 }
 
-// Reuses returns how often a refresh token was used that had been exchanged
-// before.
+// Reuses returns how often a refresh token was used after it had been exchanged.
 func (s *Server) Reuses() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reuses
 }
 
-// Issued returns every secret that the server has given out: tokens, device
-// codes and authorization codes. Tests look for them where none belongs.
+// Issued returns every secret that the server has issued: tokens, device codes
+// and authorization codes. A test can search for them in logs and files.
 func (s *Server) Issued() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,15 +59,15 @@ func (s *Server) count(what string) {
 	s.counts[what]++
 }
 
-// Failure is an answer instead of tokens.
+// Failure is an answer without tokens.
 type Failure struct {
 	Status     int           // for example 429 or 503; 0 closes the connection without an answer
 	Code       string        // the OAuth error; "" means "temporarily_unavailable"
 	RetryAfter time.Duration // in whole seconds; 0 sends no such header
 }
 
-// Fail makes the next n token requests of a grant fail, before anything is
-// issued or spent.
+// Fail makes the next n requests for tokens by a grant fail, before anything is
+// issued or spent. Failures of one grant are used up in order.
 func (s *Server) Fail(grant string, n int, f Failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,43 +99,60 @@ func (f Failure) answer(w http.ResponseWriter) {
 	fail(w, &refusal{f.Status, code, 90033, "A transient error has occurred. Please try again."})
 }
 
-// Hold is a token request whose answer waits.
+// Hold is an answer that is held back, made by [Server.Hold].
 type Hold struct {
 	arrived, released chan struct{}
+	once              sync.Once
 }
 
-// Hold makes the next token request of a grant wait with its answer. The
-// request has then been served: what it spends is spent, what it issues is
-// issued, and only the client does not know yet. Holds of one grant are used
-// up in turn.
+// Hold holds back the answer to the next request for tokens by a grant, until
+// [Hold.Release]. The request has then been served: what it spends is spent and
+// what it issues is issued; only the client does not know yet. Any number of
+// answers can be held at once: each call is for one more request, in the order
+// in which they arrive. A request that [Server.Fail] answers is not held.
 func (s *Server) Hold(grant string) *Hold {
-	h := &Hold{make(chan struct{}), make(chan struct{})}
+	h := &Hold{arrived: make(chan struct{}), released: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.holds[grant] = append(s.holds[grant], h)
 	return h
 }
 
-// Arrived is closed when the request is being held.
+// Arrived returns a channel that is closed when the request has been served and
+// its answer is held back.
 func (h *Hold) Arrived() <-chan struct{} { return h.arrived }
 
-// Release sends the answer on its way. It is called once.
-func (h *Hold) Release() { close(h.released) }
+// Release sends the answer. It may be called at any time, and again: released
+// before its request arrives, the Hold holds nothing back.
+func (h *Hold) Release() { h.once.Do(func() { close(h.released) }) }
 
-// hold waits while the request is to be held. It returns false if the client
-// or the server has gone.
-func (s *Server) hold(ctx context.Context, grant string) bool {
+// wait holds the answer back for as long as the test wants. It reports whether
+// the client and the server are still there.
+func (s *Server) wait(ctx context.Context, grant string) bool {
 	s.mu.Lock()
-	q := s.holds[grant]
-	if len(q) == 0 {
-		s.mu.Unlock()
+	var h *Hold
+	if q := s.holds[grant]; len(q) > 0 {
+		h, s.holds[grant] = q[0], q[1:]
+	}
+	delay := s.delay
+	s.mu.Unlock()
+	if h != nil {
+		close(h.arrived)
+		select {
+		case <-h.released:
+		case <-ctx.Done():
+			return false
+		case <-s.closing:
+			return false
+		}
+	}
+	if delay <= 0 {
 		return true
 	}
-	s.holds[grant] = q[1:]
-	s.mu.Unlock()
-	close(q[0].arrived)
+	t := time.NewTimer(delay)
+	defer t.Stop()
 	select {
-	case <-q[0].released:
+	case <-t.C:
 		return true
 	case <-ctx.Done():
 	case <-s.closing:

@@ -558,6 +558,101 @@ func TestHold(t *testing.T) {
 	require.Equal(t, 1, s.Reuses())
 }
 
+func TestSeveralHolds(t *testing.T) {
+	s := start(t, entratest.Options{AllowReuse: true})
+	c := newPublic(t, s)
+	r := signIn(t, s, c, entratest.Alice)
+	resources := []string{"User.Read/a", "User.Read/b", "User.Read/c", "User.Read/d"}
+	var held []*entratest.Hold
+	for range resources {
+		held = append(held, s.Hold(entratest.GrantRefreshToken))
+	}
+	type answer struct {
+		scope string
+		err   error
+	}
+	answers := make(chan answer, len(resources))
+	for i, scope := range resources {
+		go func() {
+			_, err := c.AcquireTokenSilent(t.Context(), []string{scope}, public.WithSilentAccount(r.Account))
+			answers <- answer{scope, err}
+		}()
+		<-held[i].Arrived() // so the i-th hold is of the i-th scope
+	}
+	require.Empty(t, answers)
+	for _, i := range []int{2, 0, 3, 1} { // in another order than they arrived
+		held[i].Release()
+		held[i].Release()
+		require.Equal(t, answer{scope: resources[i]}, <-answers)
+	}
+
+	s.Hold(entratest.GrantRefreshToken).Release()
+	_, err := c.AcquireTokenSilent(t.Context(), []string{"User.Read/e"}, public.WithSilentAccount(r.Account))
+	require.NoError(t, err, "a hold that was released early holds nothing back")
+}
+
+func TestDelay(t *testing.T) {
+	s := start(t, entratest.Options{})
+	c := newPublic(t, s)
+	r := signIn(t, s, c, entratest.Alice)
+	s.SetDelay(time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := c.AcquireTokenSilent(ctx, mailRead, public.WithSilentAccount(r.Account))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+
+	s.SetDelay(0)
+	c = newPublic(t, s)
+	r = signIn(t, s, c, entratest.Alice)
+	s.SetDelay(30 * time.Millisecond)
+	begun := time.Now()
+	_, err = c.AcquireTokenSilent(t.Context(), mailRead, public.WithSilentAccount(r.Account))
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, time.Since(begun), 30*time.Millisecond)
+}
+
+func TestExpire(t *testing.T) {
+	for _, data := range []string{"planted-secret", `{"AccessToken":"planted-secret"}`} {
+		_, err := entratest.Expire([]byte(data))
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "planted")
+	}
+	for _, data := range []string{"", "{}", `{"AccessToken":{}}`} {
+		got, err := entratest.Expire([]byte(data))
+		if data == "" {
+			require.Error(t, err)
+			continue
+		}
+		require.NoError(t, err)
+		require.JSONEq(t, data, string(got))
+	}
+	got, err := entratest.Expire(nil)
+	require.NoError(t, err)
+	require.Nil(t, got)
+	got, err = entratest.Expire([]byte(`{"AccessToken":{"k":{"expires_on":"9999999999","refresh_on":"1","secret":"x","other":7}},"Account":{"a":{}},"Else":[1]}`))
+	require.NoError(t, err)
+	var doc struct {
+		AccessToken map[string]struct {
+			Expires   json.Number `json:"expires_on"`
+			RefreshOn *string     `json:"refresh_on"`
+			Secret    string
+			Other     int
+		}
+		Account map[string]any
+		Else    []int
+	}
+	require.NoError(t, json.Unmarshal(got, &doc))
+	at := doc.AccessToken["k"]
+	seconds, err := at.Expires.Int64()
+	require.NoError(t, err)
+	require.Less(t, seconds, time.Now().Unix())
+	require.Nil(t, at.RefreshOn)
+	require.Equal(t, "x", at.Secret)
+	require.Equal(t, 7, at.Other)
+	require.Len(t, doc.Account, 1)
+	require.Equal(t, []int{1}, doc.Else)
+}
+
 func TestCloseEndsHeldRequests(t *testing.T) {
 	s, err := entratest.Start(entratest.Options{})
 	require.NoError(t, err)

@@ -187,13 +187,15 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request, tenant string
 	http.Redirect(w, r, to.String(), http.StatusSeeOther)
 }
 
-// Approve does what a person does who was shown a device code: it enters the
-// code at the page and signs in as the user. client comes from [NewClient].
+// Approve does what the user does with a device code: it enters the code at the
+// page and signs in as the user named username. It fails if the code is not
+// known, has expired or was used, or if there is no such user. client is one of
+// [Server.Client] or [NewClient].
 func Approve(ctx context.Context, client *http.Client, page, userCode, username string) error {
 	return enter(ctx, client, page, userCode, username, "yes")
 }
 
-// Decline is [Approve] by somebody who does not want to sign in.
+// Decline is [Approve] by a user who declines the sign-in.
 func Decline(ctx context.Context, client *http.Client, page, userCode, username string) error {
 	return enter(ctx, client, page, userCode, username, "no")
 }
@@ -203,7 +205,7 @@ func enter(ctx context.Context, client *http.Client, page, userCode, username, a
 	return err
 }
 
-// submit posts a form of ours, follows no redirect and returns the page.
+// submit posts a form, follows no redirect and returns the page.
 func submit(ctx context.Context, client *http.Client, to string, form url.Values) (*http.Response, string, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -224,8 +226,8 @@ func submit(ctx context.Context, client *http.Client, to string, form url.Values
 	return res, string(body), err
 }
 
-// Authorize does what a person does at the authorization URL, signs in as the
-// user, and returns the code that the redirect carries back. The URL asks for
+// Authorize does what the user does at the authorization URL: it signs in as the
+// user named username, and returns the code in the redirect. The URL must ask for
 // the response mode "query", as AuthCodeURL makes it.
 func Authorize(ctx context.Context, client *http.Client, authURL, username string) (code string, err error) {
 	res, _, err := submit(ctx, client, authURL, url.Values{"username": {username}, "answer": {"yes"}})
@@ -242,8 +244,9 @@ func Authorize(ctx context.Context, client *http.Client, authURL, username strin
 var hidden = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
 var action = regexp.MustCompile(`<form method="post" action="([^"]*)">`)
 
-// Browser returns a stand-in for the system's browser and its user, for
-// public.WithOpenURL: it signs in at the URL and posts the answer back.
+// Browser returns a function for public.WithOpenURL that replaces the system's
+// browser and its user: it signs in at the URL as the user named username, and
+// posts the answer back to the program.
 func Browser(client *http.Client, username string) func(authURL string) error {
 	return func(authURL string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

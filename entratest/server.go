@@ -1,21 +1,45 @@
-// Package entratest is a small Microsoft Entra ID on loopback, for tests and for
-// the quickstart: an HTTPS server with real sockets that MSAL discovers and
-// talks to as it does with the real one.
+// Package entratest is a test authority: a small Microsoft Entra ID on loopback,
+// for the tests and demonstrations of programs that sign users in. [Start] it,
+// give its HTTP client and its [Authority] URL to MSAL, and sign a user in:
 //
-// It speaks the v2.0 protocol: instance discovery, OpenID configuration and
-// keys; the grants device_code (RFC 8628), authorization_code with PKCE (RFC
-// 7636), refresh_token with rotation and reuse detection (RFC 9700, section
-// 4.14.2), client_credentials with a secret, and on-behalf-of. Tokens are
-// signed (ES256). It checks what it is given: codes are spent once, a verifier
-// must match its challenge, a secret its client, an assertion its signature.
+//	s, err := entratest.Start(entratest.Options{})
+//	defer s.Close()
+//	client, err := public.New(clientID,
+//		public.WithAuthority(entratest.Authority(entratest.Contoso)),
+//		public.WithHTTPClient(s.Client()),
+//		public.WithCache(cache))
 //
-// A client made by [Server.Client] resolves login.microsoftonline.com and its
-// aliases to this server and nothing else but loopback, so nothing ever leaves
-// the machine, and authorities, cache keys and discovery are the real ones.
+// [Server.SignIn] puts a signed-in user into a cache, for tests of what comes
+// after a sign-in. [Approve], [Decline], [Authorize] and [Browser] do what the
+// user does, for tests of the sign-in itself. [Expire], [Server.SetLifetime],
+// [Server.Revoke], [Server.Fail], [Server.Hold] and [Server.SetDelay] cause what
+// is rare with a real authority. [Server.Requests], [Server.Reuses] and
+// [Server.Issued] tell what has happened.
 //
-// It is not a model of Entra's policies: there are no passwords, no consent,
-// no conditional access; whoever reaches the page may sign in as any user. Its
-// tokens are worth nothing outside of it.
+// The mock keyrings for such tests are in package keyringtest. The program in
+// examples/testing uses both.
+//
+// # What it does
+//
+// The server speaks the v2.0 protocol over HTTPS, with real sockets: instance
+// discovery, OpenID configuration and keys; the grants device_code (RFC 8628),
+// authorization_code with PKCE (RFC 7636), refresh_token with rotation and reuse
+// detection (RFC 9700, section 4.14.2), client_credentials with a secret, and
+// on-behalf-of. Tokens are signed (ES256). It checks what it is given: a code can
+// be used once, a verifier must match its challenge, a secret its client, and an
+// assertion its signature.
+//
+// A client made by [Server.Client] or [NewClient] resolves
+// login.microsoftonline.com and its aliases to this server, and reaches nothing
+// else but loopback. So nothing leaves the machine, and authorities, cache keys
+// and discovery are the real ones.
+//
+// # What it does not do
+//
+// It has no passwords, no consent and no conditional access: every program of the
+// machine that reaches its page can sign in as any of its users. Never trust its
+// tokens outside of a test. What the real Entra ID does beyond the above,
+// and the exact wording of its errors, is not promised.
 package entratest
 
 import (
@@ -51,7 +75,7 @@ const (
 )
 
 // User is somebody who can sign in. A user of one tenant is a guest in every
-// other one.
+// other one, with another object ID there.
 type User struct {
 	Username string // unique, for example "alice@contoso.example"
 	Name     string
@@ -59,7 +83,7 @@ type User struct {
 	Tenant   string // the home tenant
 }
 
-// HomeAccountID is what MSAL calls the user.
+// HomeAccountID returns the user's ID in MSAL's caches and accounts.
 func (u User) HomeAccountID() string { return u.ID + "." + u.Tenant }
 
 // The users of a server whose [Options] name none.
@@ -80,30 +104,31 @@ func Authority(tenant string) string { return "https://" + hosts[0] + "/" + tena
 type Options struct {
 	// Users who can sign in; nil means Alice, Bob and Carol.
 	Users []User
-	// Secrets has the secret of each confidential client, by client id. Every
+	// Secrets holds the secret of each confidential client, by client ID. Every
 	// other client is a public one.
 	Secrets map[string]string
-	// Interval is how often a device code may be polled while nobody has
-	// approved it; sooner is answered with slow_down. 0 means one second,
-	// a negative one that polling is free.
+	// Interval is the shortest time between two polls of a device code that is
+	// not approved yet; a poll that comes sooner is answered with slow_down.
+	// 0 means one second; a negative one allows any poll.
 	Interval time.Duration
 	// DeviceLifetime is how long a device code can be used; 0 means 15 minutes.
 	DeviceLifetime time.Duration
 	// RefreshLifetime is how long a refresh token can be used; 0 means 90 days.
 	RefreshLifetime time.Duration
 	// AllowReuse lets a refresh token be used again after it was exchanged for
-	// a new one, as the real Entra ID does. Otherwise the second use is taken
-	// for theft and ends all that descends from that sign-in.
+	// a new one, as the real Entra ID does. Otherwise the server takes the second
+	// use for theft, and revokes all refresh tokens of that sign-in.
 	AllowReuse bool
-	// StateFile keeps the refresh tokens (their hashes) in a file, so that
-	// a later server knows them, or another one at the same time. "" means
-	// that they end with the server.
+	// StateFile is a file for the hashes of the refresh tokens: several servers,
+	// at once or one after the other, can share it. "" means memory, which ends
+	// with the server.
 	StateFile string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
-// Server is a running authority. Its methods are safe for concurrent use.
+// Server is a running authority. Its methods are safe for concurrent use. It
+// runs until [Server.Close].
 type Server struct {
 	o      Options
 	der    []byte // the server's certificate
@@ -117,6 +142,7 @@ type Server struct {
 	mu       sync.Mutex
 	access   time.Duration // lifetime of access tokens
 	refresh  time.Duration // refresh_in of access tokens, 0 for none
+	delay    time.Duration // before each answer to a request for tokens
 	devices  map[string]*device
 	codes    map[string]*code
 	counts   map[string]int
@@ -128,7 +154,8 @@ type Server struct {
 	closed   sync.Once
 }
 
-// Start starts a server on loopback, on a port that is free.
+// Start starts a server on loopback, on two free ports. It fails if it cannot
+// listen there.
 func Start(o Options) (*Server, error) {
 	if o.Users == nil {
 		o.Users = []User{Alice, Bob, Carol}
@@ -175,19 +202,20 @@ func setDefault(d *time.Duration, v time.Duration) {
 	}
 }
 
-// Close stops the server at once. Requests that are held or in flight fail.
+// Close stops the server at once. Requests that are held or in flight fail. It
+// may be called again.
 func (s *Server) Close() error {
 	s.closed.Do(func() { close(s.closing) })
 	return errors.Join(s.login.Close(), s.page.Close())
 }
 
-// Endpoint says in one line where the server is and what certificate it has,
-// for [NewClient] in another process. There is no secret in it.
+// Endpoint returns the server's address and certificate in one line, for
+// [NewClient] in another process. There is no secret in it.
 func (s *Server) Endpoint() string {
 	return s.addr + " " + base64.RawStdEncoding.EncodeToString(s.der)
 }
 
-// Client returns a new client of the server, see [NewClient].
+// Client returns a new HTTP client of the server, as [NewClient] makes it.
 func (s *Server) Client() *http.Client {
 	c, err := NewClient(s.Endpoint())
 	if err != nil {
@@ -196,10 +224,10 @@ func (s *Server) Client() *http.Client {
 	return c
 }
 
-// NewClient returns an HTTP client for the server that said endpoint of
-// itself. It reaches that server as login.microsoftonline.com (or an alias)
-// over TLS, trusts nothing but its certificate, uses no proxy, and reaches
-// nothing else but loopback.
+// NewClient returns an HTTP client of the server whose [Server.Endpoint] is
+// endpoint, and an error if endpoint is malformed. The client reaches that server
+// as login.microsoftonline.com (or an alias) over TLS, trusts nothing but its
+// certificate, uses no proxy, and reaches nothing else but loopback.
 func NewClient(endpoint string) (*http.Client, error) {
 	addr, cert, ok := strings.Cut(endpoint, " ")
 	if _, err := netip.ParseAddrPort(addr); !ok || err != nil {

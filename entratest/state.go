@@ -37,8 +37,7 @@ func newTokenStore(path string) *tokenStore {
 	return &tokenStore{path: path, m: map[string]session{}}
 }
 
-// update runs edit on all sessions and keeps what it makes of them, also when
-// it fails.
+// update runs edit on all sessions and stores the result, also when edit fails.
 func (t *tokenStore) update(edit func(m map[string]session) error) (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -120,8 +119,10 @@ func (s *Server) exchange(token, client string) (n session, next string, err err
 	return n, next, err
 }
 
-// Revoke ends every session of a user, as an administrator does. Access tokens
-// that are out stay valid until they expire.
+// Revoke revokes every refresh token of the user named username, as an
+// administrator does: the user's next refresh fails, and MSAL asks for a new
+// sign-in. Access tokens stay valid until they expire. It fails only if
+// Options.StateFile cannot be read or written.
 func (s *Server) Revoke(username string) error {
 	return s.revoke(func(n session) bool { return n.User == username })
 }

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Grants as clients name them in requests for tokens.
+// Grants, as clients name them in requests for tokens: the arguments of
+// [Server.Requests], [Server.Fail] and [Server.Hold].
 const (
 	GrantDeviceCode        = "device_code" // MSAL's name; RFC 8628's is taken for it
 	GrantAuthorizationCode = "authorization_code"
@@ -74,7 +75,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request, tenant string) {
 		return
 	}
 	answer, err := s.grant(r, grant, tenant)
-	if !s.hold(r.Context(), grant) {
+	if !s.wait(r.Context(), grant) {
 		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}
 	if err != nil {

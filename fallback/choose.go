@@ -2,7 +2,6 @@ package fallback
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -11,59 +10,45 @@ import (
 
 // Candidate is one way to keep a cache.
 type Candidate struct {
-	// Name says what it is, in one word.
+	// Name is one word for it, such as "keyring".
 	Name string
-	// Open returns the backend once it has shown that it works here and now.
-	// It leaves nothing behind when it fails.
+	// Open returns the backend after it has shown that it works here and now. If
+	// it fails, it leaves nothing behind.
 	Open func(ctx context.Context) (persistence.Persistence, error)
-	// Timeout bounds Open, beside the context. 0 means that the context alone
-	// does: for a candidate that asks a person.
+	// Timeout bounds Open, in addition to its context. 0 means that only the
+	// context does: for a candidate that asks a person.
 	Timeout time.Duration
 }
 
-// Refusal says why a candidate was not chosen.
+// Refusal is a candidate that was not chosen, and why.
 type Refusal struct {
 	Candidate string // the candidate's Name
 	Err       error
 }
 
-// Reason returns why: the cause, without the operations and the places on the
-// way to it, and without the remedy.
-func (r Refusal) Reason() string {
-	cause := r.Err
-	for {
-		var e *persistence.Error
-		ok := errors.As(cause, &e)
-		if !ok || e.Err == nil {
-			return cause.Error()
-		}
-		cause = e.Err
-	}
-}
+// Reason returns why the candidate was not chosen: the text of
+// [persistence.Cause].
+func (r Refusal) Reason() string { return persistence.Cause(r.Err).Error() }
 
-// Remedy returns what would help, as a sentence for a person, or "".
-func (r Refusal) Remedy() string {
-	var e *persistence.Error
-	if errors.As(r.Err, &e) {
-		return e.Remedy
-	}
-	return ""
-}
+// Remedy returns what would help, as [persistence.Remedy] does: sentences for a
+// person, or "".
+func (r Refusal) Remedy() string { return persistence.Remedy(r.Err) }
 
-// Choice is the candidate that was chosen.
-type Choice struct {
+// Selected is the candidate that [Choose] chose.
+type Selected struct {
 	Candidate   string // its Name
 	Persistence persistence.Persistence
-	Refusals    []Refusal // those that come before it, in order
+	Refusals    []Refusal // of the candidates before it, in order
 }
 
-// NoneError says that no candidate works: each with its reason and its remedy.
-// It matches, by [errors.Is], what any of the refusals matches.
+// NoneError says that no candidate works, and for each of them why. It matches,
+// by [errors.Is] and [errors.As], what any of the refusals matches.
 type NoneError struct {
 	Refusals []Refusal
 }
 
-// Error returns a line for each refusal.
+// Error returns a line that says so and one for each refusal, with its reason
+// and its remedy.
 func (e *NoneError) Error() string {
 	if len(e.Refusals) == 0 {
 		return "tokenkeep: there is no place to keep the tokens: no candidate was given"
@@ -79,7 +64,7 @@ func (e *NoneError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns every refusal's error.
+// Unwrap returns the error of every refusal.
 func (e *NoneError) Unwrap() []error {
 	errs := make([]error, len(e.Refusals))
 	for i, r := range e.Refusals {
@@ -88,22 +73,22 @@ func (e *NoneError) Unwrap() []error {
 	return errs
 }
 
-// Choose opens the candidates in order and returns the first that works, with
-// the refusals of those before it. If none works it fails with a [*NoneError].
-// If ctx ends, it stops there.
-func Choose(ctx context.Context, candidates ...Candidate) (Choice, error) {
+// Choose opens the candidates in order and returns the first one that works. If
+// none works it fails with a [*NoneError]. If ctx ends, it opens no further
+// candidate and fails with a NoneError that has those tried so far.
+func Choose(ctx context.Context, candidates ...Candidate) (Selected, error) {
 	var refusals []Refusal
 	for _, c := range candidates {
 		p, err := open(ctx, c)
 		if err == nil {
-			return Choice{c.Name, p, refusals}, nil
+			return Selected{c.Name, p, refusals}, nil
 		}
 		refusals = append(refusals, Refusal{c.Name, err})
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return Choice{}, &NoneError{refusals}
+	return Selected{}, &NoneError{refusals}
 }
 
 func open(ctx context.Context, c Candidate) (persistence.Persistence, error) {

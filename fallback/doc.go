@@ -1,7 +1,8 @@
-// Package fallback is what remains where nothing safer works: the plaintext
-// file that warns, and the choice between backends that keeps every refusal
-// with its reason and its remedy.
+// Package fallback chooses between ways to keep a token cache, and has the one
+// that comes last: a plaintext file that warns. [Choose] takes the first candidate
+// that works and says why those before it do not; [InsecurePlaintextFile] keeps
+// tokens unencrypted and tells the user so.
 //
-// Most programs leave both to tokenkeep.Open. [Choose] is for programs with
-// candidates of their own.
+// tokenkeep.Open does all of this by itself. This package is for programs that put
+// their own candidates together.
 package fallback

@@ -12,14 +12,16 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// Warning tells the user of something about their stored sign-in that they
-// should know. Each field is a sentence for a person, or empty; none is secret.
+// Warning tells the user something about the stored sign-in. Nothing in it is
+// secret. Message, Reason and Remedy are sentences for a person, each with its
+// full stop. Only Remedy may end in a command line instead, after a colon, so
+// that the command can be pasted as it is. Message is never empty.
 type Warning struct {
-	Backend  string // as in persistence.Description
-	Location string // as in persistence.Description
-	Message  string // what is stored, and where
-	Reason   string // why nothing safer was to be had
-	Remedy   string // what would mend it
+	Backend  string // a word, as in persistence.Description; "" unless it is about the backend in use
+	Location string // a path
+	Message  string // what is stored, or what happened to it, and where
+	Reason   string // why; may be ""
+	Remedy   string // what would help; may be ""
 }
 
 // String returns the sentences in one line.
@@ -33,13 +35,14 @@ func (w Warning) String() string {
 	return strings.Join(sentences, " ")
 }
 
-// InsecurePlaintextFile keeps the token cache as it is, not encrypted, in a file
-// that only its owner may read (mode 0600; on Windows, whoever may read the
-// folder). Whoever gets at the file, in a backup, on a stolen disk, as root or
-// as another program of the user, can sign in as the user.
+// InsecurePlaintextFile keeps the token cache as it is, unencrypted, in a file
+// that only its owner can read (mode 0600; on Windows, everybody who can read the
+// folder). Anybody who gets the file can sign in as the user: from a backup, from
+// a stolen disk, as root, or as another program of the user.
 //
-// It is a [persistence.Versioned] and a [persistence.NamedLocker]. Saves are
-// atomic and durable. The revision is the SHA-256 of the content.
+// It is a [persistence.Versioned] and a [persistence.NamedLocker], safe for
+// concurrent use by goroutines and processes. Saves are atomic and durable. The
+// revision is the SHA-256 of the content in hexadecimal.
 type InsecurePlaintextFile struct {
 	store    *filestore.Store
 	warning  Warning
@@ -47,26 +50,40 @@ type InsecurePlaintextFile struct {
 	warnOnce sync.Once
 }
 
-// Options are the options of [NewInsecurePlaintextFile]. The zero value is good.
+var (
+	_ persistence.Versioned   = (*InsecurePlaintextFile)(nil)
+	_ persistence.NamedLocker = (*InsecurePlaintextFile)(nil)
+	_ persistence.Describer   = (*InsecurePlaintextFile)(nil)
+)
+
+// DefaultMaxSize is the largest file that an [InsecurePlaintextFile] reads or
+// writes unless [Options] say otherwise: 64 MiB, as for an encrypted file.
+const DefaultMaxSize = filestore.DefaultMaxSize
+
+// Options are the options of [NewInsecurePlaintextFile]; nil stands for their
+// zero value.
 type Options struct {
-	// Lock is the lock that the file's writers share; nil means that of the
-	// file's own path + ".lock".
+	// Lock that the file's writers share; nil means one on a file beside the data:
+	// NAME.lock for a file named NAME.plaintext.json as tokenkeep.Open names it,
+	// else the file's own name with ".lock" added. A symbolic link is followed
+	// first.
 	Lock *persistence.FileLock
-	// MaxSize is the most bytes that are saved or loaded; 0 means 256 MiB.
+	// MaxSize of the file in bytes; 0 means DefaultMaxSize. More is not saved and
+	// not loaded, with ErrTooLarge.
 	MaxSize int64
-	// Reason and Remedy go into the warning.
+	// Reason and Remedy go into the warning: sentences, or "".
 	Reason, Remedy string
 }
 
-// NewInsecurePlaintextFile returns the plaintext file at path. warn is required:
-// it is called once, before this value first returns or stores any data, and
-// must not use the file. The options may be nil. A path that ends in a symbolic link is followed if nobody
-// else can change where it leads, and refused otherwise. No file is made before
-// something is saved or locked.
+// NewInsecurePlaintextFile returns the plaintext file at path. warn is required.
+// It is called once, before this value first returns or stores any data, and
+// must not use the file. If path ends in a symbolic link, the link is followed if
+// nobody else can change where it leads, and refused otherwise. No file is made
+// before something is saved or locked.
 func NewInsecurePlaintextFile(path string, warn func(Warning), o *Options) (*InsecurePlaintextFile, error) {
 	if warn == nil {
 		return nil, &persistence.Error{
-			Op: "open", Backend: plaintext, Location: path, Err: errors.New("nobody to warn: warn is nil"),
+			Op: "open", Backend: plaintext, Location: path, Err: errors.New("nobody can be warned: warn is nil"),
 			Remedy: "Pass a function that shows the warning to the user.",
 		}
 	}
@@ -88,30 +105,27 @@ const plaintext = "plaintext"
 
 func (f *InsecurePlaintextFile) warned() { f.warnOnce.Do(func() { f.warn(f.warning) }) }
 
-// Load implements [persistence.Persistence].
 func (f *InsecurePlaintextFile) Load(ctx context.Context) ([]byte, error) {
 	data, _, err := f.LoadRevision(ctx)
 	return data, err
 }
 
-// Save implements [persistence.Persistence]. It waits for the lock, unless that
-// is held through this file or its Lock option.
+// Save waits for the lock, unless it is held already through this file or its
+// Lock option.
 func (f *InsecurePlaintextFile) Save(ctx context.Context, data []byte) error {
 	f.warned()
 	return f.store.Save(ctx, data)
 }
 
-// Delete implements [persistence.Persistence]. The bytes may still be on the
-// disk, and be found there by who can read the device.
+// Delete removes the file. Its bytes may remain on the disk for anybody who can
+// read the device.
 func (f *InsecurePlaintextFile) Delete(ctx context.Context) error { return f.store.Delete(ctx) }
 
-// Revision implements [persistence.Versioned]. While nothing changes it costs
-// one stat.
+// Revision costs one stat while nothing changes.
 func (f *InsecurePlaintextFile) Revision(ctx context.Context) (string, error) {
 	return f.store.Revision(ctx)
 }
 
-// LoadRevision implements [persistence.Versioned].
 func (f *InsecurePlaintextFile) LoadRevision(ctx context.Context) (data []byte, rev string, err error) {
 	data, rev, err = f.store.LoadRevision(ctx)
 	if err == nil {
@@ -120,41 +134,36 @@ func (f *InsecurePlaintextFile) LoadRevision(ctx context.Context) (data []byte, 
 	return data, rev, err
 }
 
-// SaveIf implements [persistence.Versioned].
 func (f *InsecurePlaintextFile) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
 	f.warned()
 	return f.store.SaveIf(ctx, data, rev)
 }
 
-// DeleteIf implements [persistence.Versioned].
 func (f *InsecurePlaintextFile) DeleteIf(ctx context.Context, rev string) error {
 	return f.store.DeleteIf(ctx, rev)
 }
 
-// Lock implements [persistence.Locker].
 func (f *InsecurePlaintextFile) Lock(ctx context.Context) (unlock func() error, err error) {
 	return f.store.Lock(ctx)
 }
 
-// LockName implements [persistence.NamedLocker].
 func (f *InsecurePlaintextFile) LockName(ctx context.Context, name string) (unlock func() error, err error) {
 	return f.store.LockName(ctx, name)
 }
 
-// SetAside renames the file, if its revision still is rev, to a name beside it
-// that it returns: for a file whose content is of no more use. The name is the
-// file's own with ".damaged-" and the time in UTC. The newest five stay, and
-// older ones are removed.
+// SetAside renames the file to a name beside it, which it returns: the file's own
+// with ".damaged-" and the time in UTC. It is for a file whose content is of no
+// more use. The newest five such files stay, older ones are removed. If the
+// revision is not rev any more it fails with ErrConflict.
 func (f *InsecurePlaintextFile) SetAside(ctx context.Context, rev string) (newPath string, err error) {
 	return f.store.SetAside(ctx, rev, nil)
 }
 
-// Describe implements [persistence.Describer].
 func (f *InsecurePlaintextFile) Describe() persistence.Description {
 	return persistence.Description{Backend: plaintext, Location: f.store.Path()}
 }
 
-// plaintextCodec is the format that is none.
+// plaintextCodec stores the data as it is.
 type plaintextCodec struct{}
 
 func (plaintextCodec) Revision(file []byte) (string, error) {

@@ -28,7 +28,7 @@ func ExampleNew() {
 
 	k := keyringtest.New() // in a program: keyring.System()
 	p, err := keyring.New(k, "contoso-cli", "tokens",
-		keyring.WithLock(persistence.NewFileLock(filepath.Join(dir, "contoso-cli.lock"))))
+		persistence.NewFileLock(filepath.Join(dir, "contoso-cli.lock")))
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -57,15 +57,15 @@ func ExampleSystem() {
 	case err == nil, errors.Is(err, persistence.ErrNotFound):
 		// The keyring works.
 	case errors.Is(err, persistence.ErrKeyringLocked):
-		// Ask the user to unlock it: keyring.System(keyring.AllowPrompt()).
+		// Ask the user to unlock it: keyring.System(keyring.WithPrompt()).
 	case errors.Is(err, persistence.ErrUnavailable):
 		// There is none here: take another place for the tokens.
 	}
 }
 
 // The key of an encrypted file, in the keyring.
-func ExampleNewKeySource() {
-	keys := keyring.NewKeySource(keyringtest.New(), "contoso-cli")
+func ExampleNewKeys() {
+	keys := keyring.NewKeys(keyringtest.New(), "contoso-cli")
 	ref, key, err := keys.NewKey(context.Background(), "6fXyJ2pX")
 	fmt.Println(ref, len(key), err)
 	_, err = keys.Key(context.Background(), "another")

@@ -2,35 +2,36 @@ package keyring
 
 // Kernel returns the keyring that the Linux kernel keeps in its memory for the
 // calling user (persistent-keyring(7)). It is for servers, SSH sessions and
-// containers, where nobody unlocks a desktop's keyring. It is a [Limited], does
-// no I/O itself, asks nobody anything and waits for nothing.
+// containers, where nobody unlocks a desktop's keyring. It is a [Limited]. Its
+// calls ask nobody anything and wait for nothing.
 //
-// Nothing chooses it by itself. A program that wants it says so:
+// It is used only by programs that name it:
 //
 //	tokenkeep.Open(ctx, tokenkeep.Config{Name: "contoso-cli", Keyring: keyring.Kernel()})
 //
-// What it protects: the items never touch a disk, unless the kernel's memory is
-// swapped or dumped. Every process of the user can read them, from any session,
-// and so can root. Other users cannot.
+// The items are only in memory, never on a disk, unless the kernel's memory is
+// swapped or dumped. Every process of the user can read them, from any session
+// and from any container that runs as the same user of the host; so can root.
+// Other users cannot.
 //
-// What is gone, and when: all items at a reboot, and as soon as nobody has used
-// the user's keyring for three days (any call starts the time anew; the kernel's
-// setting is /proc/sys/kernel/keys/persistent_keyring_expiry, in seconds). The
-// file that such a key was for can then not be read any more: its users sign in
-// again. A kernel without persistent keyrings has the user's keyring instead
-// (user-keyring(7)), which has no such limit, though old kernels drop it with
-// the user's last process.
+// All items are gone after a reboot, and when nobody has used the user's keyring
+// for three days. Every call restarts that time; it is set in seconds in
+// /proc/sys/kernel/keys/persistent_keyring_expiry. A file whose key is gone can
+// no longer be read, and its user must sign in again. On a kernel without
+// persistent keyrings the user keyring (user-keyring(7)) is used instead. It does
+// not expire, but old kernels remove it when the user's last process ends.
 //
-// An item takes 32,766 bytes, and all of a user's 20,000 unless root's or the
-// administrator allows more: room for keys, hardly for tokens.
+// An item takes 32,766 bytes. All items of a user together take 20,000 bytes,
+// unless the user is root or the administrator has raised the quota: enough for
+// keys, not for large token caches.
 //
-// Its errors are those of [System]: ErrUnavailable where the kernel or a filter
+// Its errors are those of [System]: ErrUnavailable if the kernel or a filter
 // refuses the calls, as Docker's does by default, and on other systems, where
-// it is errors.ErrUnsupported, too; ErrTooLarge for an item beyond its size and
-// for one beyond the quota. An item that was revoked or has expired is
+// it is also errors.ErrUnsupported; ErrTooLarge for an item beyond its limit or
+// beyond the quota. For an item that was revoked or has expired it is
 // ErrNotFound.
 //
-// To see an item is, in a shell, "keyctl get_persistent @s", then
-// "keyctl search @s user 'tokenkeep "SERVICE" "USER"'"; to remove it,
-// "keyctl revoke" with the number that is printed.
+// In a shell, "keyctl get_persistent @s" and then
+// "keyctl search @s user 'tokenkeep "SERVICE" "USER"'" show an item;
+// "keyctl revoke" with the number that search prints removes it.
 func Kernel() Limited { return &system{newKernel()} }

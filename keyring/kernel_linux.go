@@ -15,10 +15,10 @@ import (
 
 // kernel is the kernel keyring. Its items are keys of the type "user".
 //
-// They are made with the permissions that add_key(2) gives: whoever possesses a
-// key may do all with it, its user may see that it is there, others may nothing.
-// To possess them is to have their keyring linked, however indirectly, to a
-// keyring of one's own, and another user cannot link it.
+// They have the permissions that add_key(2) gives: a process that possesses a
+// key may do everything with it, its user may see that it exists, others may do
+// nothing. A process possesses a key if the key's keyring is linked, directly or
+// not, to a keyring of the process; another user cannot link it.
 type kernel struct{}
 
 func newKernel() Limited { return kernel{} }
@@ -27,12 +27,12 @@ func (kernel) Get(ctx context.Context, service, user string) (secret string, err
 	err = withKernelRing(ctx, func(ring int) error {
 		id, err := unix.KeyctlSearch(ring, "user", description(service, user), 0)
 		if err != nil {
-			return absent(err)
+			return notFoundIfGone(err)
 		}
 		payload := make([]byte, maxKernelSecret+1)
 		n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, id, payload, 0)
 		if err != nil {
-			return absent(err)
+			return notFoundIfGone(err)
 		}
 		text, ours := strings.CutSuffix(string(payload[:min(n, len(payload))]), "\n")
 		if !ours {
@@ -46,8 +46,8 @@ func (kernel) Get(ctx context.Context, service, user string) (secret string, err
 
 func (kernel) Set(ctx context.Context, service, user, secret string) error {
 	return withKernelRing(ctx, func(ring int) error {
-		// Changes the key if there is one, at one stroke. The newline is for
-		// the empty secret: a key must have a byte.
+		// If the key exists, this changes it atomically. The newline is for the
+		// empty secret: a key must have at least one byte.
 		_, err := unix.AddKey("user", description(service, user), []byte(secret+"\n"), ring)
 		return err
 	})
@@ -57,13 +57,12 @@ func (kernel) Delete(ctx context.Context, service, user string) error {
 	return withKernelRing(ctx, func(ring int) error {
 		id, err := unix.KeyctlSearch(ring, "user", description(service, user), 0)
 		if err != nil {
-			return absent(err)
+			return notFoundIfGone(err)
 		}
-		// Revoking erases the secret at once, for everybody who has the key,
-		// and gives its quota back. Unlinking alone leaves both to a garbage
-		// collector.
+		// Revoking erases the secret for all processes and frees its quota at
+		// once. Unlinking alone leaves both to a garbage collector.
 		if _, err := unix.KeyctlInt(unix.KEYCTL_REVOKE, id, 0, 0, 0); err != nil {
-			return absent(err)
+			return notFoundIfGone(err)
 		}
 		unix.KeyctlInt(unix.KEYCTL_UNLINK, id, ring, 0, 0)
 		return nil
@@ -71,29 +70,29 @@ func (kernel) Delete(ctx context.Context, service, user string) error {
 }
 
 // maxKernelSecret is the kernel's limit for a key of this type, 32,767 bytes,
-// without the newline.
+// less the newline.
 const maxKernelSecret = 32766
 
 func (kernel) ItemLimit(string, string) int { return maxKernelSecret }
 
-// description names an item in the kernel keyring, the same way for ever, so
-// that no two items have one name and a person can type it.
+// description returns the name of an item in the kernel keyring: different items
+// have different names, and a person can type them. It must never change.
 func description(service, user string) string {
 	return "tokenkeep " + strconv.QuoteToASCII(service) + " " + strconv.QuoteToASCII(user)
 }
 
-// withKernelRing calls fn with the keyring of this user that items are in, and
-// gives its error a class. None of the calls waits for anything, so that there
-// is no use for the context but before them.
+// withKernelRing calls fn with the keyring that holds this user's items, and
+// classifies its error. None of the calls waits for anything, so the context is
+// only looked at before them.
 func withKernelRing(ctx context.Context, fn func(ring int) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// The keyring must be possessed. Linked to the session's keyring it would
-	// be in the hands of every child, and be gone where that is revoked, as
-	// after a logout. A process keyring is known only to those threads that
-	// the thread which made it starts later. So it is linked to the keyring
-	// of this one thread, for as long as fn takes.
+	// The process must possess the keyring. A link in the session keyring would
+	// give it to every child process, and would be gone once that is revoked,
+	// as after a logout. A process keyring is known only to threads started
+	// later by the thread that made it. So the link is in the keyring of this
+	// thread, until fn returns.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	ring, err := unix.KeyctlInt(unix.KEYCTL_GET_PERSISTENT, -1, unix.KEY_SPEC_THREAD_KEYRING, 0, 0)
@@ -107,12 +106,12 @@ func withKernelRing(ctx context.Context, fn func(ring int) error) error {
 		err = fn(ring)
 		unix.KeyctlInt(unix.KEYCTL_UNLINK, ring, unix.KEY_SPEC_THREAD_KEYRING, 0, 0)
 	}
-	return kernelClass(err)
+	return classifyErrno(err)
 }
 
-// absent makes the error of a call on a key ErrNotFound where there is no key,
-// or none that can be read any more.
-func absent(err error) error {
+// notFoundIfGone turns the error of a call on a key into ErrNotFound if there is
+// no such key or it can no longer be read.
+func notFoundIfGone(err error) error {
 	switch err {
 	case unix.ENOKEY, unix.EKEYREVOKED, unix.EKEYEXPIRED, unix.EKEYREJECTED:
 		return persistence.ErrNotFound
@@ -120,17 +119,18 @@ func absent(err error) error {
 	return err
 }
 
-func kernelClass(err error) error {
+// classifyErrno gives an error of the kernel its class.
+func classifyErrno(err error) error {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		return err
 	}
 	switch errno {
 	case unix.EDQUOT:
-		return &advice{fmt.Errorf("%w: this user's quota for keys in the kernel is used up", persistence.ErrTooLarge),
-			keepInFile + " Or let the administrator raise maxkeys and maxbytes in /proc/sys/kernel/keys."}
+		return newTrouble(Full, "this user's quota for keys in the kernel is used up",
+			keepInFile+" Or ask the administrator to raise maxkeys and maxbytes in /proc/sys/kernel/keys.")
 	case unix.EPERM, unix.ENOSYS, unix.EACCES:
-		return unavailable(fmt.Sprintf("the kernel keyring may not be used here (%v)", err),
+		return newTrouble(Denied, fmt.Sprintf("the kernel keyring may not be used here (%v)", err),
 			"In a container, allow the system calls keyctl and add_key, or give the program a passphrase.")
 	}
 	return err

@@ -5,13 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -58,14 +58,22 @@ func ForgetKernel(t *testing.T, service string) {
 // keysIn returns the keys that a keyring holds.
 func keysIn(t testing.TB, ring int) []int {
 	t.Helper()
+	keys, err := keyNumbers(ring)
+	require.NoError(t, err)
+	return keys
+}
+
+func keyNumbers(ring int) ([]int, error) {
 	ids := make([]int32, 1<<16)
 	n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, ring, unsafe.Slice((*byte)(unsafe.Pointer(&ids[0])), 4*len(ids)), 0)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	var keys []int
 	for _, id := range ids[:n/4] {
 		keys = append(keys, int(id))
 	}
-	return keys
+	return keys, nil
 }
 
 // withKey calls fn with the kernel's number of an item.
@@ -128,12 +136,12 @@ func TestKernelConformance(t *testing.T) {
 	persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
 		user, path := rand.Text(), filepath.Join(t.TempDir(), "cache.lock")
 		t.Cleanup(func() {
-			p, err := New(k, service, user)
+			p, err := New(k, service, user, persistence.NewFileLock(path))
 			require.NoError(t, err)
 			require.NoError(t, p.Delete(context.Background()))
 		})
 		return func() (persistence.Persistence, error) {
-			return New(k, service, user, WithLock(persistence.NewFileLock(path)))
+			return New(k, service, user, persistence.NewFileLock(path))
 		}
 	}, nil)
 }
@@ -153,7 +161,7 @@ func TestKernelRevokedAndExpired(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			keys := NewKeySource(k, service)
+			keys := NewKeys(k, service)
 			ref, _, err := keys.NewKey(ctx, name)
 			require.NoError(t, err)
 			withKey(t, service, "tokenkeep key "+name, spoil)
@@ -181,38 +189,72 @@ func TestKernelRevokedAndExpired(t *testing.T) {
 	})
 }
 
-// Whatever thread a goroutine runs on, it finds the items, and leaves nothing
-// in the keyrings of the thread and the session.
+// On any thread a goroutine finds the items, and leaves nothing in the keyrings
+// of the thread and the session.
 func TestKernelThreads(t *testing.T) {
-	k, service := needKernel(t)
-	ctx := t.Context()
-	require.NoError(t, k.Set(ctx, service, "all", "shared"))
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			runtime.LockOSThread() // never unlocked: a thread of its own, which ends with the goroutine
-			for n := range 20 {
-				user := strconv.Itoa(i)
-				secret := fmt.Sprint(i, n)
-				if err := k.Set(ctx, service, user, secret); err != nil {
-					t.Error(err)
-				}
-				if got, err := k.Get(ctx, service, user); err != nil || got != secret {
-					t.Errorf("%q, %v", got, err)
-				}
-				if got, err := k.Get(ctx, service, "all"); err != nil || got != "shared" {
-					t.Errorf("%q, %v", got, err)
-				}
-			}
-			if left := keysIn(t, unix.KEY_SPEC_THREAD_KEYRING); len(left) != 0 {
-				t.Errorf("%d keyrings are left linked to the thread's", len(left))
-			}
-			if _, err := unix.KeyctlSearch(unix.KEY_SPEC_SESSION_KEYRING, "user", description(service, "all"), 0); err == nil {
-				t.Error("the session has the items")
-			}
-		})
+	_, service := needKernel(t)
+	require.Equal(t, "threads <nil>\n", runKernel(t, service, "threads"))
+	t.Run("linked to the user's keyring", func(t *testing.T) {
+		// As another program may have done, with keyctl get_persistent @u. A user
+		// of our own has it done here.
+		env.Require(t, os.Getuid() == 0, "needs to be root, to become another user")
+		require.Equal(t, "link <nil> <nil>\nthreads <nil>\n", runKernel(t, service, "uid="+strconv.Itoa(freshUser()), "link", "threads"))
+	})
+	t.Run("control: linked to the session's keyring", func(t *testing.T) {
+		require.Contains(t, runKernel(t, service, "threads-leak"), "are left in the session's keyring")
+	})
+}
+
+// freshUser returns a user who most likely has no keys on this machine.
+func freshUser() int { return 20_000 + mathrand.IntN(40_000) }
+
+// useThreads uses the keyring on several threads, each in a session keyring of
+// its own, which holds nothing of this machine, and with leak leaves something
+// in it.
+func useThreads(k Limited, service string, leak bool) error {
+	ctx := context.Background()
+	if err := k.Set(ctx, service, "all", "shared"); err != nil {
+		return err
 	}
-	wg.Wait()
+	threads := make(chan error, 8)
+	for i := range cap(threads) {
+		go func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+			threads <- func() error {
+				if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil {
+					return err
+				}
+				for n := range 20 {
+					user, secret := strconv.Itoa(i), fmt.Sprint(i, n)
+					if err := k.Set(ctx, service, user, secret); err != nil {
+						return err
+					}
+					if got, err := k.Get(ctx, service, user); err != nil || got != secret {
+						return fmt.Errorf("%q, %w", got, err)
+					}
+					if got, err := k.Get(ctx, service, "all"); err != nil || got != "shared" {
+						return fmt.Errorf("%q, %w", got, err)
+					}
+				}
+				if leak {
+					if _, err := unix.KeyctlInt(unix.KEYCTL_GET_PERSISTENT, -1, unix.KEY_SPEC_SESSION_KEYRING, 0, 0); err != nil {
+						return err
+					}
+				}
+				for name, ring := range map[string]int{"thread": unix.KEY_SPEC_THREAD_KEYRING, "session": unix.KEY_SPEC_SESSION_KEYRING} {
+					if left, err := keyNumbers(ring); err != nil || len(left) != 0 {
+						return fmt.Errorf("%d keys are left in the %s's keyring, %v", len(left), name, err)
+					}
+				}
+				return nil
+			}()
+		}()
+	}
+	var errs []error
+	for range cap(threads) {
+		errs = append(errs, <-threads)
+	}
+	return errors.Join(errs...)
 }
 
 func init() { programs["kernel"] = kernelProgram }
@@ -222,6 +264,13 @@ func init() { programs["kernel"] = kernelProgram }
 func kernelProgram(args []string) error {
 	ctx := context.Background()
 	k, service := Kernel(), args[0]
+	// In a session keyring of its own: the one that it was started with may hold
+	// keys that other programs or another user put there.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil {
+		return err
+	}
 	for _, arg := range args[1:] {
 		op, value, _ := strings.Cut(arg, "=")
 		switch op {
@@ -233,6 +282,21 @@ func kernelProgram(args []string) error {
 			if err := syscall.Setresuid(uid, uid, uid); err != nil {
 				return err
 			}
+		case "link": // the persistent keyring to the user's, and that to the session's
+			_, err := unix.KeyctlInt(unix.KEYCTL_GET_PERSISTENT, -1, unix.KEY_SPEC_USER_KEYRING, 0, 0)
+			if err == nil {
+				_, err = unix.KeyctlInt(unix.KEYCTL_LINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_SESSION_KEYRING, 0, 0)
+			}
+			if err == nil {
+				err = k.Set(ctx, service, "all", "linked")
+			}
+			// The session has the items: what is linked there says nothing about us.
+			_, searchErr := unix.KeyctlSearch(unix.KEY_SPEC_SESSION_KEYRING, "user", description(service, "all"), 0)
+			fmt.Println("link", err, searchErr)
+		case "threads":
+			fmt.Println("threads", useThreads(k, service, false))
+		case "threads-leak":
+			fmt.Println("threads", useThreads(k, service, true))
 		case "refuse": // the calls add_key and keyctl
 			errno, err := strconv.Atoi(value)
 			if err != nil {
@@ -249,7 +313,7 @@ func kernelProgram(args []string) error {
 			var secret string
 			var err error
 			if op == "key" {
-				_, _, err = NewKeySource(k, service).NewKey(ctx, value)
+				_, _, err = NewKeys(k, service).NewKey(ctx, value)
 			} else {
 				secret, err = k.Get(ctx, service, value)
 			}
@@ -378,14 +442,14 @@ func TestKernelOtherUsers(t *testing.T) {
 	k, service := needKernel(t)
 	env.Require(t, os.Getuid() == 0, "needs to be root, to become another user")
 	require.NoError(t, k.Set(t.Context(), service, "alice", "root's"))
-	const nobody = 65534
+	another := freshUser()
 	withKey(t, service, "alice", func(id int) error {
 		text, err := unix.KeyctlString(unix.KEYCTL_DESCRIBE, id)
 		require.NoError(t, err)
 		permissions := strings.Split(text, ";")[3] // type;uid;gid;permissions;description
 		require.Equal(t, "3f010000", permissions, "possessor, user, group, others")
 		require.Equal(t, "get \"\" not found\nread permission denied\nring operation not permitted\nfill true too large false true\n",
-			runKernel(t, service, "uid="+strconv.Itoa(nobody), "get=alice", "read="+strconv.Itoa(id), "ring=0", "fill"))
+			runKernel(t, service, "uid="+strconv.Itoa(another), "get=alice", "read="+strconv.Itoa(id), "ring=0", "fill"))
 		return nil
 	})
 }

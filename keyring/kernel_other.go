@@ -4,20 +4,16 @@ package keyring
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"runtime"
-
-	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 func newKernel() Limited { return noKernel{} }
 
-// noKernel is the kernel keyring where there is none.
+// noKernel is the kernel keyring of systems that have none.
 type noKernel struct{}
 
 func (noKernel) err() error {
-	return fmt.Errorf("%w: only Linux has a kernel keyring, and this is %s: %w", persistence.ErrUnavailable, runtime.GOOS, errors.ErrUnsupported)
+	return unsupported("only Linux has a kernel keyring; this is " + runtime.GOOS)
 }
 
 func (n noKernel) Get(context.Context, string, string) (string, error) { return "", n.err() }

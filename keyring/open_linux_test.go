@@ -176,7 +176,7 @@ func TestKeysMeanwhile(t *testing.T) {
 	daemon := bus.StartKeyring(t, true)
 	path := filepath.Join(t.TempDir(), "cache.enc")
 	file := func() *encrypted.File {
-		f, err := encrypted.New(path, keyring.NewKeySource(keyring.System(), "contoso-cli"), nil)
+		f, err := encrypted.New(path, keyring.NewKeys(keyring.System(), "contoso-cli"), nil)
 		require.NoError(t, err)
 		return f
 	}
@@ -230,14 +230,14 @@ func TestKeysMeanwhile(t *testing.T) {
 	// that of before the one before is not.
 	backup, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.NoError(t, file().Rotate(ctx, keyring.NewKeySource(keyring.System(), "contoso-cli")))
+	require.NoError(t, file().Rotate(ctx, keyring.NewKeys(keyring.System(), "contoso-cli")))
 	loads()
 	now, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(path, backup, 0o600))
 	loads()
 	require.NoError(t, os.WriteFile(path, now, 0o600))
-	require.NoError(t, file().Rotate(ctx, keyring.NewKeySource(keyring.System(), "contoso-cli")))
+	require.NoError(t, file().Rotate(ctx, keyring.NewKeys(keyring.System(), "contoso-cli")))
 	require.Len(t, bus.Items(t), 2)
 	require.NoError(t, os.WriteFile(path, backup, 0o600))
 	fails(persistence.ErrKeyMissing)
@@ -258,11 +258,11 @@ func TestItemMeanwhile(t *testing.T) {
 	bus.StartKeyring(t, true)
 	lock := filepath.Join(t.TempDir(), "cache.lock")
 	open := func() (persistence.Versioned, *persistence.Cache) {
-		p, err := keyring.New(keyring.System(), "contoso-cli", "tokens", keyring.WithLock(persistence.NewFileLock(lock)))
+		p, err := keyring.New(keyring.System(), "contoso-cli", "tokens", persistence.NewFileLock(lock))
 		require.NoError(t, err)
 		c, err := persistence.New(p)
 		require.NoError(t, err)
-		return p.(persistence.Versioned), c
+		return p, c
 	}
 	set := func(c *persistence.Cache, text string) {
 		t.Helper()

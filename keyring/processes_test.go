@@ -23,6 +23,11 @@ var dirKeyring func(dir string) Keyring
 // SetDirKeyring is for the external test package.
 func SetDirKeyring(f func(string) Keyring) { dirKeyring = f }
 
+// limited takes no more for an item than Windows.
+type limited struct{ Keyring }
+
+func (limited) ItemLimit(string, string) int { return 2560 }
+
 // countProgram adds n to the number that is stored, one by one. The value is
 // padded, so that it is split over several items.
 func countProgram(args []string) error {
@@ -30,13 +35,11 @@ func countProgram(args []string) error {
 	if err != nil {
 		return err
 	}
-	p, err := New(dirKeyring(args[0]), "app", "alice", WithItemLimit(2560),
-		WithLock(persistence.NewFileLock(filepath.Join(args[0], "cache.lock"))))
+	v, err := New(limited{dirKeyring(args[0])}, "app", "alice", persistence.NewFileLock(filepath.Join(args[0], "cache.lock")))
 	if err != nil {
 		return err
 	}
-	v := p.(persistence.Versioned)
-	lock := p.(persistence.Locker)
+	lock := v.(persistence.Locker)
 	ctx := context.Background()
 	for range n {
 		unlock, err := lock.Lock(ctx)
@@ -73,7 +76,7 @@ func TestProcessesLoseNoUpdate(t *testing.T) {
 	for _, p := range running {
 		require.NoError(t, p.Wait())
 	}
-	p, err := New(dirKeyring(dir), "app", "alice")
+	p, err := New(dirKeyring(dir), "app", "alice", persistence.NewFileLock(filepath.Join(dir, "cache.lock")))
 	require.NoError(t, err)
 	data, err := p.Load(t.Context())
 	require.NoError(t, err)

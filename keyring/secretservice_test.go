@@ -218,14 +218,16 @@ func noUserBus(t *testing.T) {
 
 // refusals are the states in which the keyring cannot work, each made for real.
 var refusals = []struct {
-	name  string
-	make  func(t *testing.T) // sets the session bus
-	class error              // nil: only the context's
-	says  string
-	hangs bool // the call ends only with its time
+	name      string
+	make      func(t *testing.T) // sets the session bus
+	class     error
+	situation Situation
+	says      string
+	hangs     bool // the call ends only with its time
 }{
 	{
-		name: "no bus address",
+		name:      "no bus address",
+		situation: NoBus,
 		make: func(t *testing.T) {
 			t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 			noUserBus(t)
@@ -233,22 +235,26 @@ var refusals = []struct {
 		class: persistence.ErrUnavailable, says: "there is no D-Bus session bus",
 	},
 	{
-		name:  "autolaunch address",
-		make:  func(t *testing.T) { useBus(t, "autolaunch:scope=*") },
-		class: persistence.ErrUnavailable, says: "names no unix socket",
+		name:      "autolaunch address",
+		situation: NoBus,
+		make:      func(t *testing.T) { useBus(t, "autolaunch:scope=*") },
+		class:     persistence.ErrUnavailable, says: "names no unix socket",
 	},
 	{
-		name:  "bus address names nothing",
-		make:  func(t *testing.T) { useBus(t, "unix:path="+filepath.Join(t.TempDir(), "nothing")) },
-		class: persistence.ErrUnavailable, says: "cannot be reached",
+		name:      "bus address names nothing",
+		situation: NoBus,
+		make:      func(t *testing.T) { useBus(t, "unix:path="+filepath.Join(t.TempDir(), "nothing")) },
+		class:     persistence.ErrUnavailable, says: "cannot be reached",
 	},
 	{
-		name:  "bus without a service",
-		make:  func(t *testing.T) { useBus(t, secretservice.StartBus(t).Address) },
-		class: persistence.ErrUnavailable, says: "has no Secret Service",
+		name:      "bus without a service",
+		situation: NoService,
+		make:      func(t *testing.T) { useBus(t, secretservice.StartBus(t).Address) },
+		class:     persistence.ErrUnavailable, says: "has no Secret Service",
 	},
 	{
-		name: "no default collection",
+		name:      "no default collection",
+		situation: NoCollection,
 		make: func(t *testing.T) {
 			bus := secretservice.StartBus(t)
 			bus.StartKeyring(t, false)
@@ -257,7 +263,8 @@ var refusals = []struct {
 		class: persistence.ErrUnavailable, says: "no default collection",
 	},
 	{
-		name: "KWallet without a wallet",
+		name:      "KWallet without a wallet",
+		situation: NoCollection,
 		make: func(t *testing.T) {
 			bus := secretservice.StartBus(t)
 			bus.StartKWallet(t)
@@ -266,7 +273,8 @@ var refusals = []struct {
 		class: persistence.ErrUnavailable, says: "no default collection",
 	},
 	{
-		name: "locked, no prompter",
+		name:      "locked, no prompter",
+		situation: Locked,
 		make: func(t *testing.T) {
 			_, k := unlockedKeyring(t)
 			k.Lock(t)
@@ -274,7 +282,8 @@ var refusals = []struct {
 		class: persistence.ErrKeyringLocked, says: "would have to be asked",
 	},
 	{
-		name: "locked, deaf prompter",
+		name:      "locked, deaf prompter",
+		situation: Locked,
 		make: func(t *testing.T) {
 			bus, k := unlockedKeyring(t)
 			k.Lock(t)
@@ -284,17 +293,20 @@ var refusals = []struct {
 		class: persistence.ErrKeyringLocked, says: "would have to be asked",
 	},
 	{
-		name:  "deaf bus",
-		make:  func(t *testing.T) { useBus(t, secretservice.DeafBus(t)) },
-		hangs: true, class: persistence.ErrUnavailable, says: "did not answer",
+		name:      "deaf bus",
+		situation: NoAnswer,
+		make:      func(t *testing.T) { useBus(t, secretservice.DeafBus(t)) },
+		hangs:     true, class: persistence.ErrUnavailable, says: "did not answer",
 	},
 	{
-		name:  "bus that does not accept",
-		make:  func(t *testing.T) { useBus(t, fullBus(t)) },
-		hangs: true, class: persistence.ErrUnavailable, says: "did not answer",
+		name:      "bus that does not accept",
+		situation: NoAnswer,
+		make:      func(t *testing.T) { useBus(t, fullBus(t)) },
+		hangs:     true, class: persistence.ErrUnavailable, says: "did not answer",
 	},
 	{
-		name: "stopped bus",
+		name:      "stopped bus",
+		situation: NoAnswer,
 		make: func(t *testing.T) {
 			bus, _ := unlockedKeyring(t)
 			bus.Pause(t)
@@ -302,7 +314,8 @@ var refusals = []struct {
 		hangs: true, class: persistence.ErrUnavailable, says: "did not answer",
 	},
 	{
-		name: "stopped daemon",
+		name:      "stopped daemon",
+		situation: NoAnswer,
 		make: func(t *testing.T) {
 			_, k := unlockedKeyring(t)
 			k.Pause(t)
@@ -353,6 +366,7 @@ func TestSecretServiceRefuses(t *testing.T) {
 				err := call(t.Context())
 				t.Logf("%s refused after %v: %v", name, time.Since(start).Round(10*time.Microsecond), err)
 				require.ErrorIs(t, err, r.class)
+				require.Equal(t, r.situation, SituationOf(err))
 				require.ErrorContains(t, err, r.says)
 				require.NotContains(t, err.Error(), secret)
 				var e *persistence.Error
@@ -369,6 +383,7 @@ func TestSecretServiceRefuses(t *testing.T) {
 					cancel()
 					require.ErrorIs(t, err, context.DeadlineExceeded)
 					require.NotErrorIs(t, err, persistence.ErrUnavailable)
+					require.Empty(t, SituationOf(err))
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				cancel()
@@ -423,7 +438,7 @@ func TestSecretServicePrompts(t *testing.T) {
 		noLeaks(t)
 		return f
 	}
-	get := func(ctx context.Context, opts ...SystemOption) error {
+	get := func(ctx context.Context, opts ...Option) error {
 		secret, err := System(opts...).Get(ctx, "app", "alice")
 		if err == nil {
 			if secret != secretservice.Planted {
@@ -438,48 +453,55 @@ func TestSecretServicePrompts(t *testing.T) {
 	}
 	t.Run("not allowed", func(t *testing.T) {
 		f := fake(t, nil)
-		require.ErrorIs(t, get(t.Context()), persistence.ErrKeyringLocked)
+		err := get(t.Context())
+		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+		require.Equal(t, Locked, SituationOf(err))
 		<-f.Dismissed
 		require.Empty(t, f.Shown)
 	})
 	t.Run("answered", func(t *testing.T) {
 		f := fake(t, func(f *secretservice.Fake) { go f.Complete(false) })
 		// The timeout does not count the time that a person takes.
-		require.NoError(t, get(t.Context(), AllowPrompt()))
+		require.NoError(t, get(t.Context(), WithPrompt()))
 		require.Len(t, f.Shown, 1)
 		require.Empty(t, f.Dismissed)
 	})
 	t.Run("answered after the timeout", func(t *testing.T) {
 		timeout := 200 * time.Millisecond
 		fake(t, func(f *secretservice.Fake) { time.AfterFunc(2*timeout, func() { f.Complete(false) }) })
-		require.NoError(t, get(t.Context(), AllowPrompt(), WithTimeout(timeout)))
+		require.NoError(t, get(t.Context(), WithPrompt(), WithTimeout(timeout)))
 	})
 	t.Run("declined", func(t *testing.T) {
 		fake(t, func(f *secretservice.Fake) { go f.Complete(true) })
-		require.ErrorIs(t, get(t.Context(), AllowPrompt()), persistence.ErrKeyringLocked)
+		err := get(t.Context(), WithPrompt())
+		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+		require.Equal(t, Declined, SituationOf(err))
 	})
 	t.Run("never answered", func(t *testing.T) {
 		f := fake(t, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		err := get(ctx, AllowPrompt())
+		err := get(ctx, WithPrompt())
 		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, Unanswered, SituationOf(err))
 		<-f.Dismissed // the question leaves the screen
 	})
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		f := fake(t, func(*secretservice.Fake) { cancel() })
-		require.ErrorIs(t, get(ctx, AllowPrompt()), context.Canceled)
+		require.ErrorIs(t, get(ctx, WithPrompt()), context.Canceled)
 		<-f.Dismissed
 	})
 	t.Run("service ends", func(t *testing.T) {
 		fake(t, func(f *secretservice.Fake) { go f.Die() })
-		require.ErrorIs(t, get(t.Context(), AllowPrompt()), persistence.ErrUnavailable)
+		err := get(t.Context(), WithPrompt())
+		require.ErrorIs(t, err, persistence.ErrUnavailable)
+		require.Equal(t, Failed, SituationOf(err))
 	})
 	t.Run("careless error", func(t *testing.T) {
 		fake(t, func(f *secretservice.Fake) { go f.Complete(false) })
-		err := System(AllowPrompt()).Delete(t.Context(), "app", "alice")
+		err := System(WithPrompt()).Delete(t.Context(), "app", "alice")
 		require.ErrorContains(t, err, "org.example.Careless")
 		require.NotContains(t, err.Error(), secretservice.Planted)
 	})
@@ -497,7 +519,7 @@ func TestSecretServiceRealPromptUnanswered(t *testing.T) {
 		<-asked // the dialog is up
 		cancel()
 	}()
-	_, err := System(AllowPrompt()).Get(ctx, "app", "alice")
+	_, err := System(WithPrompt()).Get(ctx, "app", "alice")
 	require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 	require.ErrorIs(t, err, context.Canceled)
 }
@@ -508,8 +530,8 @@ func TestSecretServiceAsBackend(t *testing.T) {
 	ctx := t.Context()
 	data := []byte(strings.Repeat("tokens\x00\xff", 10_000))
 	lock := persistence.NewFileLock(filepath.Join(t.TempDir(), "cache.lock"))
-	for _, opts := range [][]Option{nil, {WithItemLimit(2560)}, {WithLock(lock)}} {
-		p, err := New(System(), "app", "alice", opts...)
+	for _, k := range []Keyring{System(), limited{System()}} { // whole, and split
+		p, err := New(k, "app", "alice", lock)
 		require.NoError(t, err)
 		_, err = p.Load(ctx)
 		require.ErrorIs(t, err, persistence.ErrNotFound)
@@ -520,7 +542,7 @@ func TestSecretServiceAsBackend(t *testing.T) {
 		require.NoError(t, p.Delete(ctx))
 		require.Empty(t, bus.Items(t))
 	}
-	keys := NewKeySource(System(), "app")
+	keys := NewKeys(System(), "app")
 	ref, key, err := keys.NewKey(ctx, "id")
 	require.NoError(t, err)
 	require.Equal(t, "Password for 'tokenkeep key id' on 'app'", bus.Items(t)[0].Label)
@@ -540,7 +562,7 @@ func TestKWallet(t *testing.T) {
 	wallet := bus.StartKWalletWithWallet(t)
 	useBus(t, bus.Address)
 	ctx := t.Context()
-	for _, k := range []Limited{System(), System(AllowPrompt())} {
+	for _, k := range []Limited{System(), System(WithPrompt())} {
 		_, err := System().Get(ctx, "app", "alice")
 		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 		wallet.Open(t)
@@ -563,14 +585,14 @@ func TestKWallet(t *testing.T) {
 		require.Equal(t, "his", got)
 		require.NoError(t, k.Delete(ctx, "app", "bob"))
 
-		keys := NewKeySource(k, "app")
+		keys := NewKeys(k, "app")
 		ref, key, err := keys.NewKey(ctx, "id")
 		require.NoError(t, err)
 		same, err := keys.Key(ctx, ref)
 		require.NoError(t, err)
 		require.Equal(t, key, same)
 		wallet.Close(t)
-		_, err = NewKeySource(System(), "app").Key(ctx, ref)
+		_, err = NewKeys(System(), "app").Key(ctx, ref)
 		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 		wallet.Open(t)
 		require.NoError(t, keys.DeleteKey(ctx, ref))

@@ -298,21 +298,21 @@ func TestRefreshInFlightDoesNotUndoSignOut(t *testing.T) {
 			replace(t, c, a, "")
 			require.Nil(t, a.refreshToken("ann"), "signed out in memory, too")
 
-			// A new sign-in is one, with the hint of a public client and of a confidential one.
-			for i, hint := range []string{"", "ann"} {
-				replace(t, c, a, hint)
+			// A new sign-in is one, again and again.
+			for i := range 2 {
+				replace(t, c, a, "")
 				a.signIn("ann", fmt.Sprint("rt", i+3), 3)
-				export(t, c, a, hint)
+				export(t, c, a, "")
 				require.Equal(t, fmt.Sprint("rt", i+3), stored(t, p).refreshToken("ann"))
 				other := open(t, p)
 				o := &client{}
 				replace(t, other, o, "")
 				o.signOut("ann")
-				if i == 0 {
-					export(t, other, o, "")
-					replace(t, c, a, "ann")
-					export(t, c, a, "ann") // the refresh that was refused
-				}
+				export(t, other, o, "")
+				replace(t, c, a, "ann")
+				a.signIn("ann", "rt2", 2)
+				export(t, c, a, "ann") // one more refresh that was under way
+				require.Nil(t, stored(t, p).refreshToken("ann"))
 			}
 		})
 	}
@@ -362,9 +362,40 @@ func TestSignOutThatWasNotStoredIsReported(t *testing.T) {
 		require.ErrorIs(t, c.Export(ctx, a, cache.ExportHints{}), persistence.ErrUnavailable)
 	}
 	p.failWith(nil)
+
+	// It has not happened: neither here nor, by a later save, elsewhere.
 	replace(t, c, a, "")
+	require.Equal(t, "rt1", a.refreshToken("ann"), "still signed in")
+	a.signIn("bob", "rt1", 1)
+	export(t, c, a, "")
+	require.Equal(t, "rt1", stored(t, p.Memory).refreshToken("ann"))
+
+	a.signOut("ann")
 	export(t, c, a, "")
 	require.Nil(t, stored(t, p.Memory).refreshToken("ann"))
+}
+
+// A sign-out that failed is not carried out over a sign-in that came later.
+func TestFailedSignOutYieldsToALaterSignIn(t *testing.T) {
+	p := newWatched()
+	c, a := open(t, p, persistence.WithLogger(slog.New(slog.DiscardHandler))), &client{}
+	replace(t, c, a, "")
+	a.signIn("ann", "rt1", 1)
+	export(t, c, a, "")
+	p.failWith(&persistence.Error{Op: "save", Err: persistence.ErrUnavailable})
+	a.signOut("ann")
+	require.ErrorIs(t, c.Export(ctx, a, cache.ExportHints{}), persistence.ErrUnavailable)
+	p.failWith(nil)
+
+	other, b := open(t, p.Memory), &client{}
+	replace(t, other, b, "")
+	b.signIn("ann", "rt2", 2)
+	export(t, other, b, "")
+
+	replace(t, c, a, "")
+	a.signIn("bob", "rt1", 1)
+	export(t, c, a, "")
+	require.Equal(t, "rt2", stored(t, p.Memory).refreshToken("ann"))
 }
 
 func TestReplaceTrouble(t *testing.T) {

@@ -6,28 +6,29 @@ import (
 )
 
 // Remembered returns how many in-memory caches c remembers.
-func Remembered(c *Cache) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.inMemory)
-}
+func Remembered(c *Cache) int { return c.memories.Len() }
 
 // RememberedOf is Remembered for a Partitioned.
-func RememberedOf(p *Partitioned) int { return Remembered(p.front) }
+func RememberedOf(p *Partitioned) int { return p.memories.Len() }
 
 // Unsaved returns of how many partitions p keeps what could not be stored.
 func Unsaved(p *Partitioned) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.unsaved)
+	p.outbox.mu.Lock()
+	defer p.outbox.mu.Unlock()
+	return len(p.outbox.entries)
 }
 
 // MaxUnsaved is how many those can be.
-const MaxUnsaved = maxUnsaved
+const MaxUnsaved = maxOutbox
 
 // ForgetUnsavedAfter makes them be kept for so long only, for the rest of a test.
 func ForgetUnsavedAfter(t *testing.T, d time.Duration) {
-	before := unsavedFor
-	unsavedFor = d
-	t.Cleanup(func() { unsavedFor = before })
+	before := outboxTime
+	outboxTime = d
+	t.Cleanup(func() { outboxTime = before })
+}
+
+// WithClock sets the clock that says how long ago a sign-out was.
+func WithClock(now func() time.Time) Option {
+	return func(s *settings) error { s.now = now; return nil }
 }

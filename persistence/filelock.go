@@ -2,34 +2,44 @@ package persistence
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"sync"
 
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
-	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
+	"github.com/tokenkeep/tokenkeep/internal/opaque"
 )
 
 // FileLock is a lock on a file of its own, for goroutines and for processes on
-// one machine; it is a [NamedLocker]. A second file beside it, with ".turn"
-// behind its name, makes waiting fair: first come, about, first served.
+// one machine. It has the methods of a [NamedLocker], for backends to use, and
+// stores nothing itself. A second file, with the suffix ".turn", makes waiting
+// roughly first come, first served.
 //
-// The files are made when they are first needed, mode 0600, with missing
-// folders, and never deleted; deleting them by hand while a program runs may let
-// two of them in at once. The lock is not promised to hold on NFS. On Unix, a
-// lock file is refused that is not a regular file of this user, or that lies in
-// a folder where another user can rename or delete files.
+// FileLocks of one file exclude each other, in one process too. All of them
+// together keep at most one goroutine and one thread waiting in the system,
+// however many calls were given up.
+//
+// The files are made when they are first needed, mode 0600 whatever the umask
+// is, with missing folders, and never deleted. Deleting them by hand while a
+// program runs may let two programs in at once. The lock is not promised to hold
+// on NFS. On Unix a lock file is refused that is not a regular file of this user,
+// that others can write, or that lies in a folder where another user can rename
+// or delete files. One that others can read is closed to them, as they could hold
+// the lock.
+//
+// Every program that writes one file must use the same lock file. Backends that
+// are given no lock use one beside the file that they really write: where their
+// path is a symbolic link, beside its target.
 type FileLock struct {
 	lock *filelock.Lock
 
 	writing chan struct{} // full while a Hold runs its function
 
-	mu     sync.Mutex
-	grant  *grant                    // the Lock that is not released yet, if there is one
-	byName map[string]*filelock.Lock // one for each name, for good
+	mu    sync.Mutex
+	grant *grant // the Lock that is not released yet, if there is one
 }
 
 // grant is a lock that is held.
@@ -39,16 +49,26 @@ type grant struct {
 
 // NewFileLock returns the lock of the file at path. It does no I/O.
 func NewFileLock(path string) *FileLock {
-	return &FileLock{lock: filelock.New(path, true), writing: make(chan struct{}, 1), byName: map[string]*filelock.Lock{}}
+	return &FileLock{lock: filelock.New(path, true), writing: make(chan struct{}, 1)}
 }
 
 // Path returns the path of the lock file.
 func (l *FileLock) Path() string { return l.lock.Path() }
 
+// String returns "lock file" and the path.
+func (l *FileLock) String() string { return lockBackend + " " + l.Path() }
+
+// Format prints what String returns, for every verb.
+func (l *FileLock) Format(s fmt.State, verb rune) { opaque.Format(s, verb, l.String()) }
+
+// LogValue returns what String returns.
+func (l *FileLock) LogValue() slog.Value { return slog.StringValue(l.String()) }
+
 // Lock waits for the lock until ctx ends, and then fails with [ErrLockTimeout],
-// which is also the context's error and names the process that holds the lock,
-// as far as it is known. The lock is not reentrant. unlock lets it go, after any
-// [FileLock.Hold] that relies on it; calling it again does nothing.
+// which is also the context's error and names the process that holds the lock, if
+// it is known. The lock is not reentrant. unlock first waits for every
+// [FileLock.Hold] that relies on the lock, then releases it. Further calls of
+// unlock do nothing.
 //
 // Where the file system has no locks the error is [ErrUnavailable].
 func (l *FileLock) Lock(ctx context.Context) (unlock func() error, err error) {
@@ -84,17 +104,9 @@ func (l *FileLock) Lock(ctx context.Context) (unlock func() error, err error) {
 }
 
 // LockName is [FileLock.Lock] for the lock of that name: a further file, whose
-// name ends in a hash of the name. Every name costs a file and a little memory,
-// for good.
+// name ends in a hash of the name and which is never deleted.
 func (l *FileLock) LockName(ctx context.Context, name string) (unlock func() error, err error) {
-	l.mu.Lock()
-	named := l.byName[name]
-	if named == nil {
-		sum := sha256.Sum256([]byte(name))
-		named = filelock.New(l.lock.Path()+"."+hex.EncodeToString(sum[:8]), false)
-		l.byName[name] = named
-	}
-	l.mu.Unlock()
+	named := filelock.New(layout.NamedLock(l.lock.Path(), name), false)
 	release, err := named.Lock(ctx)
 	if err != nil {
 		return nil, lockError(named.Path(), err)
@@ -107,14 +119,15 @@ func (l *FileLock) LockName(ctx context.Context, name string) (unlock func() err
 	}, nil
 }
 
-// Hold runs fn while this FileLock holds its lock: if a [FileLock.Lock] of it is
-// not released yet, under that one, whose release then waits for fn; else under
-// a lock of its own. So a backend whose writes run in Hold is safe alone, and
-// also under a caller that has locked it to load, merge and save.
+// Hold runs fn while this FileLock holds its lock. If a [FileLock.Lock] of it has
+// not been released yet, Hold relies on that one, whose unlock then waits for fn.
+// Otherwise Hold locks and unlocks. So a backend that writes in Hold is safe
+// alone, and also when its caller has locked it to load, merge and save.
 //
-// No two functions run at once, in any process. Until fn begins Hold waits no
-// longer than ctx, and fails like Lock; then it returns what fn returns. fn must
-// not call Hold, Lock or an unlock.
+// Of all functions, in all processes, only one runs at a time. Until fn begins,
+// Hold waits no longer than ctx, and fails as Lock does. Then it returns what fn
+// returns, or else the error of unlocking. fn must not call Hold, Lock or an
+// unlock.
 func (l *FileLock) Hold(ctx context.Context, fn func() error) (err error) {
 	if owner := locksOf(ctx).owner(l); owner != nil && owner != l {
 		return owner.Hold(ctx, fn)
@@ -151,88 +164,25 @@ func (l *FileLock) join() *grant {
 	return l.grant
 }
 
-// locks are what one [Move] has locked. Its context carries them, so that two
-// FileLocks of one file do not wait for each other.
-type locks struct {
-	mu     sync.Mutex
-	held   map[string]*FileLock // by path
-	shared bool                 // one was to be locked twice
-}
-
-type locksKey struct{}
-
-func withLocks(ctx context.Context) context.Context {
-	return context.WithValue(ctx, locksKey{}, &locks{held: map[string]*FileLock{}})
-}
-
-// locksOf returns nil, which is of use too, where ctx carries none.
-func locksOf(ctx context.Context) *locks {
-	h, _ := ctx.Value(locksKey{}).(*locks)
-	return h
-}
-
-// owner returns the FileLock that holds the lock of l's file, or nil.
-func (h *locks) owner(l *FileLock) *FileLock {
-	if h == nil {
-		return nil
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.held[l.Path()]
-}
-
-// reenter says whether l is to be locked although its file is locked already.
-func (h *locks) reenter(l *FileLock) bool {
-	if h.owner(l) == nil {
-		return false
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.shared = true
-	return true
-}
-
-func (h *locks) isShared() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.shared
-}
-
-func (h *locks) add(l *FileLock) {
-	if h != nil {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.held[l.Path()] = l
-	}
-}
-
-func (h *locks) remove(l *FileLock) {
-	if h != nil {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.held, l.Path())
-	}
-}
+// lockBackend is the [Error.Backend] of a lock.
+const lockBackend = "lock file"
 
 func lockError(path string, err error) error { return lockErrorOp("lock", path, err) }
 
 func lockErrorOp(op, path string, err error) error {
-	e := &Error{Op: op, Backend: "lock file", Location: path, Err: err}
-	var (
-		timeout  *filelock.TimeoutError
-		insecure *securefile.Error
-	)
+	e := &Error{Op: op, Backend: lockBackend, Location: path, Err: err}
+	var timeout *filelock.TimeoutError
 	switch {
 	case errors.As(err, &timeout):
 		e.Err = fmt.Errorf("%w: %w", ErrLockTimeout, err)
-		e.Remedy = "Another program is at work on what is stored. Try again, or end that program."
+		e.Remedy = "Another program is using the stored data. Try again, or end that program."
 	case errors.Is(err, filelock.ErrNoLocks):
 		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		e.Remedy = "Use a folder on a local disk."
-	case errors.As(err, &insecure):
-		e.Remedy = insecure.Remedy
+	case Remedy(err) != "":
+		e.Remedy = Remedy(err)
 	case errors.Is(err, fs.ErrPermission):
-		e.Remedy = "Make sure that you can write this folder, and that its files belong to you."
+		e.Remedy = "Make sure that you can write the folder and that its files belong to you."
 	}
 	return e
 }

@@ -22,7 +22,7 @@ func TestLockErrors(t *testing.T) {
 	}{
 		{&filelock.TimeoutError{PID: 4711, Err: errors.New("ended")}, ErrLockTimeout, true},
 		{fmt.Errorf("%w: no locks available", filelock.ErrNoLocks), ErrUnavailable, true},
-		{&securefile.Error{Path: "p", Reason: "is a FIFO", Remedy: "Move it away.", Err: fs.ErrPermission}, fs.ErrPermission, true},
+		{&securefile.Error{Path: "p", Reason: "is a FIFO", Advice: "Move it away.", Err: fs.ErrPermission}, fs.ErrPermission, true},
 		{&fs.PathError{Op: "open", Path: "p", Err: fs.ErrPermission}, fs.ErrPermission, true},
 		{errors.New("input/output error"), nil, false},
 	} {

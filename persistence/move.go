@@ -1,7 +1,6 @@
 package persistence
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,37 +10,41 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/transfer"
+	"github.com/tokenkeep/tokenkeep/internal/within"
 )
 
-// Persistence returns the backend that [New] was given: for [Move], or to ask
-// what it is. Who saves with it directly overwrites what others stored.
+// Persistence returns the backend that [New] was given. Saving through it
+// overwrites what others have stored meanwhile: it is for [Move], and for asking
+// what the backend is.
 func (c *Cache) Persistence() Persistence {
-	if h, ok := c.store.(hashed); ok {
+	if h, ok := c.store.(digestVersioned); ok {
 		return h.Persistence
 	}
 	return c.store
 }
 
-// Move moves what from holds into to: it is saved there, read back, compared,
-// and only then deleted from from. Where to holds a token cache already, the two
-// are merged: every account of either stays, and the newer of two tokens.
-// Where from holds nothing there is nothing to do, and Move returns nil.
+// Move moves what from holds to to: it is saved there, read back, compared, and
+// only then deleted from from. If to already holds a token cache, the two are
+// merged: every account of either stays, and the newer of two tokens. If from
+// holds nothing, Move does nothing and returns nil.
 //
-// If it fails, or is killed at any point, all that was stored is in from, in to
-// or in both, and a further Move completes it. (Should an account be signed out
-// of to before that, the further Move brings it back: nothing tells then that
-// it was there before.) Programs that use from had better be told first: what
-// they save there later stays there.
+// If Move fails or is killed, everything that was stored is in from, in to or in
+// both, and another Move completes it. If an account is signed out of to before
+// that, the other Move brings it back, because nothing says that it was there
+// before. Reconfigure programs that use from before moving: what they save there
+// afterwards stays there.
 //
-// The locks of both are held meanwhile, of those that are a [Locker]. They may
-// share one, if it is a [FileLock]. Moves in opposite directions at once take
-// turns. Of two backends without locks, at most one process should move anything
-// at a time. Every wait ends with ctx; one without a deadline gets [DefaultTimeout].
+// Move holds the locks of both, if they are a [Locker]. Two backends may share
+// one lock if it is a [FileLock]. Moves in opposite directions at the same time
+// take turns. Between two backends without locks, only one process at a time
+// should move anything. Every wait ends with ctx; a ctx without a deadline gets
+// [DefaultTimeout].
 //
-// Move fails with an [*Error] of either backend; with one of Op "move" where from
-// and to are the same place, where what they hold cannot be merged, and where
-// what was saved does not read back the same. Then nothing is deleted.
+// Move fails with an [*Error] of either backend. It fails with one of Op "move" if
+// from and to are the same place, if what they hold cannot be merged, if what
+// was saved does not read back the same, and, with [ErrConflict], if others keep
+// changing either until ctx ends. Nothing is deleted then.
 func Move(ctx context.Context, from, to Persistence) error {
 	if isNil(from) || isNil(to) {
 		return &Error{Op: "move", Err: errors.New("a Persistence is nil"), Remedy: "Pass Move two backends."}
@@ -53,11 +56,8 @@ func Move(ctx context.Context, from, to Persistence) error {
 	if reflect.TypeOf(from).Comparable() && from == to {
 		return m.onePlace()
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
-		defer cancel()
-	}
+	ctx, cancel := within.Deadline(ctx, DefaultTimeout)
+	defer cancel()
 	ctx = withLocks(ctx)
 	unlock, err := lockBoth(ctx, from, to)
 	if err != nil {
@@ -68,33 +68,21 @@ func Move(ctx context.Context, from, to Persistence) error {
 		return m.onePlace()
 	}
 	_, m.locked = to.(Locker)
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		if err := m.move(ctx); !errors.Is(err, ErrConflict) {
-			return err
-		}
-		if !sleep(ctx, wait/2+rand.N(wait)) {
-			return m.fail(fmt.Errorf("%w: %w", ErrConflict, ctx.Err()), "Another writer keeps changing what is to be moved; try again.")
-		}
+	t := &transfer.Transfer{From: m.from, To: m.to, NotFound: ErrNotFound, Conflict: ErrConflict, Combine: m.combine,
+		// One of the two may have chosen another place meanwhile.
+		BeforeDelete: func(context.Context, string) error { return m.checkPlaces() }}
+	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) }, func() error { return m.move(ctx, t) })
+	if ended {
+		return m.fail(fmt.Errorf("%w: %w", ErrConflict, ctx.Err()), "Another writer keeps changing what is to be moved. Try again.")
 	}
+	return err
 }
 
 func versioned(p Persistence) Versioned {
 	if v, ok := p.(Versioned); ok {
 		return v
 	}
-	return hashed{p}
-}
-
-// sleep says whether d went by before ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return digestVersioned{p}
 }
 
 // lockBoth takes the locks of a and b, in an order that does not depend on which
@@ -113,7 +101,7 @@ func lockBoth(ctx context.Context, a, b Persistence) (unlock func(), err error) 
 		}
 		second, cancel := ctx, context.CancelFunc(func() {})
 		if order == 0 {
-			second, cancel = context.WithTimeout(ctx, wait/2+rand.N(wait))
+			second, cancel = context.WithTimeout(ctx, wait/2+rand.N(wait)) // or two Moves could keep step
 		}
 		unlockB, err := lockOf(second, b)
 		again := second.Err() != nil && ctx.Err() == nil
@@ -122,7 +110,7 @@ func lockBoth(ctx context.Context, a, b Persistence) (unlock func(), err error) 
 			return func() { unlockB(); unlockA() }, nil
 		}
 		unlockA()
-		if !again || !sleep(ctx, rand.N(wait)) {
+		if !again || !within.Sleep(ctx, wait/2) {
 			return nil, err
 		}
 	}
@@ -143,72 +131,46 @@ func lockOf(ctx context.Context, p Persistence) (unlock func(), err error) {
 // mover is a Move under way.
 type mover struct {
 	from, to Versioned
-	locked   bool   // to is
-	copied   []byte // of from, what to was given or had; nil for nothing yet
+	locked   bool // to is
 }
 
-// move is one try. After a conflict, what was copied before is the base of the
-// merge, so that what was signed out of from since is not left in to.
-func (m *mover) move(ctx context.Context) error {
-	data, rev, err := m.from.LoadRevision(ctx)
-	if errors.Is(err, ErrNotFound) {
-		return nil
+// combine merges what both hold.
+func (m *mover) combine(h transfer.Held) (transfer.Next, error) {
+	if h.To == nil {
+		return transfer.Next{Data: h.From, Changed: true}, nil
 	}
+	merged, changed, err := transfer.Merge(h.Copied, h.From, h.To)
 	if err != nil {
+		return transfer.Next{}, m.fail(redactedError{"what the two hold cannot be merged, because it is not a token cache", err}, "Delete what is not needed of the two, and move again.")
+	}
+	return transfer.Next{Data: merged, Changed: changed}, nil
+}
+
+// move is one try.
+func (m *mover) move(ctx context.Context, t *transfer.Transfer) error {
+	done, err := t.Try(ctx)
+	var source *transfer.SourceError
+	var readBack *transfer.ReadBackError
+	switch {
+	case errors.As(err, &source):
+		return source.Err
+	case errors.As(err, &readBack):
+		readBack.Err = Cause(readBack.Err)
+		return m.fail(err, "Check the place that it was moved to, and move again.")
+	case err != nil, done.FromRev == "":
 		return err
-	}
-	kept, there, err := m.to.LoadRevision(ctx)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	next, changed := data, true
-	if err == nil {
-		next, changed, err = merge.Merge(merge.Input{Base: m.copied, BaseUnknown: m.copied == nil, Ours: data, Theirs: kept, Now: time.Now()})
-		if err != nil {
-			return m.fail(hidden{"what the two hold cannot be merged, as it is not a token cache", err}, "Delete what is not needed of the two, and move again.")
-		}
-	} else {
-		there = ""
-	}
-	if changed {
-		if there, err = m.save(ctx, next, there); err != nil {
-			return err
-		}
-	}
-	m.copied = data
-	if err := m.checkPlaces(); err != nil { // one of them may have made another choice meanwhile
-		return err
-	}
-	if err := m.from.DeleteIf(ctx, rev); err != nil || m.locked && rev != there {
-		return err
+	case m.locked && done.FromRev != done.ToRev:
+		return nil
 	}
 	// Without a lock another process may have moved it back. Or both are one
 	// place, by two names: then their revisions were the same.
 	if now, err := m.to.Revision(ctx); err != nil || now != "" {
 		return err
 	}
-	if _, err := m.to.SaveIf(ctx, next, ""); err != nil {
+	if _, err := m.to.SaveIf(ctx, done.Data, ""); err != nil {
 		return err
 	}
-	return m.fail(errors.New("what was moved disappeared at once, and was put back"), "Move to another place, and let one program do it.")
-}
-
-// save saves data in to and reads it back.
-func (m *mover) save(ctx context.Context, data []byte, there string) (rev string, err error) {
-	if rev, err = m.to.SaveIf(ctx, data, there); err != nil {
-		return "", err
-	}
-	back, now, err := m.to.LoadRevision(ctx)
-	switch {
-	case err == nil && now != rev:
-		return "", m.fail(ErrConflict, "") // changed meanwhile: begin again
-	case err == nil && !bytes.Equal(back, data):
-		err = errors.New("other bytes came back")
-	case err == nil:
-		return rev, nil
-	}
-	return "", m.fail(fmt.Errorf("what was saved does not read back the same, and nothing was deleted: %w", err),
-		"See whether the place that it was moved to works, and move again.")
+	return m.fail(errors.New("what was moved disappeared at once, and was put back"), "Move to another place, and let only one program move it.")
 }
 
 // checkPlaces finds two backends of one file.

@@ -17,6 +17,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -33,9 +34,9 @@ func oneAccount(user string) []byte {
 // its token.
 func usersIn(t *testing.T, data []byte) (users []string) {
 	t.Helper()
-	accounts, err := merge.Accounts(data)
+	d, err := tokencache.Parse(data)
 	require.NoError(t, err)
-	for _, a := range accounts {
+	for _, a := range d.Accounts() {
 		require.Contains(t, string(data), a.HomeAccountID+"-rt")
 		users = append(users, a.HomeAccountID)
 	}
@@ -77,7 +78,7 @@ func backendsToMove(t *testing.T) map[string]func() persistence.Persistence {
 			return must(encrypted.New(path("encrypted"), encrypted.Raw(bytes.Repeat([]byte{1}, 32)), nil))
 		},
 		"keyring": func() persistence.Persistence {
-			return must(keyring.New(ring, "service", "user", keyring.WithLock(persistence.NewFileLock(path("keyring.lock")))))
+			return must(keyring.New(ring, "service", "user", persistence.NewFileLock(path("keyring.lock"))))
 		},
 	}
 }
@@ -305,11 +306,11 @@ func TestMoveToItself(t *testing.T) {
 func TestMoveWhileTheSourceChanges(t *testing.T) {
 	ctx := context.Background()
 	from, to := persistence.NewMemory(), persistence.NewMemory()
-	both, _, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: oneAccount("ann"), Theirs: oneAccount("ben")})
+	both, _, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: oneAccount("ann"), Theirs: oneAccount("ben")})
 	require.NoError(t, err)
 	require.NoError(t, from.Save(ctx, both))
 	require.NoError(t, to.Save(ctx, oneAccount("dora")))
-	changed, _, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: oneAccount("ben"), Theirs: oneAccount("carl")})
+	changed, _, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: oneAccount("ben"), Theirs: oneAccount("carl")})
 	require.NoError(t, err)
 	var once sync.Once
 	changing := persistencetest.Intercept(from, func(_ context.Context, op string, call func() error) error {

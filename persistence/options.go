@@ -10,21 +10,45 @@ import (
 // deadline of its own.
 const DefaultTimeout = 30 * time.Second
 
-// Option is a setting of a [Cache], for [New].
-type Option func(*Cache) error
+// Option is a setting of a [Cache] or a [Partitioned].
+type Option func(*settings) error
+
+// settings are what the options set.
+type settings struct {
+	lockFile *FileLock // nil: the backend's own lock, or none
+	strict   bool
+	logger   *slog.Logger // nil: slog.Default()
+	timeout  time.Duration
+	now      func() time.Time
+	logged   *kinds
+}
+
+// set returns what the options set.
+func set(opts []Option) (settings, error) {
+	s := settings{timeout: DefaultTimeout, now: time.Now, logged: new(kinds)}
+	for _, o := range opts {
+		if o == nil {
+			continue
+		}
+		if err := o(&s); err != nil {
+			return settings{}, err
+		}
+	}
+	return s, nil
+}
 
 // WithLockFile makes the writers of a cache take turns by a lock on the file
 // at path, which is made when it is first needed and never deleted. Every
-// process that shares the cache must name the same file, and it should lie
-// beside the data, never in a folder that others can write. A Persistence that
-// is a [Locker] needs none: its own lock is used, since that is the one that its
-// other writers know.
+// process that shares the cache must name the same file. It should lie beside
+// the data, never in a folder that others can write. A Persistence that is a
+// [Locker] needs no lock file: its own lock is used, because its other writers
+// use that one.
 func WithLockFile(path string) Option {
-	return func(c *Cache) error {
+	return func(s *settings) error {
 		if path == "" {
 			return errors.New("the lock file's path is empty")
 		}
-		c.lock = NewFileLock(path)
+		s.lockFile = NewFileLock(path)
 		return nil
 	}
 }
@@ -32,23 +56,23 @@ func WithLockFile(path string) Option {
 // WithStrict makes every storage error fail the call, and so the sign-in, that
 // met it. Without it a sign-in that succeeded stays one; see [Cache].
 func WithStrict() Option {
-	return func(c *Cache) error { c.strict = true; return nil }
+	return func(s *settings) error { s.strict = true; return nil }
 }
 
-// WithLogger sets where storage trouble is logged. The default is
+// WithLogger sets where storage errors are logged. The default is
 // slog.Default(), asked at each record. No record holds a secret.
 func WithLogger(l *slog.Logger) Option {
-	return func(c *Cache) error { c.logger = l; return nil }
+	return func(s *settings) error { s.logger = l; return nil }
 }
 
 // WithTimeout sets how long an operation may wait whose context has no
 // deadline, instead of [DefaultTimeout].
 func WithTimeout(d time.Duration) Option {
-	return func(c *Cache) error {
+	return func(s *settings) error {
 		if d <= 0 {
 			return errors.New("the timeout is not positive")
 		}
-		c.timeout = d
+		s.timeout = d
 		return nil
 	}
 }

@@ -48,12 +48,13 @@ type Versioned interface {
 	DeleteIf(ctx context.Context, rev string) error
 }
 
-// Locker is a [Persistence] that brings the lock that its writers share, in
-// this process and in others.
+// Locker is an ability of a [Persistence]: it has the lock that its writers
+// share, in this process and in others.
 type Locker interface {
 	// Lock waits for the lock until ctx ends, and then fails with
-	// ErrLockTimeout. Whoever has it calls unlock exactly once. The lock of a
-	// process that ends, however it ends, is free at once.
+	// ErrLockTimeout. The caller calls unlock once; what a second call does is
+	// not defined here. When a process ends, however it ends, its locks are free
+	// at once.
 	Lock(ctx context.Context) (unlock func() error, err error)
 }
 

@@ -2,15 +2,14 @@ package persistence
 
 import (
 	"context"
-	"encoding/json"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 
-	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 // Change says what has become of a stored cache; see [Cache.Watch].
@@ -24,16 +23,18 @@ type Change struct {
 	Added, Removed []Account
 }
 
-// Account is an account that is signed in, as the MSAL libraries store it.
+// Account is an account that is signed in, as the MSAL libraries store it. Its
+// identity is the home account id and the cloud: several hosts are names of one
+// cloud, login.windows.net and login.microsoftonline.com for example.
 type Account struct {
 	HomeAccountID string
-	Environment   string // the host of the identity provider
+	Environment   string // the host of the identity provider: a name of the cloud
 	Username      string // to be shown to the user; may be ""
 }
 
-// same says whether both are one account.
-func (a Account) same(b Account) bool {
-	return strings.EqualFold(a.HomeAccountID, b.HomeAccountID) && strings.EqualFold(a.Environment, b.Environment)
+// identity returns the account in the form by which accounts compare.
+func (a Account) identity() tokencache.Account {
+	return tokencache.Account{HomeAccountID: a.HomeAccountID, Environment: a.Environment}.Identity()
 }
 
 // WatchOption is a setting of [Cache.Watch].
@@ -105,11 +106,11 @@ type watcher struct {
 	system *fsnotify.Watcher // nil where there is none
 	folder string            // that system watches, or ""
 
-	reported, current seen
+	reported, current state
 }
 
-// seen is a state of the stored cache.
-type seen struct {
+// state is a state of the stored cache.
+type state struct {
 	rev      string
 	accounts []Account
 }
@@ -163,8 +164,7 @@ func (w *watcher) run(ctx context.Context) {
 // isSign says whether e may be of a change. Lock files and temporary files are
 // written with every save, and read by nobody.
 func isSign(e fsnotify.Event) bool {
-	name := filepath.Base(e.Name)
-	return e.Op != fsnotify.Chmod && !strings.Contains(name, ".lock") && !strings.HasSuffix(name, ".tmp")
+	return e.Op != fsnotify.Chmod && layout.IsData(filepath.Base(e.Name))
 }
 
 // look brings current up to date. The folder is watched before that, so that
@@ -182,7 +182,7 @@ func (w *watcher) look(ctx context.Context) {
 		data, rev, err = w.cache.load(bounded)
 	}
 	if err == nil {
-		w.current = seen{rev, accountsIn(data)}
+		w.current = state{rev, accountsIn(data)}
 	} else if ctx.Err() == nil {
 		w.cache.report("watch", "tokenkeep: cannot see whether the stored tokens have changed; trying again", err)
 	}
@@ -234,7 +234,7 @@ func (w *watcher) interval() time.Duration {
 	}
 }
 
-func (s seen) to(next seen) Change {
+func (s state) to(next state) Change {
 	return Change{
 		Accounts: slices.Clone(next.accounts),
 		Added:    without(next.accounts, s.accounts),
@@ -244,41 +244,38 @@ func (s seen) to(next seen) Change {
 
 // without returns those of accounts that are not among others.
 func without(accounts, others []Account) (rest []Account) {
+	among := map[tokencache.Account]bool{}
+	for _, a := range others {
+		among[a.identity()] = true
+	}
 	for _, a := range accounts {
-		if !slices.ContainsFunc(others, a.same) {
+		if !among[a.identity()] {
 			rest = append(rest, a)
 		}
 	}
 	return rest
 }
 
-// accountsIn returns the accounts of a token cache, and none of what is no token
-// cache.
+// accountsIn returns the accounts of a token cache, each once. What is not a token
+// cache has none. Of the entries that an account has for its tenants, the first
+// that has a name gives it.
 func accountsIn(data []byte) (all []Account) {
-	accounts, err := merge.Accounts(data)
+	d, err := tokencache.Parse(data)
 	if err != nil {
 		return nil
 	}
-	for _, a := range accounts {
-		all = append(all, Account{HomeAccountID: a.HomeAccountID, Environment: a.Environment})
-	}
-	// The names are not worth an error: what is odd is left out.
-	var sections struct{ Account map[string]json.RawMessage }
-	if json.Unmarshal(data, &sections) != nil {
-		return all
-	}
-	for _, entry := range sections.Account {
-		var e struct {
-			HomeAccountID string `json:"home_account_id"`
-			Environment   string `json:"environment"`
-			Username      string `json:"username"`
+	users := map[tokencache.Account]string{}
+	entries := d.Section(tokencache.AccountSection).List()
+	for i := range entries {
+		if id := entries[i].Account().Identity(); users[id] == "" {
+			users[id] = entries[i].Field("username")
 		}
-		if json.Unmarshal(entry, &e) != nil {
-			continue
-		}
-		named := Account{e.HomeAccountID, e.Environment, e.Username}
-		if i := slices.IndexFunc(all, named.same); i >= 0 {
-			all[i].Username = e.Username
+	}
+	seen := map[tokencache.Account]bool{}
+	for _, a := range d.Accounts() {
+		if id := a.Identity(); !seen[id] {
+			seen[id] = true
+			all = append(all, Account{HomeAccountID: a.HomeAccountID, Environment: a.Environment, Username: users[id]})
 		}
 	}
 	return all

@@ -47,7 +47,7 @@ func signIn(t testing.TB, c *persistence.Cache, users ...string) {
 	t.Helper()
 	for _, user := range users {
 		require.NoError(t, c.Update(context.Background(), func(current []byte) ([]byte, error) {
-			all, _, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: oneAccount(user), Theirs: current})
+			all, _, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: oneAccount(user), Theirs: current})
 			return all, err
 		}))
 	}
@@ -56,7 +56,7 @@ func signIn(t testing.TB, c *persistence.Cache, users ...string) {
 func signOut(t testing.TB, c *persistence.Cache, user string) {
 	t.Helper()
 	require.NoError(t, c.Update(context.Background(), func(current []byte) ([]byte, error) {
-		left, _, err := merge.Merge(merge.Input{Base: oneAccount(user), Ours: []byte("{}"), Theirs: current})
+		left, _, err := merge.Bytes(merge.BytesInput{Base: oneAccount(user), Ours: []byte("{}"), Theirs: current})
 		return left, err
 	}))
 }
@@ -483,7 +483,7 @@ func TestWatchOfOddAccounts(t *testing.T) {
 			"b":{"home_account_id":"c.d","environment":"login"},
 			"c":{"home_account_id":"e.f","environment":"login","username":"E"},
 			"d":17, "e":{"environment":"login","username":"nobody"}},"Other":5}`)))
-		require.Equal(t, []persistence.Account{{"A.b", "Login", ""}, {"c.d", "login", ""}, {"e.f", "login", "E"}}, (<-changes).Accounts)
+		require.Equal(t, []persistence.Account{{"A.b", "Login", "7"}, {"c.d", "login", ""}, {"e.f", "login", "E"}}, (<-changes).Accounts)
 		require.NoError(t, memory.Save(ctx, []byte(`{"Account":{"a":{"home_account_id":"a.B","environment":"login"}}}`)))
 		change := <-changes
 		require.Empty(t, change.Added, "a name in another case is the same account")

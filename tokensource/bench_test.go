@@ -50,7 +50,7 @@ func BenchmarkTokenOfAnotherProcess(b *testing.B) {
 	s := benchSource(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		s.hand.Store(nil)
+		s.current.Store(nil)
 		if _, err := s.Token(); err != nil {
 			b.Fatal(err)
 		}

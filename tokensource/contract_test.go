@@ -44,6 +44,7 @@ const (
 	knowsItsOwn    flaw = "keeps only the fields that it knows"
 	locksElsewhere flaw = "has its lock in the temporary folder"
 	resurrects     flaw = "stores what it has got though the user has signed out"
+	asksAnybody    flaw = "sends a refresh token wherever it is configured to"
 )
 
 type model struct {
@@ -117,9 +118,12 @@ func (m *model) refresh(ctx context.Context, first entry) error {
 	if sent == "" {
 		return ErrSignInRequired
 	}
+	if id := e.text(boundClient); id != "" && id != m.conf.ClientID && m.flaw != asksAnybody {
+		return ErrOtherClient
+	}
 	t, err := m.conf.TokenSource(ctx, &oauth2.Token{RefreshToken: sent}).Token()
 	if err != nil {
-		f := newFailure(err, m.now())
+		f := newFailure(err, m.now(), func(text string) string { return text })
 		if !f.gone && m.flaw != signsOut {
 			return f
 		}
@@ -425,6 +429,12 @@ var scenarios = []struct {
 		locks, err := filepath.Glob(filepath.Join(dir, "cache.lock.*"))
 		require.NoError(t, err)
 		return check(len(litter) == 0 && len(locks) > 0, "%d files in the temporary folder, %d lock files of names beside the data", len(litter), len(locks))
+	}},
+	{"8: another client's refresh token is sent nowhere", []flaw{asksAnybody}, func(t *testing.T, program programs) error {
+		w := newWorld(t, oauthserver.Options{})
+		w.expired(w.sourceOf(w.config(otherClient)))
+		_, err := program(w).Token()
+		return check(errors.Is(err, ErrOtherClient) && w.server.Refreshes() == 0 && w.stored() != nil, "%v, %d requests", err, w.server.Refreshes())
 	}},
 	{"a sign-out during a refresh sticks", []flaw{resurrects}, func(t *testing.T, program programs) error {
 		w := newWorld(t, oauthserver.Options{})

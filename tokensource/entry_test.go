@@ -15,16 +15,16 @@ func TestReplaceTouchesNothingElse(t *testing.T) {
 	e := entry{accessToken: json.RawMessage(`"a"`)}
 	const value = `{"access_token":"a"}`
 	for _, test := range []struct{ name, before, set, removed string }{
-		{"nothing", "", `{"OAuth2Token":{"k":` + value + `}}`, `{"OAuth2Token":{}}`},
-		{"no section", "{ \"AccessToken\" : {\"x\": 1.50} }\n", "{ \"AccessToken\" : {\"x\": 1.50} ,\"OAuth2Token\":{\"k\":" + value + "}}\n", "{ \"AccessToken\" : {\"x\": 1.50} ,\"OAuth2Token\":{}}\n"},
+		{"nothing", "", `{"OAuth2Token":{"k":` + value + `}}`, ""},
+		{"no section", "{ \"AccessToken\" : {\"x\": 1.50} }\n", "{ \"AccessToken\" : {\"x\": 1.50} ,\"OAuth2Token\":{\"k\":" + value + "}}\n", "{ \"AccessToken\" : {\"x\": 1.50} }\n"},
 		{"no key", `{"OAuth2Token": {"other" : {"z":1e3} }, "é": [1]}`, `{"OAuth2Token": {"other" : {"z":1e3} ,"k":` + value + `}, "é": [1]}`, `{"OAuth2Token": {"other" : {"z":1e3} }, "é": [1]}`},
-		{"first key", `{"OAuth2Token":{"k": {"old":true} , "l" : 2}}`, `{"OAuth2Token":{"k": ` + value + ` , "l" : 2}}`, `{"OAuth2Token":{ "l" : 2}}`},
+		{"first key", `{"OAuth2Token":{"k": {"old":true} , "l" : 2}}`, `{"OAuth2Token":{"k": ` + value + ` , "l" : 2}}`, `{"OAuth2Token":{"l" : 2}}`},
 		{"middle key", `{"OAuth2Token":{"j":0, "k":1 ,"l":2}}`, `{"OAuth2Token":{"j":0, "k":` + value + ` ,"l":2}}`, `{"OAuth2Token":{"j":0, "l":2}}`},
-		{"last key", `{"OAuth2Token":{"j":0 , "k":1 }}`, `{"OAuth2Token":{"j":0 , "k":` + value + ` }}`, `{"OAuth2Token":{"j":0  }}`},
-		{"only key", `{"OAuth2Token":{ "k" : 1 },"x":{}}`, `{"OAuth2Token":{ "k" : ` + value + ` },"x":{}}`, `{"OAuth2Token":{ },"x":{}}`},
+		{"last key", `{"OAuth2Token":{"j":0 , "k":1 }}`, `{"OAuth2Token":{"j":0 , "k":` + value + ` }}`, `{"OAuth2Token":{"j":0 }}`},
+		{"only key", `{"OAuth2Token":{ "k" : 1 },"x":{}}`, `{"OAuth2Token":{ "k" : ` + value + ` },"x":{}}`, `{"OAuth2Token":{  },"x":{}}`},
 		{"escaped key", `{"OAuth2Token":{"\u006b":1}}`, `{"OAuth2Token":{"\u006b":` + value + `}}`, `{"OAuth2Token":{}}`},
 		{"twice", `{"OAuth2Token":{"k":1,"k":2}}`, `{"OAuth2Token":{"k":1,"k":` + value + `}}`, `{"OAuth2Token":{}}`},
-		{"null", `{"OAuth2Token":null}`, `{"OAuth2Token":{"k":` + value + `}}`, `{"OAuth2Token":{}}`},
+		{"null", `{"OAuth2Token":null}`, `{"OAuth2Token":{"k":` + value + `}}`, `{"OAuth2Token":null}`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			set, err := replace([]byte(test.before), "k", e)

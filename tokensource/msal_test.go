@@ -84,7 +84,7 @@ func TestMSALWritesWhatItReadBefore(t *testing.T) {
 
 	ours, err := replace(before, "another", entry{accessToken: []byte(`"x"`)})
 	require.NoError(t, err)
-	merged, _, err := merge.Merge(merge.Input{Base: before, Ours: ours, Theirs: now, Now: w.clock.now()})
+	merged, _, err := merge.Bytes(merge.BytesInput{Base: before, Ours: ours, Theirs: now, Now: w.clock.now()})
 	require.NoError(t, err)
 	e, err := find(merged, key)
 	require.NoError(t, err)
@@ -97,9 +97,9 @@ func TestMSALWritesWhatItReadBefore(t *testing.T) {
 	older := entry{accessToken: []byte(`"older"`), cachedAt: unix(w.clock.now().Add(-time.Hour))}
 	ours, err = replace(before, key, older)
 	require.NoError(t, err)
-	for _, in := range []merge.Input{{Base: before, Ours: ours, Theirs: now}, {Base: before, Ours: now, Theirs: ours}} {
+	for _, in := range []merge.BytesInput{{Base: before, Ours: ours, Theirs: now}, {Base: before, Ours: now, Theirs: ours}} {
 		in.Now = w.clock.now().Add(time.Minute)
-		merged, _, err := merge.Merge(in)
+		merged, _, err := merge.Bytes(in)
 		require.NoError(t, err)
 		e, err := find(merged, key)
 		require.NoError(t, err)

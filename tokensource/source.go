@@ -4,34 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/oauth2"
 
+	"github.com/tokenkeep/tokenkeep/internal/quote"
+	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// Refresher exchanges a refresh token: the TokenSource for a token that has
-// nothing but a refresh token makes one token request and returns the answer.
-// An *oauth2.Config is one.
+// Refresher exchanges a refresh token. *oauth2.Config implements it: the
+// TokenSource for a token that has nothing but a refresh token makes one token
+// request and returns the answer. A Refresher of one's own should embed an
+// *oauth2.Config, so that the Source knows the client: see [Source.Save].
 type Refresher interface {
 	TokenSource(ctx context.Context, t *oauth2.Token) oauth2.TokenSource
 }
 
-// DefaultEarlyExpiry is how long before its expiry a token is refreshed. It is
-// what package oauth2 does too.
+// DefaultEarlyExpiry is how long before its expiry a token is refreshed by
+// default. Package oauth2 has the same default.
 const DefaultEarlyExpiry = 10 * time.Second
 
 // Option is a setting of a [Source], for [New].
 type Option func(*Source) error
 
-// WithEarlyExpiry sets how long before its expiry a token is refreshed, in place
-// of [DefaultEarlyExpiry]. A token is never refreshed in the first half of its
-// life. One that has no refresh token is good until it expires.
+// WithEarlyExpiry sets how long before its expiry a token is refreshed; the
+// default is [DefaultEarlyExpiry]. A token is never refreshed in the first half
+// of its life. One that has no refresh token is good until it expires. New fails
+// if d is negative.
 func WithEarlyExpiry(d time.Duration) Option {
 	return func(s *Source) error {
 		if d < 0 {
@@ -42,31 +47,56 @@ func WithEarlyExpiry(d time.Duration) Option {
 	}
 }
 
-// WithLogger sets where it is logged that a token could not be saved. The
-// default is slog.Default(), asked at each record. No record holds a secret.
+// WithIssuer names the provider by its issuer identifier (RFC 8414; in OpenID
+// Connect the "iss" of its ID tokens). What is stored is then bound to the issuer,
+// and stays usable when the provider's token endpoint changes. Without it, it is
+// bound to the token endpoint. New fails if the Refresher neither is nor embeds an
+// *oauth2.Config.
+func WithIssuer(issuer string) Option {
+	return func(s *Source) error {
+		if configOf(s.conf) == nil {
+			return errors.New("an issuer is given, and there is no oauth2.Config that names the client")
+		}
+		s.issuer = issuer
+		return nil
+	}
+}
+
+// WithFormerEndpoints names token endpoints and issuers that the provider had
+// before. A token that is bound to one of them, and to this client, is refreshed
+// at the present endpoint, and bound to that from then on.
+func WithFormerEndpoints(urls ...string) Option {
+	return func(s *Source) error { s.former = append(s.former, urls...); return nil }
+}
+
+// WithLogger sets where the Source logs that a token could not be saved. The
+// default is slog.Default() at the time of each record. No record has a secret in
+// it.
 func WithLogger(l *slog.Logger) Option {
 	return func(s *Source) error { s.logger = l; return nil }
 }
 
 // Source is the token of one sign-in: an [oauth2.TokenSource] that keeps it in a
 // [persistence.Cache] and refreshes it once for all who share that cache. It is
-// safe for concurrent use, and so are any number of Sources of one key, in any
+// safe for concurrent use. Any number of Sources may have the same key, in any
 // number of processes. There is nothing to close. See the package comment.
 type Source struct {
 	ctx    context.Context // for Token, and for its HTTP client
 	cache  *persistence.Cache
 	key    string
 	conf   Refresher
+	issuer string
+	former []string // endpoints and issuers
 	early  time.Duration
 	logger *slog.Logger // nil: slog.Default()
 	now    func() time.Time
 
-	hand atomic.Pointer[hand] // the token in hand, or nil
+	current atomic.Pointer[current] // nil: none
 
 	mu      sync.Mutex
-	flight  *flight
-	changed int      // how often Save and Delete have changed what is stored
-	refused string   // the access token that Invalidate was given
+	flights flights[*current]
+	changes int      // how often Save and Delete have changed what is stored
+	refused *string  // the access token that Invalidate was given
 	unsaved *unsaved // what could not be saved
 	pause   time.Time
 	paused  error            // what to answer until pause
@@ -75,14 +105,26 @@ type Source struct {
 
 var _ oauth2.TokenSource = (*Source)(nil)
 
-// hand is a token in hand.
-type hand struct {
+// current is the token that calls return without asking anybody.
+type current struct {
 	token *oauth2.Token
 	due   time.Time // from when on there is something to do; zero: never
 }
 
-func (h *hand) unexpired(now time.Time) bool {
-	return h.token.Expiry.IsZero() || now.Before(h.token.Expiry)
+func (c *current) unexpired(now time.Time) bool {
+	return c.token.Expiry.IsZero() || now.Before(c.token.Expiry)
+}
+
+// copy: oauth2.ReuseTokenSource writes to the token that it is given.
+func (c *current) copy() *oauth2.Token {
+	t := *c.token
+	return &t
+}
+
+// snapshot is the state of a Source that what was read is compared with.
+type snapshot struct {
+	changes int
+	refused *string
 }
 
 // unsaved is an entry that could not be saved.
@@ -95,14 +137,19 @@ type unsaved struct {
 }
 
 // New returns the token source of one key of the cache. A key names a sign-in:
-// such as "github", or "github alice" if there may be several. Programs that
-// share a cache must use a key for one client and provider only. New does no I/O.
+// such as "github", or "github alice" if there may be several. Each client and
+// each provider needs keys of its own: see [Source.Save]. New does no I/O.
 //
-// ctx is what package oauth2 takes one for: its value of [oauth2.HTTPClient] is
-// the client for token requests. When it ends, Token fails where it would have
-// to wait. conf is usually an *oauth2.Config with the provider's Endpoint.
+// ctx is for [Source.Token]: when it ends, Token fails where it would have to wait.
+// Its value of [oauth2.HTTPClient] is the client for token requests, as in package
+// oauth2; redirects are never followed. conf is usually an *oauth2.Config with the
+// provider's Endpoint. It must not be changed afterwards.
+//
+// New fails, with an *persistence.Error, only if an argument or an option cannot
+// be used.
 func New(ctx context.Context, c *persistence.Cache, key string, conf Refresher, opts ...Option) (*Source, error) {
 	s := &Source{ctx: ctx, cache: c, key: key, conf: conf, early: DefaultEarlyExpiry, now: time.Now}
+	s.flights = flights[*current]{mu: &s.mu, grace: persistence.DefaultTimeout, run: s.run}
 	var missing string
 	switch config, ok := conf.(*oauth2.Config); {
 	case ctx == nil:
@@ -111,18 +158,20 @@ func New(ctx context.Context, c *persistence.Cache, key string, conf Refresher, 
 		missing = "the cache is nil"
 	case key == "":
 		missing = "the key is empty"
+	case !utf8.ValidString(key):
+		missing = "the key is not UTF-8, so that JSON cannot hold it"
 	case conf == nil, ok && config == nil:
 		missing = "the oauth2.Config is nil"
 	}
 	if missing != "" {
-		return nil, s.fail("open", errors.New(missing), "Correct what New was given.")
+		return nil, s.fail("open", errors.New(missing), "Correct the arguments of tokensource.New.")
 	}
 	for _, o := range opts {
 		if o == nil {
 			continue
 		}
 		if err := o(s); err != nil {
-			return nil, s.fail("open", err, "Correct the option that New was given.")
+			return nil, s.fail("open", err, "Correct the options of tokensource.New.")
 		}
 	}
 	return s, nil
@@ -132,47 +181,42 @@ func New(ctx context.Context, c *persistence.Cache, key string, conf Refresher, 
 // implements [oauth2.TokenSource].
 func (s *Source) Token() (*oauth2.Token, error) { return s.TokenContext(s.ctx) }
 
-// TokenContext returns an access token: the one in hand while it is good, else
-// the stored one if that is, else one that it gets by a refresh. See the package
-// comment for the rules. It waits no longer than ctx, or
+// TokenContext returns an access token: the current one while it is good, else the
+// stored one if that is good, else one that it gets by a refresh. See the package
+// comment for the rules. It waits no longer than ctx allows, or
 // persistence.DefaultTimeout if ctx has no deadline. A refresh that has been sent
-// goes on for that time though its callers have gone, so that its answer is kept.
+// goes on for that long after its last caller has gone, so that the answer is kept.
 //
-// The error is ErrSignInRequired, ErrTemporary, a storage error as that of
-// Cache.Load and Cache.Exclusive (ErrUnavailable if the cache has no named
-// locks), or, if it is none of these, a refusal that no retry mends, such as of
-// a wrong client secret. While the token in hand, or the stored one, has not
-// expired, only ErrSignInRequired is returned; everything else can wait.
+// The error is ErrSignInRequired (and ErrOtherClient where a refresh was refused
+// for that), ErrTemporary, a storage error like those of Cache.Load and
+// Cache.Exclusive (ErrUnavailable if the cache has no named locks), or none of
+// these: then the provider has refused the request in a way that no retry
+// changes, such as a wrong client secret. While the current token, or the stored
+// one, has not expired, no other error than ErrSignInRequired is returned.
 //
 // The token is the caller's own. It has no refresh token, so that nothing else
 // refreshes it: see [Source.Load].
 func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
-	h := s.hand.Load()
-	if h != nil && (h.due.IsZero() || s.now().Before(h.due)) {
-		return h.copy(), nil
+	c := s.current.Load()
+	if c != nil && (c.due.IsZero() || s.now().Before(c.due)) {
+		return c.copy(), nil
 	}
-	fresh, err := s.join(ctx)
+	fresh, err := s.refreshed(ctx)
 	if err == nil {
 		return fresh.copy(), nil
 	}
-	if h = s.hand.Load(); h != nil && !errors.Is(err, ErrSignInRequired) && h.unexpired(s.now()) {
-		return h.copy(), nil
+	if c = s.current.Load(); c != nil && !errors.Is(err, ErrSignInRequired) && c.unexpired(s.now()) {
+		return c.copy(), nil
 	}
 	return nil, err
 }
 
-// copy: oauth2.ReuseTokenSource writes to the token that it is given.
-func (h *hand) copy() *oauth2.Token {
-	t := *h.token
-	return &t
-}
-
 // Load returns the stored token as it is, good or expired, with its refresh
-// token: to show who is signed in, or to revoke it at the provider (RFC 7009)
-// before Delete. Do not refresh with it: [oauth2.Config.TokenSource] and
-// Config.Client do so behind the back of the other processes. The error is
-// persistence.ErrNotFound if there is none. A token that could not be saved
-// counts as stored.
+// token: to show who is signed in, or to revoke the token at the provider (RFC
+// 7009) before Delete. Do not refresh with it: other processes do not notice what
+// [oauth2.Config.TokenSource] and Config.Client do. The error is
+// persistence.ErrNotFound if there is no token. A token that could not be saved
+// counts as stored. What it is bound to does not matter.
 func (s *Source) Load(ctx context.Context) (*oauth2.Token, error) {
 	e, err := s.load(ctx)
 	if err == nil && e == nil {
@@ -184,36 +228,45 @@ func (s *Source) Load(ctx context.Context) (*oauth2.Token, error) {
 	return e.token(true), nil
 }
 
-// Save stores the token of a new sign-in in the place of any other, with all
-// fields of the provider's response. If it fails, the token is in the Source all
-// the same until the process ends, and later calls of Token try again to store
-// it, unless another process has stored a token or signed out since: that counts.
+// Save stores the token of a new sign-in, with all fields of the provider's
+// response, and replaces any other of this key. If it fails, the Source uses the
+// token all the same until the process ends, and later calls of Token try again to
+// store it. They no longer do if another process has stored a token or signed out
+// since.
+//
+// The token is bound to the client and the provider of this Source: the ClientID of
+// its oauth2.Config, and the issuer ([WithIssuer]) or else the token endpoint. A
+// Source with another client or provider does not refresh it, and sends it nowhere.
+// A token that an older version stored is bound when it is refreshed first. Where
+// the Refresher neither is nor embeds an *oauth2.Config, tokens are not bound, and
+// the Source refreshes none that is.
 func (s *Source) Save(ctx context.Context, t *oauth2.Token) error {
 	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {
-		return s.fail("save", errors.New("the token is empty"), "Pass Save the token of a sign-in.")
+		return s.fail("save", errors.New("the token is empty"), "Call Save with the token of a sign-in.")
 	}
-	e := newEntry(t, s.now())
-	before := s.changes()
+	e := newEntry(t, s.now()).bind(s.client())
+	before := s.snapshot()
 	found, known, err := s.store(ctx, e, func(entry) bool { return true })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	alone := s.changed == before
-	s.changed++
-	s.refused, s.unsaved, s.pause = "", nil, time.Time{}
+	alone := s.changes == before.changes
+	s.changes++
+	s.refused, s.unsaved, s.pause = nil, nil, time.Time{}
 	switch {
 	case err != nil:
 		s.keepUnsaved(&unsaved{entry: e, over: found, known: known})
 	case alone:
-		s.hold(s.handOf(e))
+		s.set(s.currentOf(e))
 	default: // another Save or a Delete: the store tells which was the last
-		s.hand.Store(nil)
+		s.current.Store(nil)
 	}
 	return err
 }
 
-// Delete removes the stored token: the part of a sign-out that can be done here.
-// The provider still knows it; see [Source.Load]. Deleting what is not there
-// succeeds. If it fails, the token is still stored.
+// Delete removes the stored token of this key, whatever it is bound to. That is
+// the local part of a sign-out. The provider still knows the token; see
+// [Source.Load]. Deleting what is not there succeeds. If Delete fails, the token
+// is still stored.
 func (s *Source) Delete(ctx context.Context) error {
 	_, _, err := s.store(ctx, nil, func(e entry) bool { return e != nil })
 	if err != nil {
@@ -221,124 +274,83 @@ func (s *Source) Delete(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.changed++
-	s.refused, s.unsaved = "", nil
-	s.hand.Store(nil)
+	s.changes++
+	s.refused, s.unsaved = nil, nil
+	s.current.Store(nil)
 	return nil
 }
 
-// Invalidate says that t, of this Source, is refused though it has not expired,
-// as an API does by the status 401. The next call of Token returns another one:
-// the stored one if it is another, else a refreshed one. A t that is not in hand
-// any more changes nothing.
+// Invalidate tells the Source that t, which it has returned, is refused although it
+// has not expired, as an API does with the status 401. The next call of Token
+// returns another one: the stored one if it is another, else a refreshed one. If
+// t is no longer the current token, Invalidate changes nothing.
 func (s *Source) Invalidate(t *oauth2.Token) {
 	if t == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h := s.hand.Load(); h != nil && h.token.AccessToken != t.AccessToken {
+	if c := s.current.Load(); c != nil && c.token.AccessToken != t.AccessToken {
 		return
 	}
-	s.refused = t.AccessToken
-	s.hand.Store(nil)
+	refused := t.AccessToken
+	s.refused = &refused
+	s.current.Store(nil)
 }
 
-// A flight is one refresh, for all callers in this process. It runs in a
-// goroutine of its own: once the refresh token is sent it is spent, and then the
-// answer must be kept whoever still waits for it.
-type flight struct {
-	done   chan struct{}
-	hand   *hand
-	err    error
-	cancel context.CancelFunc
-
-	warnings []func() // what is to be logged in the end
-
-	// Guarded by Source.mu.
-	callers int
-	sent    bool
-	linger  *time.Timer // ends a flight that nobody waits for
+// String returns a description without secrets.
+func (s *Source) String() string {
+	if s == nil {
+		return "tokensource.Source <nil>"
+	}
+	return "tokensource.Source " + quote.Text(s.key)
 }
 
-// join waits for the flight that is under way, or a new one.
-func (s *Source) join(ctx context.Context) (*hand, error) {
-	ctx, cancel := bounded(ctx)
+// Format writes the description for every verb.
+func (s *Source) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) } //nolint:errcheck // as package fmt
+
+// LogValue returns the description.
+func (s *Source) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// refreshed waits for the flight that is under way, or for a new one.
+func (s *Source) refreshed(ctx context.Context) (*current, error) {
+	ctx, cancel := within.Deadline(ctx, persistence.DefaultTimeout)
 	defer cancel()
-	s.mu.Lock()
-	f := s.flight
-	if f == nil {
-		work := context.WithoutCancel(ctx)
-		if _, ok := work.Value(oauth2.HTTPClient).(*http.Client); !ok {
-			work = context.WithValue(work, oauth2.HTTPClient, s.ctx.Value(oauth2.HTTPClient))
+	c, err := s.flights.do(ctx)
+	if left := (*leftError)(nil); errors.As(err, &left) {
+		waited := "the stored token, or another process that refreshes it"
+		if left.committed {
+			waited = "the provider"
 		}
-		f = &flight{done: make(chan struct{})}
-		// The callers' contexts bound the flight, and not the cache's default.
-		work, f.cancel = context.WithTimeout(work, 24*time.Hour)
-		s.flight = f
-		go s.fly(work, f)
+		return nil, s.fail("refresh", fmt.Errorf("%w: waited for %s: %w", ErrTemporary, waited, left.cause), "Nothing is lost; try again.")
 	}
-	f.callers++
-	if f.linger != nil {
-		f.linger.Stop()
-	}
-	s.mu.Unlock()
-
-	select {
-	case <-f.done:
-		return f.hand, f.err
-	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f.callers--
-	waited := "the stored token, or another process that refreshes it"
-	switch {
-	case f.sent:
-		waited = "the provider"
-		if f.callers == 0 {
-			f.linger = time.AfterFunc(persistence.DefaultTimeout, f.cancel)
-		}
-	case f.callers == 0:
-		s.land(f)
-		f.cancel()
-	}
-	return nil, s.fail("refresh", fmt.Errorf("%w: waited for %s: %w", ErrTemporary, waited, ctx.Err()), "Nothing is lost; try again.")
+	return c, err
 }
 
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, persistence.DefaultTimeout)
-}
-
-func (s *Source) fly(ctx context.Context, f *flight) {
-	for under := true; under; {
-		before := s.changes()
-		f.hand, f.err = s.renew(ctx, f)
+// run is one flight. The callers' contexts bound it, and so it has a far deadline
+// of its own: without any, the cache would set its default.
+func (s *Source) run(ctx context.Context, f *flight[*current]) (*current, error) {
+	ctx, cancel := context.WithTimeout(s.withClient(ctx), 24*time.Hour)
+	defer cancel()
+	for {
+		before := s.snapshot()
+		c, err := s.refreshOrWait(ctx, f)
 		s.mu.Lock()
 		// What was read before a change is no answer for those who came after it.
-		stale := s.changed != before || f.hand != nil && f.hand.token.AccessToken == s.refused
-		if under = stale && ctx.Err() == nil && s.flight == f; !under {
-			s.land(f)
-			if f.linger != nil {
-				f.linger.Stop()
-			}
+		stale := s.changes != before.changes || c != nil && s.isRefused(c)
+		if !stale || ctx.Err() != nil || !f.attached() {
+			f.detach()
+			s.mu.Unlock()
+			return c, err
 		}
 		s.mu.Unlock()
 	}
-	f.cancel()
-	// Only now, that a logger may ask for a token.
-	for _, warn := range f.warnings {
-		warn()
-	}
-	close(f.done)
 }
 
-// warn has a failure logged when the flight is over.
-func (f *flight) warn(s *Source, msg string, err error) {
-	f.warnings = append(f.warnings, func() {
+// warn has a failure logged when the flight is over, so that a logger may ask for
+// a token.
+func (s *Source) warn(f *flight[*current], msg string, err error) {
+	f.later(func() {
 		l := s.logger
 		if l == nil {
 			l = slog.Default()
@@ -347,18 +359,11 @@ func (f *flight) warn(s *Source, msg string, err error) {
 	})
 }
 
-// land makes way for the next flight.
-func (s *Source) land(f *flight) {
-	if s.flight == f {
-		s.flight = nil
-	}
-}
-
-// renew returns a token that is good, from the store or by a refresh.
-func (s *Source) renew(ctx context.Context, f *flight) (*hand, error) {
+// refreshOrWait returns a token that is good, from the store or by a refresh.
+func (s *Source) refreshOrWait(ctx context.Context, f *flight[*current]) (*current, error) {
 	s.saveUnsaved(ctx)
-	if h, _, err := s.look(ctx); h != nil || err != nil {
-		return h, err
+	if c, _, err := s.lookup(ctx); c != nil || err != nil {
+		return c, err
 	}
 	s.mu.Lock()
 	paused := s.paused
@@ -369,77 +374,71 @@ func (s *Source) renew(ctx context.Context, f *flight) (*hand, error) {
 	if paused != nil {
 		return nil, paused
 	}
-	var h *hand
+	var c *current
 	err := s.cache.Exclusive(ctx, section+" "+s.key, func(ctx context.Context) (err error) {
-		h, err = s.refresh(ctx, f)
+		c, err = s.refresh(ctx, f)
 		return err
 	})
-	return h, err
+	return c, err
 }
 
-// look returns the stored token if it is good. If it is not, but can be
+// lookup returns the stored token if it is good. If it is not, but can be
 // refreshed, it returns the entry.
-func (s *Source) look(ctx context.Context) (*hand, entry, error) {
-	before := s.changes()
+func (s *Source) lookup(ctx context.Context) (*current, entry, error) {
+	before := s.snapshot()
 	e, err := s.load(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	s.mu.Lock()
-	refused := s.refused
-	s.mu.Unlock()
-	h := s.handOf(e)
-	if h != nil && h.token.AccessToken != refused && (h.due.IsZero() || s.now().Before(h.due)) {
-		s.take(h, before)
-		return h, e, nil
+	now := s.snapshot()
+	c := s.currentOf(e)
+	if c != nil && !now.isRefused(c) && (c.due.IsZero() || s.now().Before(c.due)) {
+		s.setIfUnchanged(c, before)
+		return c, e, nil
 	}
 	if e.text(refreshToken) == "" {
-		return nil, nil, s.gone(before)
+		return nil, nil, s.signedOut(before)
 	}
-	if h != nil && h.unexpired(s.now()) {
-		s.take(h, before) // for the case that the refresh fails
+	if err := s.checkClient(e); err != nil {
+		return nil, nil, err
+	}
+	if c != nil && c.unexpired(s.now()) {
+		s.setIfUnchanged(c, before) // for the case that the refresh fails
 	}
 	return nil, e, nil
 }
 
-// gone forgets the token in hand: there is nothing behind it any more.
-func (s *Source) gone(before int) error {
-	s.take(nil, before)
+// signedOut drops the current token: there is nothing behind it any more.
+func (s *Source) signedOut(before snapshot) error {
+	s.setIfUnchanged(nil, before)
 	return s.fail("refresh", ErrSignInRequired, signIn)
 }
 
-// refresh is renew under the lock.
-func (s *Source) refresh(ctx context.Context, f *flight) (*hand, error) {
+// refresh is refreshOrWait under the lock.
+func (s *Source) refresh(ctx context.Context, f *flight[*current]) (*current, error) {
 	for tries := 1; ; tries++ {
-		h, e, err := s.look(ctx)
-		if h != nil || err != nil {
-			return h, err
+		c, e, err := s.lookup(ctx)
+		if c != nil || err != nil {
+			return c, err
 		}
-		s.mu.Lock()
-		f.sent = f.callers > 0
-		sent := f.sent
-		if !sent {
-			s.land(f) // so that nobody comes yet
-		}
-		s.mu.Unlock()
-		if !sent {
+		if !f.commit() {
 			return nil, context.Canceled // nobody waits for it
 		}
-		token := e.text(refreshToken)
-		before := s.changes()
-		t, err := s.exchange(ctx, token)
+		before := s.snapshot()
+		t, err := s.exchange(ctx, e.text(refreshToken))
 		if err == nil && (t == nil || t.AccessToken == "") {
 			err = errors.New("the answer has no access token")
 		}
-		// What is spent is spent: its outcome is stored whoever still waits.
+		// The refresh token is spent: what came of it is stored even if nobody
+		// waits any more.
 		ctx := context.WithoutCancel(ctx)
 		if err == nil {
-			h, err = s.keep(ctx, f, e, e.refreshed(t, s.now()), before)
+			c, err = s.storeRefreshed(ctx, f, e, e.refreshed(t, s.now()).bind(s.client()), before)
 		} else {
 			err = s.refusal(ctx, f, err, e, before)
 		}
 		if !errors.Is(err, errAgain) {
-			return h, err
+			return c, err
 		}
 		if tries == 3 {
 			return nil, s.fail("refresh", fmt.Errorf("%w: the stored token keeps changing", ErrTemporary), "Try again later.")
@@ -450,68 +449,17 @@ func (s *Source) refresh(ctx context.Context, f *flight) (*hand, error) {
 // errAgain: another token has been stored meanwhile.
 var errAgain = errors.New("another token is stored")
 
-// exchange makes one token request.
-func (s *Source) exchange(ctx context.Context, token string) (*oauth2.Token, error) {
-	conf, ok := s.conf.(*oauth2.Config)
-	if !ok || conf.Endpoint.AuthStyle != oauth2.AuthStyleAutoDetect {
-		return s.conf.TokenSource(ctx, &oauth2.Token{RefreshToken: token}).Token()
-	}
-	// To detect the style, package oauth2 sends a request that failed once more,
-	// whatever it failed for, and so spends a refresh token twice. A second
-	// request is safe only where the first was refused for its style.
-	s.mu.Lock()
-	known := s.style
-	s.mu.Unlock()
-	styles := []oauth2.AuthStyle{known}
-	if conf.ClientSecret == "" {
-		styles[0] = oauth2.AuthStyleInParams // RFC 6749, section 3.2.1
-	} else if known == oauth2.AuthStyleAutoDetect {
-		styles = []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams}
-	}
-	for i, style := range styles {
-		c := *conf
-		c.Endpoint.AuthStyle = style
-		t, err := c.TokenSource(ctx, &oauth2.Token{RefreshToken: token}).Token()
-		if err != nil && i+1 < len(styles) && refusesClient(err) {
-			continue
-		}
-		if err == nil {
-			s.mu.Lock()
-			s.style = style
-			s.mu.Unlock()
-		}
-		return t, err
-	}
-	panic("not reached")
-}
-
-// refusesClient reports whether a request was refused for how it names the client.
-func refusesClient(err error) bool {
-	var refused *oauth2.RetrieveError
-	ok := errors.As(err, &refused)
-	if !ok || refused.Response == nil {
-		return false
-	}
-	switch refused.ErrorCode {
-	case "invalid_client", "invalid_request", "unauthorized_client", "incorrect_client_credentials":
-		return refused.Response.StatusCode < 500
-	case "":
-		return refused.Response.StatusCode == http.StatusUnauthorized
-	}
-	return false
-}
-
-// keep stores e, which the refresh token of from was exchanged for. If it cannot
-// be stored it is kept in memory.
-func (s *Source) keep(ctx context.Context, f *flight, from, e entry, before int) (*hand, error) {
+// storeRefreshed stores e, which the refresh token of from was exchanged for. If
+// that fails, e is kept in memory.
+func (s *Source) storeRefreshed(ctx context.Context, f *flight[*current], from, e entry, before snapshot) (*current, error) {
 	sent := from.text(refreshToken)
 	found, stored, err := s.store(ctx, e, func(found entry) bool { return s.replaces(found, sent) })
-	h := s.handOf(e)
+	c := s.currentOf(e)
 	switch {
 	case err != nil:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.changed != before {
+		if s.changes != before.changes {
 			return nil, errAgain
 		}
 		u := &unsaved{entry: e, over: from, known: true}
@@ -520,36 +468,38 @@ func (s *Source) keep(ctx context.Context, f *flight, from, e entry, before int)
 		} else if old := s.unsaved; old != nil && old.entry.text(refreshToken) == sent { // then from is not what is stored
 			u.over, u.known = old.over, old.known
 		}
-		s.refused, s.pause = "", time.Time{}
+		s.refused, s.pause = nil, time.Time{}
 		s.keepUnsaved(u)
-		f.warn(s, "tokenkeep: cannot store a refreshed token; it stays in memory and the next call tries again", err)
-		return h, nil
+		s.warn(f, "tokenkeep: cannot store a refreshed token; it stays in memory and the next call tries again", err)
+		return c, nil
 	case stored:
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if u := s.unsaved; u != nil && u.entry.text(refreshToken) == sent {
 			s.unsaved = nil
 		}
-		if s.changed == before {
-			s.refused, s.pause = "", time.Time{}
-			s.hold(h)
+		if s.changes == before.changes {
+			s.refused, s.pause = nil, time.Time{}
+			s.set(c)
 		}
-		return h, nil
+		return c, nil
 	case found == nil: // signed out meanwhile
-		return nil, s.gone(before)
+		return nil, s.signedOut(before)
 	}
 	return nil, errAgain // signed in anew meanwhile
 }
 
-// refusal decides what is left after an exchange of e failed.
-func (s *Source) refusal(ctx context.Context, f *flight, err error, e entry, before int) error {
+// refusal returns the error of a failed exchange of e, and removes a refresh token
+// that no longer works.
+func (s *Source) refusal(ctx context.Context, f *flight[*current], err error, e entry, before snapshot) error {
 	sent := e.text(refreshToken)
 	secrets := []string{sent, e.text(accessToken)}
-	if conf, ok := s.conf.(*oauth2.Config); ok {
-		secrets = append(secrets, conf.ClientSecret)
+	var clientID string
+	if conf := configOf(s.conf); conf != nil {
+		clientID, secrets = conf.ClientID, append(secrets, conf.ClientSecret)
 	}
-	why := newFailure(err, s.now(), secrets...)
-	err = s.failed(why)
+	why := newFailure(err, s.now(), func(text string) string { return scrub(text, secrets, clientID) })
+	err = s.fail("refresh", why, why.remedy)
 	if why.class == ErrTemporary && why.after > 0 {
 		s.mu.Lock()
 		s.pause, s.paused = s.now().Add(why.after), err
@@ -561,7 +511,7 @@ func (s *Source) refusal(ctx context.Context, f *flight, err error, e entry, bef
 	found, removed, storeErr := s.store(ctx, nil, func(found entry) bool { return found != nil && s.replaces(found, sent) })
 	switch {
 	case storeErr != nil:
-		f.warn(s, "tokenkeep: cannot remove a refresh token that is good for nothing", storeErr)
+		s.warn(f, "tokenkeep: cannot remove a refresh token that no longer works", storeErr)
 	case !removed && found != nil:
 		return errAgain
 	}
@@ -570,7 +520,7 @@ func (s *Source) refusal(ctx context.Context, f *flight, err error, e entry, bef
 		s.unsaved = nil
 	}
 	s.mu.Unlock()
-	s.take(nil, before)
+	s.setIfUnchanged(nil, before)
 	return err
 }
 
@@ -663,29 +613,30 @@ func (s *Source) saveUnsaved(ctx context.Context) {
 	}
 	s.unsaved = nil
 	if !stored && !saved(found) {
-		s.hand.Store(nil) // another sign-in is stored, or none
+		s.current.Store(nil) // another sign-in is stored, or none
 	}
 }
 
-// keepUnsaved and hold are called with s.mu held.
+// keepUnsaved and set are called with s.mu held.
 
-// keepUnsaved takes what could not be saved in hand.
+// keepUnsaved makes current what could not be saved.
 func (s *Source) keepUnsaved(u *unsaved) {
 	u.next = s.now() // the next call tries again
 	s.unsaved = u
-	s.hold(s.handOf(u.entry))
+	s.set(s.currentOf(u.entry))
 }
 
-// hold takes h in hand, or nothing if h is nil.
-func (s *Source) hold(h *hand) {
-	if u := s.unsaved; u != nil && h != nil && (h.due.IsZero() || u.next.Before(h.due)) {
-		h = &hand{h.token, u.next}
+// set makes c the current token; nil is none.
+func (s *Source) set(c *current) {
+	if u := s.unsaved; u != nil && c != nil && (c.due.IsZero() || u.next.Before(c.due)) {
+		c = &current{c.token, u.next}
 	}
-	s.hand.Store(h)
+	s.current.Store(c)
 }
 
-// handOf returns the entry as a token in hand, or nil if it has no access token.
-func (s *Source) handOf(e entry) *hand {
+// currentOf returns what the entry is as the current token, or nil if it has no
+// access token.
+func (s *Source) currentOf(e entry) *current {
 	if e.text(accessToken) == "" {
 		return nil
 	}
@@ -693,21 +644,29 @@ func (s *Source) handOf(e entry) *hand {
 	if e.text(refreshToken) == "" {
 		early = 0
 	}
-	return &hand{token: e.token(false), due: e.due(early)}
+	return &current{token: e.token(false), due: e.due(early)}
 }
 
-func (s *Source) changes() int {
+func (s *Source) snapshot() snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.changed
+	return snapshot{s.changes, s.refused}
 }
 
-// take is hold for what was read when there had been so many changes. What is
-// older than the last change, or was refused, is not taken.
-func (s *Source) take(h *hand, before int) {
+// isRefused is called with s.mu held.
+func (s *Source) isRefused(c *current) bool { return snapshot{refused: s.refused}.isRefused(c) }
+
+// isRefused reports whether Invalidate was given c's token.
+func (n snapshot) isRefused(c *current) bool {
+	return n.refused != nil && *n.refused == c.token.AccessToken
+}
+
+// setIfUnchanged makes c the current token, unless Save or Delete has run since
+// before was taken, or Invalidate was given c's token.
+func (s *Source) setIfUnchanged(c *current, before snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.changed == before && (h == nil || h.token.AccessToken != s.refused) {
-		s.hold(h)
+	if s.changes == before.changes && (c == nil || !s.isRefused(c)) {
+		s.set(c)
 	}
 }

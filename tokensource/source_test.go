@@ -260,7 +260,11 @@ func TestRetryAfter(t *testing.T) {
 }
 
 func TestNeitherTemporaryNorSignIn(t *testing.T) {
-	for _, f := range []oauthserver.Failure{{Status: 401, Code: "invalid_client"}, {Status: 400, Code: "invalid_scope"}, {Status: 403, Body: "<p>no</p>"}} {
+	for _, f := range []oauthserver.Failure{
+		{Status: 401, Code: "invalid_client"}, {Status: 400, Code: "invalid_request"}, {Status: 400, Code: "unauthorized_client"},
+		{Status: 400, Code: "unsupported_grant_type"}, {Status: 400, Code: "invalid_scope"}, {Status: 400, Code: "invalid_target"},
+		{Status: 200, Code: "incorrect_client_credentials"}, // GitHub's
+	} {
 		w := newWorld(t, oauthserver.Options{})
 		w.signedIn()
 		w.server.Fail(1, f)
@@ -494,7 +498,7 @@ func TestCallAfterALateInvalidate(t *testing.T) {
 func waitForCallers(s *Source, n int) {
 	for {
 		s.mu.Lock()
-		enough := s.flight != nil && s.flight.callers >= n
+		enough := s.flights.current != nil && s.flights.current.callers >= n
 		s.mu.Unlock()
 		if enough {
 			return
@@ -809,12 +813,13 @@ func TestNewRefuses(t *testing.T) {
 	var nobody *oauth2.Config
 	var nowhere context.Context
 	for name, try := range map[string]func() (*Source, error){
-		"context": func() (*Source, error) { return New(nowhere, c, key, conf) },
-		"cache":   func() (*Source, error) { return New(t.Context(), nil, key, conf) },
-		"key":     func() (*Source, error) { return New(t.Context(), c, "", conf) },
-		"no conf": func() (*Source, error) { return New(t.Context(), c, key, nil) },
-		"conf":    func() (*Source, error) { return New(t.Context(), c, key, nobody) },
-		"early":   func() (*Source, error) { return New(t.Context(), c, key, conf, WithEarlyExpiry(-1)) },
+		"context":   func() (*Source, error) { return New(nowhere, c, key, conf) },
+		"cache":     func() (*Source, error) { return New(t.Context(), nil, key, conf) },
+		"key":       func() (*Source, error) { return New(t.Context(), c, "", conf) },
+		"not UTF-8": func() (*Source, error) { return New(t.Context(), c, "a\xff", conf) },
+		"no conf":   func() (*Source, error) { return New(t.Context(), c, key, nil) },
+		"conf":      func() (*Source, error) { return New(t.Context(), c, key, nobody) },
+		"early":     func() (*Source, error) { return New(t.Context(), c, key, conf, WithEarlyExpiry(-1)) },
 	} {
 		_, err := try()
 		var e *persistence.Error

@@ -6,13 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
+	"github.com/tokenkeep/tokenkeep/internal/place"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -29,13 +30,17 @@ type files struct {
 }
 
 func newFiles(name, dir string) *files {
-	return &files{name: name, dir: dir, lock: persistence.NewFileLock(filepath.Join(dir, name+".lock"))}
+	lock := layout.Cache{Dir: dir, Name: name}.Lock()
+	if at, err := place.Of(dir, name); err == nil { // else the file itself is refused when it is used
+		lock = at.Lock
+	}
+	return &files{name: name, dir: dir, lock: persistence.NewFileLock(lock)}
 }
 
-func (f *files) path(suffix string) string { return filepath.Join(f.dir, f.name+suffix) }
-func (f *files) encryptedPath() string     { return f.path(encryptedSuffix) }
-func (f *files) plaintextPath() string     { return f.path(plaintextSuffix) }
-func (f *files) stored() bool              { return f.encrypted || f.plaintext }
+func (f *files) layout() layout.Cache  { return layout.Cache{Dir: f.dir, Name: f.name} }
+func (f *files) encryptedPath() string { return f.layout().Encrypted() }
+func (f *files) plaintextPath() string { return f.layout().Plaintext() }
+func (f *files) stored() bool          { return f.encrypted || f.plaintext }
 
 // openPlaintext returns the plaintext file.
 func (f *files) openPlaintext() (*fallback.InsecurePlaintextFile, error) {
@@ -47,22 +52,6 @@ func (f *files) openPlaintext() (*fallback.InsecurePlaintextFile, error) {
 func (f *files) openEncrypted(path string, keys encrypted.KeySource) (*encrypted.File, error) {
 	return encrypted.New(path, keys, &encrypted.Options{Name: f.name, Lock: f.lock, OldSources: f.oldSources})
 }
-
-const (
-	encryptedSuffix = ".enc"
-	plaintextSuffix = ".plaintext.json"
-)
-
-// nameOf are the names of the files of a cache, as tokenkeep.Open, package
-// filestore and package securefile make them.
-const name = `([a-z0-9][a-z0-9._-]{0,63})`
-
-var (
-	dataFile  = regexp.MustCompile(`^` + name + `(\.enc|\.plaintext\.json)$`)
-	lockFile  = regexp.MustCompile(`^` + name + `\.lock(|\.turn|\.[0-9a-f]{16})$`)
-	asideFile = regexp.MustCompile(`^` + name + `(\.enc|\.plaintext\.json)\.damaged-[0-9TZ]+(-[0-9]+)?$`)
-	tempFile  = regexp.MustCompile(`^\.` + name + `(\.enc|\.plaintext\.json)\.[A-Z2-7]{26}\.tmp$`)
-)
 
 // scan returns the caches that have files in dir, by name. A folder that is not
 // there has none.
@@ -80,15 +69,17 @@ func scan(dir string) ([]*files, error) {
 	}
 	for _, e := range entries {
 		n := e.Name()
-		if m := asideFile.FindStringSubmatch(n); m != nil {
-			of(m[1]).aside = append(of(m[1]).aside, n)
-		} else if m := tempFile.FindStringSubmatch(n); m != nil {
-			of(m[1]).temporary = append(of(m[1]).temporary, n)
-		} else if m := dataFile.FindStringSubmatch(n); m != nil {
-			of(m[1]).encrypted = of(m[1]).encrypted || m[2] == encryptedSuffix
-			of(m[1]).plaintext = of(m[1]).plaintext || m[2] == plaintextSuffix
-		} else if m := lockFile.FindStringSubmatch(n); m != nil {
-			of(m[1]).locks = append(of(m[1]).locks, n)
+		switch file := layout.Parse(n); file.Kind {
+		case layout.Encrypted:
+			of(file.Cache).encrypted = true
+		case layout.PlaintextFile:
+			of(file.Cache).plaintext = true
+		case layout.Lock:
+			of(file.Cache).locks = append(of(file.Cache).locks, n)
+		case layout.Temporary:
+			of(file.Cache).temporary = append(of(file.Cache).temporary, n)
+		case layout.Aside:
+			of(file.Cache).aside = append(of(file.Cache).aside, n)
 		}
 	}
 	var all []*files
@@ -107,11 +98,9 @@ func (c *call) folder() (string, error) {
 	return tokenkeep.DefaultDir()
 }
 
-var validName = regexp.MustCompile(`^` + name + `$`)
-
 // cache returns the files of the cache that was named.
 func (c *call) cache(name string) (*files, error) {
-	if !validName.MatchString(name) {
+	if !layout.ValidName(name) {
 		return nil, &misuse{fmt.Sprintf("%q is not the name of a cache", name), "See what there is: tokenkeep list"}
 	}
 	dir, err := c.folder()

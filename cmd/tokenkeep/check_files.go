@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -234,7 +235,7 @@ func checkLocks(_ context.Context, x *examination) outcome {
 				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("whether %s is locked could not be found out: %v", n, pathless(err)))})
 				continue
 			}
-			if !is || strings.HasSuffix(n, ".turn") { // who waits in the turnstile waits for the lock
+			if !is || layout.Parse(n).Queue { // who waits in the turnstile waits for the lock
 				continue
 			}
 			held++
@@ -279,14 +280,14 @@ func checkLeftovers(_ context.Context, x *examination) outcome {
 			path := filepath.Join(f.dir, n)
 			switch {
 			case !abandoned(path):
-			case strings.HasPrefix(n, "."+f.name+plaintextSuffix):
+			case layout.Parse(n).OfPlaintext:
 				bareTemporary = append(bareTemporary, path)
 			default:
 				temporary = append(temporary, path)
 			}
 		}
 		for _, n := range f.aside {
-			if path := filepath.Join(f.dir, n); strings.HasPrefix(n, f.name+plaintextSuffix) {
+			if path := filepath.Join(f.dir, n); layout.Parse(n).OfPlaintext {
 				bare = append(bare, path)
 			} else {
 				aside = append(aside, path)
@@ -345,11 +346,11 @@ func checkUnencrypted(ctx context.Context, x *examination) outcome {
 				to = source
 			}
 			o.problem(finding{ID: "unencrypted.beside", Cache: f.name,
-				What:   f.name + ": unencrypted tokens lie beside the encrypted ones, in " + filepath.Base(f.plaintextPath()) + ". Its program moves them when it next starts.",
+				What:   f.name + ": unencrypted tokens lie beside the encrypted ones, in " + filepath.Base(f.plaintextPath()) + ". Its program moves them when it next starts, if it permits plaintext.",
 				Remedy: "To do that now:", Command: "tokenkeep move " + f.name + " -to " + to + dir})
 		case f.plaintext && x.keyring(ctx).situation == "":
 			o.problem(finding{ID: "unencrypted.needless", Cache: f.name,
-				What:   f.name + " keeps its tokens unencrypted, from a time when there was no keyring. Now there is one. Its program moves them when it next starts, unless it was told to use plaintext.",
+				What:   f.name + " keeps its tokens unencrypted, from a time when there was no keyring. Now there is one. Its program moves them when it next starts, if it permits plaintext and was not told to use it.",
 				Remedy: "To do that now:", Command: "tokenkeep move " + f.name + " -to keyring" + dir})
 		case f.plaintext:
 			o.note(finding{ID: "unencrypted.only", Cache: f.name,

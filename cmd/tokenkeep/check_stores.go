@@ -16,31 +16,24 @@ import (
 
 // keyringState is the answer of a keyring.
 type keyringState struct {
-	situation string // "" if it works, else no-bus, no-service, no-collection, locked, no-answer or failed
+	situation keyring.Situation // "" if it works
 	err       error
 }
 
-// probe asks for an item that nobody has made. That it is not there says that
-// the keyring is there and open; nothing is stored to find that out.
+// probe asks for an item that nobody has made. If the answer is that it is not
+// there, the keyring is there and open. Nothing is stored to find that out.
 func probe(ctx context.Context, k keyring.Keyring) keyringState {
 	_, err := k.Get(ctx, "tokenkeep", "doctor asks whether the keyring answers")
 	if err == nil || errors.Is(err, persistence.ErrNotFound) {
 		return keyringState{}
 	}
-	text := err.Error()
-	has := func(s string) bool { return strings.Contains(text, s) }
-	situation := "failed"
+	situation := keyring.SituationOf(err)
 	switch {
-	case timedOut(err):
-		situation = "no-answer"
-	case errors.Is(err, persistence.ErrKeyringLocked):
-		situation = "locked"
-	case has("no default collection"):
-		situation = "no-collection"
-	case has("no Secret Service"), has("cannot be started"):
-		situation = "no-service"
-	case has("D-Bus session bus"), has("DBUS_SESSION_BUS_ADDRESS"):
-		situation = "no-bus"
+	case situation != "":
+	case timedOut(err): // the doctor's own timeout
+		situation = keyring.NoAnswer
+	default:
+		situation = keyring.Failed
 	}
 	return keyringState{situation, err}
 }
@@ -74,15 +67,15 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 	if state.situation == "" {
 		return outcome{Summary: keyringName() + " answers and is open", Details: []string{"The key of a cache is there under the service tokenkeep/NAME."}}
 	}
-	f := finding{ID: "keyring." + state.situation, What: sentence(cause(state.err)), Remedy: remedyOf(state.err)}
+	f := finding{ID: "keyring." + string(state.situation), What: sentence(cause(state.err)), Remedy: remedyOf(state.err)}
 	var o outcome
 	switch state.situation {
-	case "no-bus":
-		o.Summary = "not to be reached: no session bus"
+	case keyring.NoBus:
+		o.Summary = "cannot be reached: no session bus"
 		f.What = "There is no D-Bus session bus here, and without one no keyring can be reached."
 		switch {
 		case x.session.container:
-			f.Remedy = "In a container that is as it should be. Give the program a passphrase, or let it use the kernel's keyring."
+			f.Remedy = "This is normal in a container. Give the program a passphrase, or let it use the kernel's keyring."
 		case x.session.sudo:
 			f.Remedy = "sudo does not pass on the bus of your session. Run the program without sudo."
 		case x.session.ssh:
@@ -90,18 +83,28 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 		case x.session.wsl:
 			f.Remedy = "In WSL, turn systemd on (systemd=true under [boot] in /etc/wsl.conf), install gnome-keyring, and start WSL anew."
 		}
-	case "no-service":
-		o.Summary = "not there: no Secret Service on the session bus"
-		f.What = "The session bus is there, and nobody on it keeps secrets: no keyring program is installed, or it does not start."
+	case keyring.ForeignBus:
+		o.Summary = "cannot be reached: the session bus is another user's"
+		f.What = sentence(cause(state.err)) + " Nothing was sent to it."
+	case keyring.BusRefused:
+		o.Summary = "cannot be reached: the session bus refuses"
+	case keyring.NoService:
+		o.Summary = keyringName() + " is not running"
+		if isDarwin || isWindows {
+			break
+		}
+		f.What = "There is a session bus, but no Secret Service on it: no keyring program is installed, or it does not start."
 		if commandExists("apt-get") {
 			f.Command = "sudo apt-get install gnome-keyring"
 		}
-	case "no-collection":
-		o.Summary = "there, but without a collection to keep anything in"
-		f.What = "The Secret Service answers, and has no collection (keyring) yet. The first login at the screen makes one."
-	case "locked":
+	case keyring.NoCollection:
+		o.Summary = keyringName() + " has no place for items yet"
+		if !isDarwin {
+			f.What = "The Secret Service answers but has no default collection (keyring) yet. The first login at the screen makes one."
+		}
+	case keyring.Locked, keyring.Declined, keyring.Unanswered:
 		o.Summary = keyringName() + " is locked"
-		f.What = "The keyring is there, and locked. What it keeps is safe; programs cannot have it until it is unlocked."
+		f.What = "The keyring is locked. What it keeps is safe; programs cannot read it until it is unlocked."
 		switch {
 		case isDarwin:
 			f.Command = "security unlock-keychain"
@@ -110,10 +113,10 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 		case commandExists("seahorse"):
 			f.Command = "seahorse"
 		}
-	case "no-answer":
+	case keyring.NoAnswer:
 		o.Summary = keyringName() + " does not answer"
-		f.What = fmt.Sprintf("The keyring is there and has not answered within %v. It hangs, or shows a question that nobody answers, perhaps on another screen.", x.timeout)
-		f.Remedy = "Look for such a question and answer it. If there is none, end the keyring's program; it is started again when it is needed."
+		f.What = fmt.Sprintf("The keyring did not answer within %v. It hangs, or shows a question that nobody answers, perhaps on another screen.", x.timeout)
+		f.Remedy = "Look for such a question and answer it. If there is none, end the keyring's program; it starts again when it is needed."
 	default:
 		o.Summary = keyringName() + " does not work"
 	}

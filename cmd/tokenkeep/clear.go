@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -85,15 +86,14 @@ func (f *files) removable() (paths []string) {
 
 // remove removes the file, and its keys also where they cannot be had.
 func (c *call) remove(ctx context.Context, f *files, path string) error {
-	base := filepath.Base(path)
-	switch {
-	case base == f.name+plaintextSuffix:
+	switch file := layout.Parse(filepath.Base(path)); {
+	case file.Kind == layout.PlaintextFile:
 		p, err := f.openPlaintext()
 		if err != nil {
 			return err
 		}
 		return p.Delete(ctx)
-	case !strings.HasPrefix(base, f.name+encryptedSuffix):
+	case file.Kind == layout.Temporary || file.OfPlaintext:
 		return securefile.Remove(path)
 	}
 	keys := encrypted.DPAPI() // any source will do that stores no keys
@@ -113,12 +113,12 @@ func (c *call) remove(ctx context.Context, f *files, path string) error {
 
 // storedKeys deletes the keys of a cache from whichever keyring has them: the
 // header does not say in which.
-func (c *call) storedKeys(name string) *keyring.KeySource {
+func (c *call) storedKeys(name string) *keyring.Keys {
 	k := c.keyring
 	if c.kernel != nil {
 		k = eitherKeyring{c.kernel, k}
 	}
-	return keyring.NewKeySource(k, "tokenkeep/"+name)
+	return keyring.NewKeys(k, layout.KeyringService(name))
 }
 
 // eitherKeyring deletes an item from the kernel's keyring or, if it is not

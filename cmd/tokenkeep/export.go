@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 var exportCommand = &command{
@@ -45,17 +45,19 @@ func runExport(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := parseCache(data)
+	d, err := parseCache(data)
 	if err != nil {
 		return nil, err
 	}
-	if !c.secrets {
-		s = redact(s)
+	sections := map[string]json.RawMessage{}
+	if c.secrets {
+		for _, s := range d.Sections() {
+			sections[s.Name] = s.Value()
+		}
+	} else {
+		sections = redact(d)
 	}
-	if s == nil {
-		s = sections{}
-	}
-	out, err := json.MarshalIndent(s, "", "  ")
+	out, err := json.MarshalIndent(sections, "", "  ")
 	if err != nil {
 		return nil, err
 	}
@@ -88,20 +90,20 @@ var plainFields = []string{
 var plainOAuth2Fields = []string{"expires_in", "expires_on", "cached_at", "scope", "token_type"}
 
 // redact returns the known sections with plain fields alone as they are.
-func redact(s sections) sections {
-	out := sections{}
-	for _, section := range []string{accessTokens, refreshTokens, idTokens, accounts, appMetadata, oauth2Tokens} {
-		if s[section] == nil {
+func redact(d *tokencache.Doc) map[string]json.RawMessage {
+	out := map[string]json.RawMessage{}
+	for _, s := range d.Sections() {
+		plain := plainFields
+		switch {
+		case s.Name == tokencache.OAuth2Token:
+			plain = plainOAuth2Fields
+		case !tokencache.Shared(s.Name):
 			continue
 		}
-		plain := plainFields
-		if section == oauth2Tokens {
-			plain = plainOAuth2Fields
-		}
-		e, shown := s.entries(section), entries{}
-		for i, key := range slices.Sorted(maps.Keys(e)) {
+		shown := map[string]json.RawMessage{}
+		for i, e := range entriesOf(d, s.Name) {
 			var fields map[string]json.RawMessage
-			json.Unmarshal(e[key], &fields)
+			json.Unmarshal(e.Value(), &fields) // what is not an object has no fields to show
 			for field, value := range fields {
 				// A plain value is a number or a string; what else there may be is not known.
 				if !slices.Contains(plain, field) || value[0] == '{' || value[0] == '[' {
@@ -114,9 +116,9 @@ func redact(s sections) sections {
 			}
 			// The key is made of the fields; a number says as much, and cannot hold
 			// anything else.
-			shown[fmt.Sprintf("%s-%d", section, i+1)] = text
+			shown[fmt.Sprintf("%s-%d", s.Name, i+1)] = text
 		}
-		out[section], _ = json.Marshal(shown)
+		out[s.Name], _ = json.Marshal(shown)
 	}
 	return out
 }

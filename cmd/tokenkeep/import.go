@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/merge"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -33,8 +34,8 @@ type imported struct {
 	Accounts int `json:"accounts"` // that the cache has now
 }
 
-// maxImport is several times the largest cache there may be.
-const maxImport = 256 << 20
+// maxImport is the largest cache that there may be.
+const maxImport = encrypted.DefaultMaxSize
 
 func runImport(ctx context.Context, c *call) (report, error) {
 	if err := checkStore(c.to); err != nil {
@@ -71,7 +72,7 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	defer cancel()
 	var sum *contents
 	err = cache.Update(ctx, func(current []byte) ([]byte, error) {
-		merged, _, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: data, Theirs: current, Now: time.Now()})
+		merged, _, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: data, Theirs: current, Now: time.Now()})
 		if err == nil {
 			sum, err = summarize(merged, time.Now())
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -19,11 +20,11 @@ import (
 // Where a cache can be kept. All but kernel are values of
 // tokenkeep.Config.Store; kernel is keyring with keyring.Kernel.
 const (
-	storeKeyring    = "keyring"
-	storeKernel     = "kernel"
-	storeDPAPI      = "dpapi"
-	storePassphrase = "passphrase"
-	storePlaintext  = "plaintext"
+	storeKeyring    = layout.Keyring
+	storeKernel     = layout.Kernel
+	storeDPAPI      = layout.DPAPI
+	storePassphrase = layout.Passphrase
+	storePlaintext  = layout.Plaintext
 )
 
 var stores = []string{storeKeyring, storeKernel, storeDPAPI, storePassphrase, storePlaintext}
@@ -55,12 +56,12 @@ func (c *call) newPassphrase(name string) func(context.Context) ([]byte, error) 
 func (c *call) keySource(ctx context.Context, store, name string, known bool) (encrypted.KeySource, error) {
 	switch store {
 	case storeKeyring:
-		return keyring.NewKeySource(c.keyring, "tokenkeep/"+name), nil
+		return keyring.NewKeys(c.keyring, layout.KeyringService(name)), nil
 	case storeKernel:
 		if c.kernel == nil {
 			return nil, &refusal{"the kernel's keyring is a part of Linux", "Use another store.", persistence.ErrUnavailable}
 		}
-		return keyring.NewKeySource(c.kernel, "tokenkeep/"+name), nil
+		return keyring.NewKeys(c.kernel, layout.KeyringService(name)), nil
 	case storeDPAPI:
 		return encrypted.DPAPI(), nil
 	case storePassphrase:
@@ -129,8 +130,18 @@ type backend interface {
 }
 
 // openCache opens the cache as a program does, in that store, "" for the
-// safest that works. It moves plaintext into it that lies there.
-func (c *call) openCache(ctx context.Context, f *files, store string) (*persistence.Cache, error) {
+// safest that works.
+func (c *call) openCache(ctx context.Context, f *files, store string) (cache *persistence.Cache, err error) {
+	err = c.asProgram(ctx, f, store, func(ctx context.Context, config tokenkeep.Config) (err error) {
+		cache, err = tokenkeep.Open(ctx, config)
+		return err
+	})
+	return cache, err
+}
+
+// asProgram calls do with the configuration of a program whose user asks for that
+// store, "" for the safest that works.
+func (c *call) asProgram(ctx context.Context, f *files, store string, do func(context.Context, tokenkeep.Config) error) error {
 	config := tokenkeep.Config{Name: f.name, Dir: f.dir, Keyring: c.keyring, Store: store, AllowPlaintext: store == storePlaintext, Strict: true,
 		Logger: slog.New(slog.DiscardHandler), // what the user ought to know comes by Warn, and trouble as an error
 		Warn: func(w fallback.Warning) {
@@ -141,7 +152,7 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (*persiste
 	if store == storeKernel {
 		if c.kernel == nil {
 			_, err := c.keySource(ctx, store, f.name, false)
-			return nil, err
+			return err
 		}
 		config.Keyring, config.Store = c.kernel, storeKeyring
 	}
@@ -151,7 +162,7 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (*persiste
 			config.Passphrase = c.passphrase(f.name)
 		}
 		if _, err := config.Passphrase(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	// First the lock alone, lest another process that has it pass for a keyring that
@@ -160,14 +171,14 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (*persiste
 	defer cancel()
 	unlock, err := f.lock.Lock(wait)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := unlock(); err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancelOpen := c.bounded(ctx)
 	defer cancelOpen()
-	return tokenkeep.Open(ctx, config)
+	return do(ctx, config)
 }
 
 // keyLost says that the file can certainly not be read any more.

@@ -154,7 +154,7 @@ func seed() {
 	if err == nil && os.Getenv("SEED_SOURCE") == "raw" { // a cache of which only its program has the key
 		path := cache.Describe().Location
 		var f *encrypted.File
-		if f, err = encrypted.New(path, keyring.NewKeySource(config.Keyring, "tokenkeep/"+name), &encrypted.Options{Name: name, Lock: persistence.NewFileLock(strings.TrimSuffix(path, ".enc") + ".lock")}); err == nil {
+		if f, err = encrypted.New(path, keyring.NewKeys(config.Keyring, "tokenkeep/"+name), &encrypted.Options{Name: name, Lock: persistence.NewFileLock(strings.TrimSuffix(path, ".enc") + ".lock")}); err == nil {
 			err = f.Rotate(ctx, encrypted.Raw(bytes.Repeat([]byte{7}, 32)))
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -15,7 +16,7 @@ var moveCommand = &command{
 	name: "move", args: "NAME", min: 1, max: 1, short: "keep a cache elsewhere: in another store, in another folder",
 	long: "Moves what is stored to another store (-to keyring, kernel, dpapi, passphrase or plaintext), to another folder (-to-dir), or both. " +
 		"It is copied, read back and compared before anything is removed. The program that uses the cache must look for it there: " +
-		"a program that finds plaintext and has something safer moves it back. Moving to plaintext asks first.",
+		"a program that permits plaintext and has something safer moves it back. Moving to plaintext asks first.",
 	examples: []string{"tokenkeep move contoso-cli -to keyring", "tokenkeep move contoso-cli -to passphrase", "tokenkeep move contoso-cli -to-dir /srv/app/tokens"},
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
@@ -83,8 +84,7 @@ func runMove(ctx context.Context, c *call) (report, error) {
 			err = from.(*encrypted.File).Rotate(ctx, keys)
 		}
 	default:
-		// A program does the same by itself at its next start.
-		_, err = c.openCache(ctx, f, to)
+		err = c.asProgram(ctx, f, to, tokenkeep.MovePlaintext)
 	}
 	if err != nil {
 		return nil, err

@@ -2,14 +2,12 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -54,144 +52,95 @@ type oauth2 struct {
 	Expired      bool       `json:"expired,omitempty"`
 }
 
-// The sections of the cache format that all MSAL libraries share, and that of
-// package tokensource.
-const (
-	accessTokens  = "AccessToken"
-	refreshTokens = "RefreshToken"
-	idTokens      = "IdToken"
-	accounts      = "Account"
-	appMetadata   = "AppMetadata"
-	oauth2Tokens  = "OAuth2Token"
-)
-
-// sections are a cache: section, key, entry.
-type sections map[string]json.RawMessage
-
-type entries map[string]json.RawMessage
-
-// parseCache reads the two levels of a cache. Nothing of the data gets into
-// the error.
-func parseCache(data []byte) (sections, error) {
-	var s sections
-	if len(data) == 0 {
-		return s, nil
-	}
-	if json.Unmarshal(data, &s) != nil || s == nil {
+// parseCache parses a cache. Nothing of the data gets into the error.
+func parseCache(data []byte) (*tokencache.Doc, error) {
+	d, err := tokencache.Parse(data)
+	if err != nil {
 		return nil, &refusal{"what is stored is not a token cache of an MSAL library", "Use the program that stored it.", persistence.ErrCorrupt}
 	}
-	return s, nil
+	return d, nil
 }
 
-func (s sections) entries(section string) entries {
-	var e entries
-	json.Unmarshal(s[section], &e) // a section of another form has none
-	return e
-}
-
-// fields are those of an entry, none of which is read that can hold a secret.
-type fields struct {
-	HomeAccountID string `json:"home_account_id"`
-	Environment   string `json:"environment"`
-	Realm         string `json:"realm"`
-	ClientID      string `json:"client_id"`
-	FamilyID      string `json:"family_id"`
-	Target        string `json:"target"`
-	Username      string `json:"username"`
-	CachedAt      when   `json:"cached_at"`
-	ExpiresOn     when   `json:"expires_on"`
-}
-
-// when is a time in seconds since 1970, as a number or as a string of its
-// digits.
-type when struct{ time.Time }
-
-// UnmarshalJSON implements json.Unmarshaler. What is no such time is none.
-func (w *when) UnmarshalJSON(b []byte) error {
-	if n, err := strconv.ParseInt(strings.Trim(string(b), `"`), 10, 64); err == nil && n > 0 && n < 1<<36 {
-		w.Time = time.Unix(n, 0).UTC()
+// entriesOf returns the entries of a section, sorted by key.
+func entriesOf(d *tokencache.Doc, section string) []*tokencache.Entry {
+	all := d.Section(section).List()
+	sorted := make([]*tokencache.Entry, len(all))
+	for i := range all {
+		sorted[i] = &all[i]
 	}
-	return nil
+	slices.SortFunc(sorted, func(a, b *tokencache.Entry) int { return cmp.Compare(a.Key(), b.Key()) })
+	return sorted
 }
 
-func (w when) ref() *time.Time {
-	if w.IsZero() {
+// timeOf returns a time in seconds since 1970, and nil for what is not one.
+func timeOf(seconds int64) *time.Time {
+	if seconds <= 0 || seconds >= 1<<36 {
 		return nil
 	}
-	return &w.Time
+	t := time.Unix(seconds, 0).UTC()
+	return &t
 }
 
 // summarize says what a cache holds.
 func summarize(data []byte, now time.Time) (*contents, error) {
-	s, err := parseCache(data)
+	d, err := parseCache(data)
 	if err != nil {
 		return nil, err
 	}
-	sum := &contents{Accounts: []account{}, Applications: []token{}, Orphans: []token{}, OAuth2: s.oauth2(now), AppMetadata: len(s.entries(appMetadata))}
-	for section := range s {
-		switch section {
-		case accessTokens, refreshTokens, idTokens, accounts, appMetadata, oauth2Tokens:
-		default:
+	sum := &contents{Accounts: []account{}, Applications: []token{}, Orphans: []token{}, OAuth2: oauth2Of(d, now), AppMetadata: len(d.Section(tokencache.AppMetadata).List())}
+	for _, s := range d.Sections() {
+		if !tokencache.Shared(s.Name) && s.Name != tokencache.OAuth2Token {
 			sum.Unknown++
 		}
 	}
-	read := func(section string, add func(fields)) {
-		e := s.entries(section)
-		for _, key := range slices.Sorted(maps.Keys(e)) {
-			var f fields
-			if json.Unmarshal(e[key], &f) == nil {
-				add(f)
-			}
+	listed := map[tokencache.Account]bool{}
+	byOwner := map[tokencache.Account]int{} // by name, and by identity for tokens under another name of the cloud
+	for _, e := range entriesOf(d, tokencache.AccountSection) {
+		a := e.Account()
+		if listed[a.Name()] || a.HomeAccountID == "" {
+			continue // an account may have an entry for each of its tenants
 		}
+		listed[a.Name()] = true
+		byOwner[a.Name()] = len(sum.Accounts)
+		if _, known := byOwner[a.Identity()]; !known {
+			byOwner[a.Identity()] = len(sum.Accounts)
+		}
+		sum.Accounts = append(sum.Accounts, account{printable(e.Field("username")), printable(a.HomeAccountID), printable(a.Environment), printable(e.Field("realm")), []token{}})
 	}
-	owner := func(f fields) string { return strings.ToLower(f.HomeAccountID + " " + f.Environment) }
-	byOwner := map[string]int{}
-	read(accounts, func(f fields) {
-		if _, known := byOwner[owner(f)]; known {
-			return // an account may have an entry for each of its tenants
-		}
-		byOwner[owner(f)] = len(sum.Accounts)
-		sum.Accounts = append(sum.Accounts, account{printable(f.Username), printable(f.HomeAccountID), printable(f.Environment), printable(f.Realm), []token{}})
-	})
-	for _, kind := range []struct{ section, name string }{{accessTokens, "access"}, {refreshTokens, "refresh"}, {idTokens, "id"}} {
-		read(kind.section, func(f fields) {
-			t := token{Kind: kind.name, ClientID: printable(f.ClientID), Family: printable(f.FamilyID), Realm: printable(f.Realm), Scopes: strings.Fields(printable(f.Target)),
-				CachedAt: f.CachedAt.ref(), ExpiresOn: f.ExpiresOn.ref()}
+	for _, kind := range []struct{ section, name string }{{tokencache.AccessToken, "access"}, {tokencache.RefreshToken, "refresh"}, {tokencache.IDToken, "id"}} {
+		for _, e := range entriesOf(d, kind.section) {
+			f := e.Fields()
+			t := token{Kind: kind.name, ClientID: printable(f.ClientID), Family: printable(f.FamilyID), Realm: printable(f.Realm), Scopes: strings.Fields(printable(e.Field("target"))),
+				CachedAt: timeOf(f.Times[tokencache.CachedAt]), ExpiresOn: timeOf(f.Times[tokencache.ExpiresOn])}
 			t.Expired = t.ExpiresOn != nil && !t.ExpiresOn.After(now)
-			if i, known := byOwner[owner(f)]; known {
+			i, known := byOwner[f.Account.Name()]
+			if !known {
+				i, known = byOwner[f.Account.Identity()]
+			}
+			if known {
 				sum.Accounts[i].Tokens = append(sum.Accounts[i].Tokens, t)
-			} else if f.HomeAccountID == "" {
+			} else if f.Account.HomeAccountID == "" {
 				sum.Applications = append(sum.Applications, t)
 			} else {
 				sum.Orphans = append(sum.Orphans, t)
 			}
-		})
+		}
 	}
 	slices.SortStableFunc(sum.Accounts, func(a, b account) int { return cmp.Compare(a.Username, b.Username) })
 	return sum, nil
 }
 
-// oauth2 are the tokens of package tokensource. What a field has in another form
-// than it should is not shown.
-func (s sections) oauth2(now time.Time) []oauth2 {
+// oauth2Of returns the tokens of package tokensource. What a field has in another
+// form than it should is not shown.
+func oauth2Of(d *tokencache.Doc, now time.Time) []oauth2 {
 	tokens := []oauth2{}
-	e := s.entries(oauth2Tokens)
-	for _, key := range slices.Sorted(maps.Keys(e)) {
-		var f map[string]json.RawMessage
-		if json.Unmarshal(e[key], &f) != nil || f == nil {
+	for _, e := range entriesOf(d, tokencache.OAuth2Token) {
+		if e.Value()[0] != '{' {
 			continue
 		}
-		text := func(field string) (s string) {
-			json.Unmarshal(f[field], &s)
-			return s
-		}
-		at := func(field string) *time.Time {
-			var w when
-			json.Unmarshal(f[field], &w)
-			return w.ref()
-		}
-		t := oauth2{Key: printable(key), TokenType: printable(text("token_type")), Scopes: strings.Fields(printable(text("scope"))),
-			RefreshToken: text("refresh_token") != "", CachedAt: at("cached_at"), ExpiresOn: at("expires_on")}
+		f := e.Fields()
+		t := oauth2{Key: printable(e.Key()), TokenType: printable(e.Field("token_type")), Scopes: strings.Fields(printable(e.Field("scope"))),
+			RefreshToken: e.Field("refresh_token") != "", CachedAt: timeOf(f.Times[tokencache.CachedAt]), ExpiresOn: timeOf(f.Times[tokencache.ExpiresOn])}
 		t.Expired = t.ExpiresOn != nil && !t.ExpiresOn.After(now)
 		tokens = append(tokens, t)
 	}

@@ -4,11 +4,12 @@ import (
 	"os"
 	osuser "os/user"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/tokenkeep/tokenkeep/internal/shell"
 )
 
 // hide takes what is the user's own out of a text of the doctor, unless names
@@ -102,26 +103,13 @@ func (c *call) commandPath(path string) string {
 			switch {
 			case !below && path != home:
 			case isWindows: // where only PowerShell knows ~, and not in all places
-				return shellPath(strings.Replace(path, home, "%USERPROFILE%", 1), true)
+				return shell.Quote(strings.Replace(path, home, "%USERPROFILE%", 1))
 			case below:
-				return "~/" + shellPath(rest, false) // ~ means nothing in quotes
+				return "~/" + shell.Quote(rest) // ~ means nothing in quotes
 			default:
 				return "~"
 			}
 		}
 	}
-	return shellPath(path, isWindows)
-}
-
-var plainPath = regexp.MustCompile(`^[\pL\pN/._+@:-][\pL\pN/._+@:~-]*$`)
-
-// shellPath writes a path as a shell takes it.
-func shellPath(path string, windows bool) string {
-	switch {
-	case windows:
-		return `"` + path + `"` // which no file's name has
-	case plainPath.MatchString(path):
-		return path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	return shell.Quote(path)
 }

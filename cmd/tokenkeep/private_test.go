@@ -11,16 +11,6 @@ import (
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 )
 
-func TestShellPath(t *testing.T) {
-	for path, want := range map[string]string{
-		`C:\Users\alice\my files\a`: `"C:\Users\alice\my files\a"`,
-		`C:\it's`:                   `"C:\it's"`,
-	} {
-		require.Equal(t, want, shellPath(path, true))
-	}
-	require.Equal(t, "'a b'", shellPath("a b", false))
-}
-
 // Only the doctor hides names; all other commands show paths as they are.
 func TestOthersShowTruePaths(t *testing.T) {
 	home := filepath.Join(t.TempDir(), "alice")

@@ -79,7 +79,7 @@ func TestDoctorsCommandsWork(t *testing.T) {
 			for variable, value := range map[string]string{"HOME": home, "USER": "alice", "LOGNAME": "", "USERNAME": "", "SUDO_USER": ""} {
 				t.Setenv(variable, value)
 			}
-			left := filepath.Join(dir, ".app.plaintext.json.AAAAAAAAAAAAAAAAAAAAAAAAAA.tmp")
+			left := filepath.Join(dir, ".app.plaintext.json.0.tmp")
 			require.NoError(t, os.WriteFile(left, nil, 0o600))
 			out, _ := runIn(t, exitProblem, keyringtest.New(), "doctor", "leftovers", "-json", "-dir", dir)
 			var object struct {

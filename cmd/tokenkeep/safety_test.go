@@ -120,7 +120,8 @@ func TestMoveToPlaintextKilledBetween(t *testing.T) {
 		return dir, k
 	}
 	dir, k := begin()
-	c := inFolder(t, dir, k)
+	c, err := tokenkeep.Open(t.Context(), tokenkeep.Config{Name: "app", Dir: dir, Keyring: k, AllowPlaintext: true, Warn: func(fallback.Warning) {}})
+	require.NoError(t, err)
 	got, err := c.Load(t.Context())
 	require.NoError(t, err)
 	require.JSONEq(t, stored, string(got))
@@ -128,7 +129,7 @@ func TestMoveToPlaintextKilledBetween(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(dir, "app.plaintext.json"))
 
 	dir, k = begin()
-	f, err := newFiles("app", dir).openEncrypted(filepath.Join(dir, "app.enc"), keyring.NewKeySource(k, "tokenkeep/app"))
+	f, err := newFiles("app", dir).openEncrypted(filepath.Join(dir, "app.enc"), keyring.NewKeys(k, "tokenkeep/app"))
 	require.NoError(t, err)
 	require.NoError(t, f.Save(t.Context(), []byte(newer)))
 	runIn(t, exitFine, k, "move", "app", "-to", "plaintext", "-yes", "-dir", dir)
@@ -251,7 +252,7 @@ func damage(t *testing.T, path string) {
 // also where nothing else is stored.
 func TestTemporaryPlaintext(t *testing.T) {
 	dir, k := t.TempDir(), keyringtest.New()
-	left := filepath.Join(dir, ".app.plaintext.json.AAAAAAAAAAAAAAAAAAAAAAAAAA.tmp")
+	left := filepath.Join(dir, ".app.plaintext.json.0.tmp")
 	require.NoError(t, os.WriteFile(left, []byte(`{"secret":"`+planted+`"}`), 0o600))
 	long := time.Now().Add(-time.Hour)
 	require.NoError(t, os.Chtimes(left, long, long))

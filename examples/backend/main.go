@@ -1,6 +1,6 @@
-// Backend is a program that keeps its tokens in a place of its own: a vault that
-// its organization runs, reached over HTTP (vault.go). Locking, merging and all
-// else comes from persistence.New; main_test.go runs the conformance suite.
+// Backend is a program that stores its tokens in a backend of its own: a vault that
+// its organization runs, reached over HTTP (vault.go). Locking, merging and the rest
+// come from persistence.New; main_test.go runs the conformance suite.
 //
 //	go run ./examples/backend
 package main

@@ -7,15 +7,13 @@ import (
 	"sync"
 )
 
-// service is the other side: what an organization's vault would be. It keeps one
-// value in memory.
+// service stands for the organization's vault. It stores one value in memory.
 type service struct {
 	mu   sync.Mutex
 	data []byte
-	tag  string // "" where nothing is stored; random, so that no state passes for another
+	tag  string // "" where nothing is stored; random, so that no two states share one
 }
 
-// ServeHTTP implements http.Handler.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSize))
 	if err != nil {

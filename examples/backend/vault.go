@@ -11,10 +11,10 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// Vault keeps a cache in a service that an organization runs, over HTTP. It is a
+// Vault stores a cache in a service that an organization runs, over HTTP. It is a
 // persistence.Versioned: the service's entity tags (RFC 9110, section 8.8.3) are
 // the revisions, and its preconditions (section 13.1) decide between writers. So
-// it needs no lock.
+// it needs no lock. The comments of the interfaces say what each method does.
 type Vault struct {
 	URL    string
 	Client *http.Client
@@ -25,14 +25,14 @@ var _ persistence.Versioned = Vault{}
 // maxSize bounds what is read.
 const maxSize = 64 << 20
 
-// do makes a request and returns the body and the entity tag of an answer of the
-// kind that was to be expected, else an error of the right class.
+// do makes a request and returns the body and the entity tag of a successful
+// answer, otherwise an error of the right class.
 func (v Vault) do(ctx context.Context, op, method string, body []byte, precondition ...string) ([]byte, string, error) {
 	data, tag, err := v.request(ctx, method, body, precondition)
 	if err != nil {
 		e := &persistence.Error{Op: op, Backend: "vault", Location: v.URL, Err: err}
 		if errors.Is(err, persistence.ErrUnavailable) {
-			e.Remedy = "Try again later, or ask whoever runs the vault."
+			e.Remedy = "Try again later, or ask the administrators of the vault."
 		}
 		return nil, "", e
 	}
@@ -54,7 +54,10 @@ func (v Vault) request(ctx context.Context, method string, body []byte, precondi
 	defer res.Body.Close()
 	switch res.StatusCode {
 	case http.StatusOK, http.StatusNoContent:
-		data, err := io.ReadAll(io.LimitReader(res.Body, maxSize))
+		data, err := io.ReadAll(io.LimitReader(res.Body, maxSize+1))
+		if len(data) > maxSize { // never part of a cache
+			return nil, "", persistence.ErrTooLarge
+		}
 		return data, res.Header.Get("ETag"), err
 	case http.StatusNotFound:
 		return nil, "", persistence.ErrNotFound
@@ -66,19 +69,16 @@ func (v Vault) request(ctx context.Context, method string, body []byte, precondi
 	return nil, "", fmt.Errorf("%w: the service answered %s", persistence.ErrUnavailable, res.Status)
 }
 
-// Load implements persistence.Persistence.
 func (v Vault) Load(ctx context.Context) ([]byte, error) {
 	data, _, err := v.LoadRevision(ctx)
 	return data, err
 }
 
-// Save implements persistence.Persistence.
 func (v Vault) Save(ctx context.Context, data []byte) error {
 	_, _, err := v.do(ctx, "save", http.MethodPut, data)
 	return err
 }
 
-// Delete implements persistence.Persistence.
 func (v Vault) Delete(ctx context.Context) error {
 	_, _, err := v.do(ctx, "delete", http.MethodDelete, nil)
 	if errors.Is(err, persistence.ErrNotFound) {
@@ -87,7 +87,6 @@ func (v Vault) Delete(ctx context.Context) error {
 	return err
 }
 
-// Revision implements persistence.Versioned.
 func (v Vault) Revision(ctx context.Context) (string, error) {
 	_, tag, err := v.do(ctx, "revision", http.MethodHead, nil)
 	if errors.Is(err, persistence.ErrNotFound) {
@@ -96,12 +95,10 @@ func (v Vault) Revision(ctx context.Context) (string, error) {
 	return tag, err
 }
 
-// LoadRevision implements persistence.Versioned.
 func (v Vault) LoadRevision(ctx context.Context) ([]byte, string, error) {
 	return v.do(ctx, "load", http.MethodGet, nil)
 }
 
-// SaveIf implements persistence.Versioned.
 func (v Vault) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
 	header, value := "If-Match", rev
 	if rev == "" {
@@ -111,7 +108,6 @@ func (v Vault) SaveIf(ctx context.Context, data []byte, rev string) (string, err
 	return tag, err
 }
 
-// DeleteIf implements persistence.Versioned.
 func (v Vault) DeleteIf(ctx context.Context, rev string) error {
 	if rev == "" { // nothing must be there
 		_, _, err := v.do(ctx, "delete", http.MethodDelete, nil, "If-None-Match", "*")
@@ -124,7 +120,6 @@ func (v Vault) DeleteIf(ctx context.Context, rev string) error {
 	return err
 }
 
-// Describe implements persistence.Describer.
 func (v Vault) Describe() persistence.Description {
 	return persistence.Description{Backend: "vault", Location: v.URL}
 }

@@ -4,11 +4,11 @@
 //	go run ./examples/cli whoami
 //	go run ./examples/cli logout
 //
-// The tokens are kept in the safest way that works here. CONTOSO_STORE is the
-// user's own choice: keyring, passphrase, plaintext or memory.
+// The tokens are stored in the safest way that works here. With CONTOSO_STORE the
+// user chooses: keyring, passphrase, plaintext or memory.
 //
-// It needs no account: package demo is a pretend authority. A program of your
-// own leaves it and WithHTTPClient out, and has its own client id.
+// It needs no account: package demo starts a test authority. Your own program needs
+// neither that nor WithHTTPClient, and has its own client ID.
 package main
 
 import (
@@ -100,8 +100,8 @@ func run(ctx context.Context, args []string) error {
 }
 
 // silently returns a token without asking the user: from the cache or, if that
-// one has expired, with the refresh token. Exclusive keeps two runs at the same
-// time from spending one refresh token twice.
+// one has expired, with the refresh token. Exclusive prevents two runs at
+// the same time from spending one refresh token twice.
 func silently(ctx context.Context, client public.Client, tokens *persistence.Cache, account public.Account) (result public.AuthResult, err error) {
 	err = tokens.Exclusive(ctx, account.HomeAccountID, func(ctx context.Context) error {
 		result, err = client.AcquireTokenSilent(ctx, scopes, public.WithSilentAccount(account))

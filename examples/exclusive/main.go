@@ -1,5 +1,5 @@
-// Exclusive is two processes that need a new access token at the same moment, and
-// make one request for it. Without Cache.Exclusive each would spend the same
+// Exclusive is two processes that need a new access token at the same moment and
+// together make one request for it. Without Cache.Exclusive each would spend the same
 // refresh token; an authority that rotates refresh tokens takes the second use
 // for theft and signs the user out.
 //
@@ -48,7 +48,7 @@ func open(ctx context.Context, authority *demo.Authority) (*persistence.Cache, p
 	return tokens, client, err
 }
 
-// child is what a program does that needs a token.
+// child is a program that needs a token.
 func child(ctx context.Context) error {
 	authority, err := demo.Start("exclusive")
 	if err != nil {
@@ -67,7 +67,7 @@ func child(ctx context.Context) error {
 		return err
 	}
 	for _, account := range accounts {
-		// Whoever comes second finds the new token in the cache.
+		// The process that comes second finds the new token in the cache.
 		err := tokens.Exclusive(ctx, account.HomeAccountID, func(ctx context.Context) error {
 			_, err := client.AcquireTokenSilent(ctx, scopes, public.WithSilentAccount(account))
 			return err

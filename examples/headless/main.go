@@ -1,13 +1,12 @@
-// Headless is a service on a server: it has no desktop, no keyring and nobody to
-// ask. It signs in with its own secret, and keeps its token encrypted with a
-// passphrase from the environment, so that a restart does not ask the authority
-// again.
+// Headless is a service on a server: it has no desktop, no keyring and no user to
+// ask. It signs in with its own secret, and stores its token encrypted with a
+// passphrase from the environment, so that a restart needs no new token.
 //
 //	CONTOSO_PASSPHRASE='a long one' go run ./examples/headless
 //
-// systemd hands such a variable over with LoadCredential or EnvironmentFile,
-// Kubernetes with a Secret. Where the server has a place for keys of its own (a
-// KMS, a TPM, a mounted file), package encrypted takes the key from there.
+// systemd sets such a variable with EnvironmentFile, Kubernetes with a Secret. If the
+// server has a place for keys (a KMS, a TPM, a mounted file), package encrypted can
+// take the key from there.
 package main
 
 import (

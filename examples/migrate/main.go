@@ -1,12 +1,12 @@
-// Migrate moves a program from Microsoft's MSAL extensions for Go to tokenkeep,
-// and its users stay signed in.
+// Migrate moves a program from Microsoft's MSAL extensions for Go to tokenkeep. Its
+// users stay signed in.
 //
 //	go run ./examples/migrate -from ~/.contoso/msal.cache
 //
 // It is for programs that used the extensions' plaintext file (package
-// accessor/file): that file holds MSAL's JSON as it is, at the path that the
-// program chose, and its lock beside it has ".lockfile" behind the name. Call
-// adopt when your program starts, for a release or two.
+// accessor/file): that file holds MSAL's JSON, at the path that the program chose,
+// and its lock file has the suffix ".lockfile". Call adopt when your program starts,
+// for a release or two.
 package main
 
 import (
@@ -73,9 +73,9 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// adopt moves what the old file holds into tokens. Move removes it only after it
-// was read back, and a crash in between loses nothing: the next start goes on.
-// Where the user has signed in anew since, the two are merged.
+// adopt moves the content of the old file into tokens. Move removes the file only
+// after it has read the tokens back. A crash in between loses nothing: the next
+// start continues. If the user has signed in again since, both are merged.
 func adopt(ctx context.Context, tokens *persistence.Cache, path string) error {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

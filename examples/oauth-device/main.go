@@ -1,13 +1,13 @@
 // Oauth-device signs a user in with a device code (RFC 8628), as a program on a
-// server or a television does, and keeps the sign-in with tokenkeep: the next
-// run asks nobody, and runs at the same time refresh once.
+// server or a television does, and stores the tokens with tokenkeep: the next run
+// asks nobody, and runs at the same time refresh only once.
 //
 //	go run ./examples/oauth-device
 //	go run ./examples/oauth-device -provider github -client-id ID -api https://api.github.com/user
 //
-// Without -provider it runs against a pretend one that it starts on loopback (see
-// demo.go), so it needs no account and no network. What a program of your own
-// needs is in this file.
+// Without -provider it runs against a test provider that it starts on loopback (see
+// demo.go), so it needs no account and no network. Your own program needs only what
+// is in this file.
 package main
 
 import (
@@ -73,12 +73,12 @@ func run(ctx context.Context) error {
 		}
 	}
 
-	// These two calls are all that it takes to keep the tokens.
+	// These two calls are all that is needed to store the tokens.
 	cache, err := tokenkeep.Open(ctx, config)
 	if err != nil {
 		return err
 	}
-	source, err := tokensource.New(ctx, cache, "oauth-device "+*provider, conf)
+	source, err := tokensource.New(ctx, cache, "oauth-device "+*provider, conf, options...)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func run(ctx context.Context) error {
 	return err
 }
 
-// signIn has the user sign in on any device that has a browser.
+// signIn asks the user to sign in on any device that has a browser.
 func signIn(ctx context.Context, conf *oauth2.Config, show func(context.Context, *oauth2.DeviceAuthResponse) error) (*oauth2.Token, error) {
 	code, err := conf.DeviceAuth(ctx)
 	if err != nil {

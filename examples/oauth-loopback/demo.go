@@ -1,6 +1,6 @@
 package main
 
-// What only the demo needs: a pretend provider.
+// Only the demo needs this: a test provider.
 
 import (
 	"context"
@@ -13,9 +13,14 @@ import (
 
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/internal/test/oauthserver"
+	"github.com/tokenkeep/tokenkeep/tokensource"
 )
 
 var byHand = flag.Bool("by-hand", false, "in the demo, sign in in the browser yourself")
+
+// options are what only the demo needs: its provider is at another port in each
+// run, so what is stored must not be bound to the token endpoint.
+var options []tokensource.Option
 
 // demo starts a provider on loopback and makes the program use it. Its state is
 // kept, so that the next run's provider knows this run's tokens.
@@ -29,9 +34,10 @@ func demo(config *tokenkeep.Config, conf *oauth2.Config, browse *func(ctx contex
 	if err != nil {
 		return nil, err
 	}
-	config.Name += "-demo"       // pretend accounts have no place among real ones
+	config.Name += "-demo"       // not among real accounts
 	config.AllowPlaintext = true // the tokens are worth nothing
 	*conf = *server.Config()
+	options = append(options, tokensource.WithIssuer("https://provider.example"))
 	if *api == "" {
 		*api = server.URL + "/me"
 	}

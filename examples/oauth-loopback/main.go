@@ -1,14 +1,14 @@
 // Oauth-loopback signs a user in with the system's browser, as a program on a
-// desktop does (RFC 8252: a redirect to loopback, with PKCE, RFC 7636), and keeps
-// the sign-in with tokenkeep: the next run asks nobody, and runs at the same time
-// refresh once.
+// desktop does (RFC 8252: a redirect to loopback, with PKCE, RFC 7636), and stores
+// the tokens with tokenkeep: the next run asks nobody, and runs at the same time
+// refresh only once.
 //
 //	go run ./examples/oauth-loopback
 //	go run ./examples/oauth-loopback -provider google -client-id ID -client-secret SECRET -scopes "openid email"
 //
-// Without -provider it runs against a pretend one that it starts on loopback (see
-// demo.go), so it needs no account and no network. What a program of your own
-// needs is in this file.
+// Without -provider it runs against a test provider that it starts on loopback (see
+// demo.go), so it needs no account and no network. Your own program needs only what
+// is in this file.
 package main
 
 import (
@@ -81,12 +81,12 @@ func run(ctx context.Context) error {
 		}
 	}
 
-	// These two calls are all that it takes to keep the tokens.
+	// These two calls are all that is needed to store the tokens.
 	cache, err := tokenkeep.Open(ctx, config)
 	if err != nil {
 		return err
 	}
-	source, err := tokensource.New(ctx, cache, "oauth-loopback "+*provider, conf)
+	source, err := tokensource.New(ctx, cache, "oauth-loopback "+*provider, conf, options...)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func run(ctx context.Context) error {
 	return err
 }
 
-// signIn has the user sign in in the browser, which then comes back to us.
+// signIn asks the user to sign in in the browser, which then returns to this program.
 func signIn(ctx context.Context, conf oauth2.Config, browse func(ctx context.Context, url string) error) (*oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -167,7 +167,7 @@ func signIn(ctx context.Context, conf oauth2.Config, browse func(ctx context.Con
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go server.Serve(l) //nolint:errcheck // always an error: that of Shutdown
 	defer func() {
-		// The browser gets its page; it need not take long over it.
+		// Let the browser finish loading its page, but not for long.
 		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if server.Shutdown(wait) != nil {

@@ -1,6 +1,6 @@
 package main
 
-// What only the demo needs: a pretend authority in place of Microsoft's.
+// Only the demo needs this: a test authority instead of Microsoft's.
 
 import (
 	"context"

@@ -1,12 +1,12 @@
-// Quickstart signs a user in with MSAL Go and a device code, and keeps the
-// sign-in with tokenkeep, so that the next run does not have to ask.
+// Quickstart signs a user in with MSAL Go and a device code, and stores the tokens
+// with tokenkeep, so that the next run does not ask again.
 //
 //	go run ./examples/quickstart
 //	go run ./examples/quickstart -client-id ID -tenant TENANT
 //
-// Without -client-id it runs against a pretend authority that it starts on
-// loopback (see demo.go), so it needs no account and no network. What a program
-// of your own needs is in this file.
+// Without -client-id it runs against a test authority that it starts on loopback
+// (see demo.go), so it needs no account and no network. Your own program needs only
+// what is in this file.
 package main
 
 import (
@@ -72,7 +72,7 @@ func run(ctx context.Context) error {
 		defer stop()
 	}
 
-	// These two calls are all that it takes to keep the tokens.
+	// These two calls are all that is needed to store the tokens.
 	tokens, err := tokenkeep.Open(ctx, config)
 	if err != nil {
 		return err
@@ -107,8 +107,8 @@ type app struct {
 	show      func(context.Context, public.DeviceCode) error
 }
 
-// signIn returns an access token: from the cache or with its refresh token if
-// that works, else by having the user sign in. how says which.
+// signIn returns an access token: from the cache, or with its refresh token, or if
+// neither works by asking the user to sign in. how says which.
 func signIn(ctx context.Context, client public.Client, tokens *persistence.Cache, accounts []public.Account,
 	show func(context.Context, public.DeviceCode) error) (result public.AuthResult, how string, err error) {
 	scopes := []string{*scope}
@@ -173,7 +173,7 @@ func describe(d persistence.Description) {
 	}
 }
 
-// warn is what tokenkeep has to say to the user.
+// warn shows a warning of tokenkeep to the user.
 func warn(w fallback.Warning) {
 	fmt.Println("WARNING: " + w.Message)
 	for _, line := range []struct{ label, text string }{{"where", w.Location}, {"why", w.Reason}, {"what helps", w.Remedy}} {
@@ -184,7 +184,7 @@ func warn(w fallback.Warning) {
 	fmt.Println()
 }
 
-// explain turns an error into what a person can do.
+// explain turns an error into advice for the user.
 func explain(err error) string {
 	var b strings.Builder
 	var none *fallback.NoneError

@@ -1,11 +1,11 @@
-// Shared is two programs that share one sign-in: the user signs in once, in the
-// one, and the other finds the tokens. All it takes is the same Name.
+// Shared is two programs that share one sign-in: the user signs in once, in one of
+// them, and the other finds the tokens. Both use the same Name.
 //
 //	go run ./examples/shared
 //
-// It starts itself again as the second program. Both could be different ones, of
-// different vendors too, as long as they agree on the Name; each has its own
-// client id then, and MSAL keeps their tokens apart.
+// It starts itself again as the second program. Real ones can be of different
+// vendors, if they agree on the Name; each then has its own client ID, and MSAL
+// keeps their tokens apart.
 package main
 
 import (

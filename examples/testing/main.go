@@ -1,6 +1,7 @@
-// Testing is a program that is written so that it can be tested without the
-// machine's keyring: main says which keyring, and nothing else does. Its tests
-// are what this example is about; see main_test.go.
+// Testing is a program that can be tested without the machine's keyring and
+// without the internet: only main says which keyring and which authority it uses.
+// Its tests, in main_test.go, use mock keyrings (package keyringtest) and a test
+// authority (package entratest).
 //
 //	go run ./examples/testing
 //	go test ./examples/testing
@@ -19,8 +20,19 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
+const clientID = "11111111-2222-4333-8444-555555555555"
+
+var scopes = []string{"User.Read"}
+
+// machine is what the program needs of its surroundings.
+type machine struct {
+	dir     string // for the files; "" means the user's own folder
+	keyring keyring.Keyring
+	options []public.Option // the authority, and how to reach it
+}
+
 func main() {
-	text, err := greet(context.Background(), "", keyring.System())
+	text, err := greet(context.Background(), machine{keyring: keyring.System()})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -28,17 +40,16 @@ func main() {
 	fmt.Println(text)
 }
 
-// greet says who is signed in. dir is where the files lie, "" for the user's own
-// folder.
-func greet(ctx context.Context, dir string, k keyring.Keyring) (string, error) {
-	tokens, err := tokenkeep.Open(ctx, tokenkeep.Config{Name: "contoso-example-testing", Dir: dir, Keyring: k})
+// greet says who is signed in.
+func greet(ctx context.Context, m machine) (string, error) {
+	tokens, err := tokenkeep.Open(ctx, tokenkeep.Config{Name: "contoso-example-testing", Dir: m.dir, Keyring: m.keyring})
 	if errors.Is(err, persistence.ErrKeyringLocked) {
 		return "Unlock the keyring first.", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	client, err := public.New("11111111-2222-4333-8444-555555555555", public.WithCache(tokens))
+	client, err := public.New(clientID, append([]public.Option{public.WithCache(tokens)}, m.options...)...)
 	if err != nil {
 		return "", err
 	}
@@ -47,7 +58,11 @@ func greet(ctx context.Context, dir string, k keyring.Keyring) (string, error) {
 		return "", err
 	}
 	if len(accounts) == 0 {
-		return "Hello, whoever you are.", nil
+		return "Nobody is signed in.", nil
 	}
-	return "Hello, " + accounts[0].PreferredUsername + ".", nil
+	user := accounts[0]
+	if _, err := client.AcquireTokenSilent(ctx, scopes, public.WithSilentAccount(user)); err != nil {
+		return user.PreferredUsername + " must sign in again.", nil
+	}
+	return "Hello, " + user.PreferredUsername + ".", nil
 }

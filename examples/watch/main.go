@@ -1,5 +1,5 @@
-// Watch is an app on a desktop that shows who is signed in, and is told when
-// that changes elsewhere: here, in a command line program that shares its sign-in.
+// Watch is a desktop app that shows who is signed in, and learns when that changes
+// elsewhere: here, in a command-line program that shares its sign-in.
 //
 //	go run ./examples/watch
 //
@@ -38,7 +38,7 @@ func open(ctx context.Context) (*persistence.Cache, error) {
 	})
 }
 
-// desktop is the app with a window, were it not for the terminal.
+// desktop is the app with a window; here it prints to the terminal.
 func desktop(ctx context.Context) error {
 	authority, err := demo.Start("watch")
 	if err != nil {
@@ -82,7 +82,7 @@ func desktop(ctx context.Context) error {
 	return nil
 }
 
-// show is the corner of the window where the user's name is.
+// show stands for the corner of the window that shows the user's name.
 func show(accounts []persistence.Account) {
 	names := []string{}
 	for _, account := range accounts {
@@ -91,7 +91,7 @@ func show(accounts []persistence.Account) {
 	fmt.Printf("Signed in: [%s]\n", strings.Join(names, ", "))
 }
 
-// other is the command line program.
+// other is the command-line program.
 func other(ctx context.Context) error {
 	authority, err := demo.Start("watch")
 	if err != nil {

@@ -1,19 +1,22 @@
 // Package filelock is a lock between processes: a file that is locked with
-// flock, or LockFileEx on Windows, as long as its holder lives and wants it.
+// flock, or LockFileEx on Windows, as long as its holder lives and needs it.
 //
-// The file is made once, mode 0600, and never deleted: whoever deletes a lock
-// file that others have open lets two of them in at once. Should somebody else
-// delete it, the next holder notices that its path no longer names the file
-// that it locked, and starts over.
+// The file is made once, mode 0600, and never deleted: a program that deletes a
+// lock file which others have open lets two of them in at once. If somebody else
+// deletes it, the next holder notices that its path no longer names the file
+// that it locked, and starts again.
 //
 // Waiting is blocking, not polling, so that a free lock is taken at once. A
 // second file, the turnstile, makes it fair: everybody takes the turnstile
-// first, waits for the lock and then lets the turnstile go. Who has just let
-// the lock go finds the next one already waiting for it, and queues up behind.
+// first, waits for the lock and then releases the turnstile. A holder that has
+// just released the lock finds the next one already waiting for it, and queues
+// behind.
 //
-// A blocked flock cannot be interrupted. So at most one goroutine of a [Lock]
-// waits in it; a caller whose context ends leaves it there, and the next caller
-// adopts it. If it gets the lock and nobody wants it, it lets it go at once.
+// A blocked flock cannot be interrupted. So in each process at most one
+// goroutine waits in it for one file, however many [Lock] values there are. The
+// others queue in memory, first come, first served. A caller whose context ends
+// leaves that goroutine behind, and the next caller takes it over. If it gets the
+// lock and has no caller, it releases it at once.
 package filelock
 
 import (
@@ -31,13 +34,14 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 )
 
 // ErrNoLocks: the file system of the lock file cannot lock.
 var ErrNoLocks = errors.New("this file system does not support locks")
 
-// TimeoutError: the context ended before the lock was to be had.
+// TimeoutError: the context ended before the lock was free.
 type TimeoutError struct {
 	PID   int       // of the process that took the lock last; 0 if it is not known
 	Since time.Time // when it took the lock
@@ -58,53 +62,52 @@ func (e *TimeoutError) Error() string {
 func (e *TimeoutError) Unwrap() error { return e.Err }
 
 // Lock is a lock between processes, and between the goroutines of this one.
-// Two Locks of one path exclude each other, in one process too.
+// Locks of one file exclude each other, in one process too, however they were
+// made and however their paths are written.
 type Lock struct {
 	path string
-	turn string // the turnstile's path, or "" for a lock without one
+	fair bool
 
-	queue chan struct{} // full while a goroutine of this process has the lock or waits at the head for it
-
-	mu     sync.Mutex
-	waiter *waiter // the goroutine in a blocking flock, if there is one
+	alone *Lock // for tests: set to share nothing with other Locks
 }
 
 // New returns the lock of the file at path. With fair it has a turnstile at
 // path.turn. New does no I/O.
-func New(path string, fair bool) *Lock {
-	l := &Lock{path: path, queue: make(chan struct{}, 1)}
-	if fair {
-		l.turn = path + ".turn"
-	}
-	return l
-}
+func New(path string, fair bool) *Lock { return &Lock{path: path, fair: fair} }
 
 // Path returns the path of the lock file.
 func (l *Lock) Path() string { return l.path }
 
 // Lock waits for the lock until ctx ends, then fails with a [TimeoutError].
-// Missing folders are made, mode 0700. The first call of unlock lets the lock
-// go, every further one does nothing.
+// Missing folders are made, mode 0700. The first call of unlock releases the
+// lock, every further one does nothing.
 func (l *Lock) Lock(ctx context.Context) (unlock func() error, err error) {
 	if ctx.Err() != nil {
 		return nil, l.Timeout(ctx)
 	}
+	q, err := l.queue()
+	if err != nil {
+		return nil, err
+	}
 	select {
-	case l.queue <- struct{}{}:
+	case q.head <- struct{}{}:
 	case <-ctx.Done():
+		q.leave()
 		return nil, l.Timeout(ctx)
 	}
-	held, err := l.acquire(ctx)
+	held, err := q.acquire(ctx, l)
 	if err != nil {
-		<-l.queue
+		<-q.head
+		q.leave()
 		return nil, err
 	}
 	var once sync.Once
 	return func() error {
 		var err error
 		once.Do(func() {
-			err = letGo(held)
-			<-l.queue
+			err = release(held)
+			<-q.head
+			q.leave()
 		})
 		return err
 	}, nil
@@ -116,10 +119,72 @@ func (l *Lock) Timeout(ctx context.Context) error {
 	return &TimeoutError{PID: pid, Since: since, Err: ctx.Err()}
 }
 
-// waiter is the goroutine that waits in a blocking flock.
+// queue is where the goroutines of this process wait for one lock file.
+type queue struct {
+	key   key
+	users int // guarded by queues.mu; at 0 the queue is forgotten
+
+	head chan struct{} // full while a goroutine has the lock or is the one that waits for it
+
+	mu     sync.Mutex
+	waiter *waiter // the goroutine in a blocking flock, if there is one
+}
+
+// key names a lock file, whatever path leads to its folder.
+type key struct {
+	dir   securefile.ID
+	name  string
+	fair  bool
+	alone *Lock
+}
+
+// queues are those in use.
+var queues struct {
+	mu    sync.Mutex
+	byKey map[key]*queue
+}
+
+// queue returns the queue of l's file, which the caller leaves in the end. It
+// makes a missing folder.
+func (l *Lock) queue() (*queue, error) {
+	dir, err := securefile.MakeDir(filepath.Dir(l.path))
+	if err != nil {
+		return nil, err
+	}
+	k := key{dir, filepath.Base(l.path), l.fair, l.alone}
+	queues.mu.Lock()
+	defer queues.mu.Unlock()
+	q := queues.byKey[k]
+	if q == nil {
+		if queues.byKey == nil {
+			queues.byKey = map[key]*queue{}
+		}
+		q = &queue{key: k, head: make(chan struct{}, 1)}
+		queues.byKey[k] = q
+	}
+	q.users++
+	return q, nil
+}
+
+func (q *queue) join() {
+	queues.mu.Lock()
+	defer queues.mu.Unlock()
+	q.users++
+}
+
+func (q *queue) leave() {
+	queues.mu.Lock()
+	defer queues.mu.Unlock()
+	if q.users--; q.users == 0 {
+		delete(queues.byKey, q.key)
+	}
+}
+
+// waiter is a goroutine that waits in a blocking flock.
 type waiter struct {
-	wanted bool        // a caller waits for it; guarded by Lock.mu
-	done   chan result // has room for one
+	attempt   *attempt
+	hasCaller bool        // guarded by queue.mu
+	done      chan result // has room for one
 }
 
 type result struct {
@@ -127,62 +192,71 @@ type result struct {
 	err  error
 }
 
-// acquire takes the lock. There is one call at a time.
-func (l *Lock) acquire(ctx context.Context) (*flock.Flock, error) {
-	l.mu.Lock()
-	w := l.waiter
-	if w != nil {
-		w.wanted = true
+// acquire takes the lock for the caller at the head of q. There is one call at a
+// time.
+func (q *queue) acquire(ctx context.Context, l *Lock) (*flock.Flock, error) {
+	q.mu.Lock()
+	w := q.waiter
+	if w != nil && w.attempt.outdated() {
+		w, q.waiter = nil, nil // it waits for a file that has no name any more
 	}
-	l.mu.Unlock()
+	if w != nil {
+		w.hasCaller = true
+	}
+	q.mu.Unlock()
 
 	if w == nil {
 		a := l.newAttempt()
-		if held, err := a.take(nil); held != nil || err != nil {
+		if held, err := a.tryLock(); held != nil || err != nil {
 			return held, err
 		}
-		w = &waiter{wanted: true, done: make(chan result, 1)}
-		l.mu.Lock()
-		l.waiter = w
-		l.mu.Unlock()
-		go l.wait(w, a)
+		w = &waiter{attempt: a, hasCaller: true, done: make(chan result, 1)}
+		q.mu.Lock()
+		q.waiter = w
+		q.mu.Unlock()
+		q.join()
+		go q.wait(w)
 	}
 	select {
 	case r := <-w.done:
 		return r.held, r.err
 	case <-ctx.Done():
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	select {
 	case r := <-w.done: // in the last moment
 		return r.held, r.err
 	default:
-		w.wanted = false
+		w.hasCaller = false
 		return nil, l.Timeout(ctx)
 	}
 }
 
-func (l *Lock) wait(w *waiter, a *attempt) {
-	wanted := func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return w.wanted
+// wait takes the lock for w's caller, whoever that is by then.
+func (q *queue) wait(w *waiter) {
+	defer q.leave()
+	hasCaller := func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return w.hasCaller
 	}
 	for {
-		held, err := a.take(wanted)
-		l.mu.Lock()
-		if w.wanted && held == nil && err == nil { // adopted just now
-			l.mu.Unlock()
+		held, err := w.attempt.waitLock(hasCaller)
+		q.mu.Lock()
+		if w.hasCaller && held == nil && err == nil { // the caller came just now
+			q.mu.Unlock()
 			continue
 		}
-		l.waiter = nil
-		if w.wanted {
+		if q.waiter == w {
+			q.waiter = nil
+		}
+		if w.hasCaller {
 			w.done <- result{held, err}
 		} else if held != nil {
-			letGo(held)
+			release(held)
 		}
-		l.mu.Unlock()
+		q.mu.Unlock()
 		return
 	}
 }
@@ -190,159 +264,216 @@ func (l *Lock) wait(w *waiter, a *attempt) {
 // attempt is one try to take the lock. It may have the turnstile already.
 type attempt struct {
 	path       string
-	main, turn *flock.Flock
+	main, turn *flock.Flock // turn is nil for a lock without one
+
+	mu  sync.Mutex
+	on  string        // the path of the file that a blocking flock waits for, or ""
+	was securefile.ID // the file that on named when the wait began
 }
 
 func (l *Lock) newAttempt() *attempt {
 	a := &attempt{path: l.path, main: newFlock(l.path)}
-	if l.turn != "" {
-		a.turn = newFlock(l.turn)
+	if l.fair {
+		a.turn = newFlock(layout.QueueOf(l.path))
 	}
 	return a
 }
 
 func newFlock(path string) *flock.Flock {
-	return flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR|openFlags), flock.SetPermissions(0o600))
+	return flock.New(path, flock.SetFlag(os.O_RDWR|openFlags))
 }
 
 // maxRestarts bounds how often a lock file may vanish while it is being locked.
 const maxRestarts = 100
 
-// take takes the lock and returns it held. Without wanted it does not wait: if
-// the lock is not free it returns neither lock nor error, and may keep the
-// turnstile. With wanted it waits, but makes no new file in the place of one that
-// vanished if nobody wants the lock any more; then too it returns neither.
-func (a *attempt) take(wanted func() bool) (_ *flock.Flock, err error) {
-	blocking, ok := wanted != nil, false
-	defer func() {
-		if a.turn != nil && (ok || err != nil) {
-			letGo(a.turn)
-		}
-	}()
-	if err := a.prepare(blocking); err != nil {
-		return nil, err
-	}
+// errReplaced: the lock file was deleted or replaced while it was being locked.
+var errReplaced = errors.New("the lock file was replaced")
+
+// tryLock takes the lock if it is free. If it is not, tryLock returns neither a
+// lock nor an error, and may keep the turnstile.
+func (a *attempt) tryLock() (*flock.Flock, error) {
+	return a.lock(tryFlock, func() bool { return true })
+}
+
+// waitLock waits for the lock. When the lock file has been replaced and there is
+// no caller any more, it makes no new file and returns neither a lock nor an
+// error.
+func (a *attempt) waitLock(hasCaller func() bool) (*flock.Flock, error) {
+	return a.lock(a.waitFlock, hasCaller)
+}
+
+// lock takes the lock by take, again and again while the lock file is replaced
+// and goOn allows it. It keeps the turnstile only if take did not get the lock.
+func (a *attempt) lock(take takeFunc, goOn func() bool) (*flock.Flock, error) {
 	for range maxRestarts {
-		if a.turn != nil {
-			if ok, err := lock(a.turn, blocking); !ok || err != nil {
-				return nil, err
-			}
-		}
-		if ok, err := lock(a.main, blocking); !ok || err != nil {
-			return nil, err
-		}
-		if ok, err = sign(a.path, a.main); err != nil {
-			letGo(a.main)
-			return nil, err
-		}
-		if ok {
+		ok, err := a.lockOnce(take)
+		switch {
+		case ok:
+			a.releaseTurn()
 			return a.main, nil
-		}
-		letGo(a.main)
-		if blocking && !wanted() {
-			if a.turn != nil {
-				letGo(a.turn)
-			}
+		case err == nil:
+			return nil, nil
+		case !errors.Is(err, errReplaced):
+			a.releaseTurn()
+			return nil, err
+		case !goOn():
+			a.releaseTurn()
 			return nil, nil
 		}
 	}
-	return nil, fmt.Errorf("%s: the lock file is being replaced all the time", a.path)
+	a.releaseTurn()
+	return nil, fmt.Errorf("%s: another program keeps replacing the lock file", a.path)
 }
 
-// prepare sees to the folder and, before a long wait, that the files are ours:
-// a foreign one would be noticed only when its lock is had.
-func (a *attempt) prepare(blocking bool) error {
-	dir := filepath.Dir(a.path)
-	err := securefile.CheckDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = securefile.MkdirAll(dir); err == nil {
-			err = securefile.CheckDir(dir)
+// takeFunc locks a file, or reports that it is locked by somebody else.
+type takeFunc func(*flock.Flock) (ok bool, err error)
+
+// lockOnce makes the files, then takes first the turnstile and then the lock.
+func (a *attempt) lockOnce(take takeFunc) (ok bool, err error) {
+	files := []*flock.Flock{a.turn, a.main}
+	if a.turn == nil {
+		files = files[1:]
+	}
+	// All files come first: a wait must not end at a file that is not ours.
+	for _, f := range files {
+		if err := makeFile(f.Path()); err != nil {
+			return false, err
 		}
 	}
-	if err != nil || !blocking {
-		return err
+	for _, f := range files {
+		if ok, err := take(f); !ok || err != nil {
+			return false, err
+		}
 	}
-	for _, f := range []*flock.Flock{a.main, a.turn} {
-		if f == nil {
-			continue
-		}
-		f, err := securefile.Open(f.Path(), os.O_RDONLY)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+	if err := verifyHolder(a.path, a.main); err != nil {
+		release(a.main)
+		return false, err
+	}
+	return true, nil
+}
+
+func makeFile(path string) error {
+	err := securefile.MakeEmpty(path)
+	if errors.Is(err, fs.ErrNotExist) { // the folder went away during a wait
+		if _, err := securefile.MakeDir(filepath.Dir(path)); err != nil {
 			return err
 		}
-		f.Close()
+		err = securefile.MakeEmpty(path)
 	}
-	return nil
+	return err
 }
 
-// lock locks f if it is not locked yet.
-func lock(f *flock.Flock, blocking bool) (ok bool, err error) {
-	for {
-		if blocking {
-			err = f.Lock()
-			ok = err == nil
-		} else {
-			ok, err = f.TryLock()
-		}
-		if err == nil || !interrupted(err) {
-			break
-		}
+func (a *attempt) releaseTurn() {
+	if a.turn != nil {
+		release(a.turn)
 	}
-	if err == nil {
-		return ok, nil
+}
+
+// tryFlock locks f unless somebody else has it locked.
+func tryFlock(f *flock.Flock) (ok bool, err error) {
+	err = retry(func() error {
+		ok, err = f.TryLock()
+		return err
+	})
+	return ok, reason(f, err)
+}
+
+// waitFlock locks f and notes meanwhile which file it waits for.
+func (a *attempt) waitFlock(f *flock.Flock) (bool, error) {
+	if ok, err := tryFlock(f); ok || err != nil {
+		return ok, err
 	}
-	if noLocks(err) {
-		return false, fmt.Errorf("%w: %w", ErrNoLocks, err)
+	if id, err := securefile.IDOf(f.Path()); err == nil {
+		a.setWaiting(f.Path(), id)
+		defer a.setWaiting("", securefile.ID{})
 	}
-	// If the file is not to be used, that is a better reason.
+	err := retry(f.Lock)
+	return err == nil, reason(f, err)
+}
+
+func (a *attempt) setWaiting(on string, was securefile.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.on, a.was = on, was
+}
+
+// outdated reports whether the file that a waits for has been deleted or
+// replaced. If so, a lets others pass the turnstile.
+func (a *attempt) outdated() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.on == "" {
+		return false
+	}
+	id, err := securefile.IDOf(a.on)
+	if !errors.Is(err, fs.ErrNotExist) && (err != nil || id == a.was) {
+		return false
+	}
+	if a.on == a.path {
+		a.releaseTurn()
+	}
+	return true
+}
+
+// reason returns why f could not be locked, from the error of the lock.
+func reason(f *flock.Flock, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return errReplaced
+	case noLocks(err):
+		return fmt.Errorf("%w: %w", ErrNoLocks, err)
+	}
+	// If the file must not be used, that is a better reason.
 	var insecure *securefile.Error
 	if opened, openErr := securefile.Open(f.Path(), os.O_RDONLY); openErr == nil {
 		opened.Close()
 	} else if errors.As(openErr, &insecure) {
-		return false, insecure
+		return insecure
 	}
-	return false, err
+	return err
 }
 
-// letGo unlocks f. If that fails, the file stays open and locked until it is
-// garbage: a Flock cannot be closed in another way.
-func letGo(f *flock.Flock) error {
+// release unlocks f. If that fails, the file stays open and locked until it is
+// garbage-collected: a Flock cannot be closed in another way.
+func release(f *flock.Flock) error { return retry(f.Unlock) }
+
+// retry repeats what a signal interrupts.
+func retry(do func() error) error {
 	for {
-		if err := f.Unlock(); err == nil || !interrupted(err) {
+		if err := do(); err == nil || !interrupted(err) {
 			return err
 		}
 	}
 }
 
-// sign checks that path still names the file that is locked, and that it is a
-// proper one, and writes there who has it. It returns false if path names
-// another file or none.
-func sign(path string, locked *flock.Flock) (bool, error) {
+// verifyHolder checks that path still names the locked file and that its type,
+// owner and mode are acceptable, then records this process as the holder. It
+// fails with errReplaced if path names another file or none.
+func verifyHolder(path string, locked *flock.Flock) error {
 	f, err := securefile.Open(path, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return errReplaced
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer f.Close()
 	there, err := f.Stat()
 	if err != nil {
-		return false, err
+		return err
 	}
 	mine, err := locked.Stat()
 	if err != nil {
-		return false, err
+		return err
 	}
 	if !os.SameFile(mine, there) {
-		return false, nil
+		return errReplaced
 	}
-	// For diagnosis only: a full disk does not keep the lock from us.
+	// The record is for diagnosis only, so a full disk does not matter.
 	_, _ = f.WriteAt(holderLine(os.Getpid(), time.Now()), holderAt)
-	return true, nil
+	return nil
 }
 
 // The lock file: one byte that is never written, as Windows locks it against
@@ -359,7 +490,7 @@ func holderLine(pid int, since time.Time) []byte {
 }
 
 // Holder returns the process that took the lock last, and when. Whether it
-// still has it, or lives, is not known. ok is false if nothing can be told.
+// still has it, or lives, is not known. ok is false if the file does not say.
 func Holder(path string) (pid int, since time.Time, ok bool) {
 	f, err := securefile.Open(path, os.O_RDONLY)
 	if err != nil {

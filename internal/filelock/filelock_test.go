@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -164,66 +165,174 @@ func TestKilledHolder(t *testing.T) {
 }
 
 // A caller whose context ends leaves its place to the next one: no further
-// goroutine waits, and the lock is let go if nobody wants it any more.
+// goroutine waits, and the lock is released if it has no caller any more.
 func TestAbandonedWait(t *testing.T) {
 	path := lockPath(t)
-	l, other := filelock.New(path, true), filelock.New(path, true)
-	unlock := must(t, other)
-	timesOut(t, l)
+	before := runtime.NumGoroutine()
+	end := held(t, path)
+	timesOut(t, filelock.New(path, true))
 	waiting := runtime.NumGoroutine()
 	for range 50 {
-		timesOut(t, l)
+		timesOut(t, filelock.New(path, true))
 	}
 	require.LessOrEqual(t, runtime.NumGoroutine(), waiting, "one goroutine waits for all")
 
-	// The next caller adopts it.
+	// The next caller takes it over.
 	got := make(chan error, 1)
 	go func() {
-		release, err := l.Lock(t.Context())
+		unlock, err := filelock.New(path, true).Lock(t.Context())
 		if err == nil {
-			err = release()
+			err = unlock()
 		}
 		got <- err
 	}()
-	unlock()
+	end()
 	require.NoError(t, <-got)
 
-	// Nobody adopts it: the lock is free for others.
-	unlock = must(t, other)
-	timesOut(t, l)
-	unlock()
+	// Without a caller the lock is free for others.
+	end = held(t, path)
+	timesOut(t, filelock.New(path, true))
+	end()
+	held(t, path)() // another process gets it
 	must(t, filelock.New(path, true))()
-	must(t, l)()
-	for runtime.NumGoroutine() >= waiting { // the goroutine ends
+	for runtime.NumGoroutine() > before || filelock.Queues() > 0 { // the goroutine ends
 		runtime.Gosched()
 	}
 }
 
-// A wait that nobody wants any more makes no new file in the place of one that is
-// gone: the folder may have been given up meanwhile.
+// held has another process hold the lock until end is called.
+func held(t testing.TB, path string) (end func()) {
+	cmd, stdin := holder(t, path)
+	return func() {
+		stdin.Close()
+		require.NoError(t, cmd.Wait())
+	}
+}
+
+// However many callers give up waiting, by one Lock or by several, with whatever
+// path to the folder, a process waits once. The control is a Lock that shares
+// nothing with others.
+func TestManyAbandonedWaits(t *testing.T) {
+	path := lockPath(t)
+	link := filepath.Join(t.TempDir(), "link")
+	paths := []string{path, filepath.Dir(path) + "/./" + filepath.Base(path)}
+	// Windows may not allow links, and Wine makes some that lead nowhere.
+	if err := os.Symlink(filepath.Dir(path), link); err == nil && !env.Wine() {
+		paths = append(paths, filepath.Join(link, filepath.Base(path)))
+	}
+	end := held(t, path)
+	timesOut(t, filelock.New(path, true))
+	waiting, threads := runtime.NumGoroutine(), threadsOf(t)
+
+	const n = 3000
+	ctx, cancel := context.WithCancel(t.Context())
+	var started, group sync.WaitGroup
+	for i := range n {
+		started.Add(1)
+		group.Go(func() {
+			l := filelock.New(paths[i%len(paths)], true)
+			started.Done()
+			_, err := l.Lock(ctx)
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+	}
+	started.Wait()
+	timesOut(t, filelock.New(path, true))
+	cancel()
+	group.Wait()
+	for range 200 {
+		timesOut(t, filelock.New(path, true))
+	}
+	require.LessOrEqual(t, runtime.NumGoroutine(), waiting)
+	require.Less(t, threadsOf(t)-threads, 50, "threads")
+	require.Equal(t, 1, filelock.Queues())
+
+	for range 200 { // the control
+		timesOut(t, filelock.NewAlone(path))
+	}
+	require.Greater(t, runtime.NumGoroutine(), waiting+50, "every wait was shared: this test proves nothing")
+	if threads > 0 {
+		require.Greater(t, threadsOf(t)-threads, 50, "threads are not counted: this test proves nothing")
+	}
+
+	end()
+	must(t, filelock.New(path, true))()
+	for filelock.Queues() > 0 {
+		runtime.Gosched()
+	}
+}
+
+// Callers in one process are served in the order in which they came.
+func TestFirstComeFirstServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := lockPath(t)
+		unlock := must(t, filelock.New(path, true))
+		var served []int
+		var group sync.WaitGroup
+		for i := range 20 {
+			group.Go(func() {
+				release, err := filelock.New(path, true).Lock(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				served = append(served, i)
+				release()
+			})
+			synctest.Wait() // until it waits
+		}
+		unlock()
+		group.Wait()
+		require.IsIncreasing(t, served)
+		require.Len(t, served, 20)
+	})
+}
+
+// A wait without a caller makes no new file where one is gone: the folder may have
+// been given up meanwhile.
 func TestAbandonedWaitMakesNoFile(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows deletes no file that is open")
 	}
 	path := lockPath(t)
 	before := runtime.NumGoroutine()
-	l, other := filelock.New(path, true), filelock.New(path, true)
-	unlock := must(t, other)
-	timesOut(t, l)
+	end := held(t, path)
+	timesOut(t, filelock.New(path, true))
 	require.NoError(t, os.Remove(path))
-	unlock()
+	end()
 	for runtime.NumGoroutine() > before {
 		runtime.Gosched()
 	}
 	require.NoFileExists(t, path)
-	must(t, l)()
-	must(t, other)()
+	must(t, filelock.New(path, true))()
+}
+
+// While this process waits for a lock file, somebody deletes it, or the
+// turnstile. New callers do not wait for what has no name any more.
+func TestWaitForDeletedFile(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows deletes no file that is open")
+	}
+	path := lockPath(t)
+	end := held(t, path)
+	timesOut(t, filelock.New(path, true))
+	require.NoError(t, os.Remove(path))
+	unlock := must(t, filelock.New(path, true))
+	end()
+	timesOut(t, filelock.New(path, true))
+	unlock()
+	must(t, filelock.New(path, true))()
+	for filelock.Queues() > 0 {
+		runtime.Gosched()
+	}
 }
 
 // While the abandoned wait is on, and when it ends, callers come and go.
 func TestAbandonedWaitsUnderLoad(t *testing.T) {
 	path := lockPath(t)
-	l, other := filelock.New(path, true), filelock.New(path, true)
+	l, other := filelock.New(path, true), filelock.NewAlone(path)
 	var inside, taken atomic.Int32
 	var group sync.WaitGroup
 	for w := range 6 {
@@ -276,7 +385,7 @@ func TestLockFileReplaced(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := lockPath(t)
-			old := must(t, filelock.New(path, true)) // of the file that goes
+			old := must(t, filelock.NewAlone(path)) // of the file that goes
 			waiter := filelock.New(path, true)
 			timesOut(t, waiter) // its goroutine waits for the old file
 			require.NoError(t, replace(path))

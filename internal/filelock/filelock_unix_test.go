@@ -69,23 +69,40 @@ func TestRefusedLockFiles(t *testing.T) {
 	require.NoFileExists(t, elsewhere+".no")
 }
 
-// A lock file that others may read is used: there is nothing secret in it.
-func TestReadableLockFile(t *testing.T) {
-	path := lockPath(t)
-	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	require.NoError(t, os.Chmod(path, 0o644))
-	must(t, filelock.New(path, true))()
+// A lock file that others can read is closed to them, as they could hold it. So
+// is the turnstile, and one that a umask hid from its owner is opened to it.
+func TestLockFilesAreNarrowed(t *testing.T) {
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o400, 0} {
+		path := lockPath(t)
+		for _, p := range []string{path, path + ".turn"} {
+			require.NoError(t, os.WriteFile(p, nil, 0o600))
+			require.NoError(t, os.Chmod(p, mode))
+		}
+		unlock := must(t, filelock.New(path, true))
+		for _, p := range []string{path, path + ".turn"} {
+			fi, err := os.Lstat(p)
+			require.NoError(t, err)
+			require.Equal(t, os.FileMode(0o600), fi.Mode())
+		}
+		unlock()
+	}
 }
 
+// Whatever the umask is, lock files and the folders for them have their modes.
 func TestLockFileModes(t *testing.T) {
-	path := lockPath(t)
-	old := syscall.Umask(0)
-	defer syscall.Umask(old)
-	must(t, filelock.New(path, true))()
-	for _, p := range []string{path, path + ".turn"} {
-		fi, err := os.Lstat(p)
-		require.NoError(t, err)
-		require.Equal(t, os.FileMode(0o600), fi.Mode())
+	for _, umask := range []int{0, 0o077, 0o777} {
+		path := filepath.Join(t.TempDir(), "a", "b", "cache.lock")
+		old := syscall.Umask(umask)
+		must(t, filelock.New(path, true))()
+		syscall.Umask(old)
+		for p, mode := range map[string]os.FileMode{
+			path: 0o600, path + ".turn": 0o600,
+			filepath.Dir(path): fs.ModeDir | 0o700, filepath.Dir(filepath.Dir(path)): fs.ModeDir | 0o700,
+		} {
+			fi, err := os.Lstat(p)
+			require.NoError(t, err)
+			require.Equal(t, mode, fi.Mode(), p)
+		}
 	}
 }
 

@@ -180,3 +180,13 @@ func holder(t testing.TB, path string) (cmd *exec.Cmd, stdin io.Closer) {
 	require.Equal(t, "held", out.Text())
 	return cmd, stdin
 }
+
+// threadsOf returns how many threads this process has, where Linux tells; else 0.
+func threadsOf(t testing.TB) int {
+	if runtime.GOOS != "linux" {
+		return 0
+	}
+	tasks, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	return len(tasks)
+}

@@ -10,4 +10,4 @@ import (
 func (s *Store) SetGrace(d time.Duration) { s.grace = d }
 
 // SetStamps puts stamp between the file system and s.
-func (s *Store) SetStamps(stamp func(securefile.Stamp) securefile.Stamp) { s.stamp = stamp }
+func (s *Store) SetStamps(stamp func(securefile.Stamp) securefile.Stamp) { s.coarsen = stamp }

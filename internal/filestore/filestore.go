@@ -1,5 +1,5 @@
 // Package filestore keeps one file as a [persistence.Versioned] and
-// [persistence.NamedLocker]. What the file looks like is for a [Codec] to say.
+// [persistence.NamedLocker]. A [Codec] defines the file's format.
 package filestore
 
 import (
@@ -13,13 +13,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -27,33 +27,35 @@ import (
 // may be a *persistence.Error with only Err and Remedy; the Store fills in the
 // rest.
 type Codec interface {
-	// Revision returns the revision of a file whose first HeadSize bytes are
-	// head, or all of whose bytes are, where HeadSize is 0.
+	// Revision returns the revision of a file. head is its first HeadSize bytes,
+	// or the whole file if HeadSize is 0.
 	Revision(head []byte) (string, error)
-	// Decode returns the data in the file, and its revision, also with an error
-	// if the head is sound: so the head is read once. It may return a part of file.
+	// Decode returns the data in the file and its revision. If the head is sound
+	// it returns the revision also with an error. data may be a part of file.
 	Decode(ctx context.Context, file []byte) (data []byte, rev string, err error)
 	// Encode returns the parts of a file that holds data, and its revision.
-	// head is that of the current file, nil if there is none. It is called
-	// under the lock.
+	// head is the head of the current file, nil if there is none. The lock is
+	// held.
 	Encode(ctx context.Context, data, head []byte) (file [][]byte, rev string, err error)
 }
 
 // Options are the options of a [Store].
 type Options struct {
 	Backend  string                // as in persistence.Error
-	MaxSize  int64                 // of the file in bytes; 0 means 256 MiB
+	MaxSize  int64                 // of the file in bytes; 0 means DefaultMaxSize
 	HeadSize int                   // of the head in bytes; 0 means the whole file
-	Lock     *persistence.FileLock // nil means that of the resolved path + ".lock"
+	Lock     *persistence.FileLock // nil means that of layout.LockOf
 	Clock    func() time.Duration  // a monotonic clock; nil means the system's
 }
 
-const defaultMaxSize = 256 << 20
+// DefaultMaxSize is the largest file that is read or written unless the Options
+// say otherwise: 64 MiB. What one store can hold by default another can take over.
+const DefaultMaxSize = 64 << 20
 
-// A stamp stands for the revision only after the head was read with that stamp
-// unchanged for grace after it was first seen: before that, a further save can
-// leave the same stamp, as its times are coarse and inodes are used again. After
-// trustFor the head is read once more, whatever the stamp says.
+// A stamp stands for the revision only if the head was read when that stamp had
+// been unchanged for grace. Before that, another save can leave the same stamp,
+// because its times are coarse and inodes are used again. After trustFor the head
+// is read again, whatever the stamp says.
 const (
 	grace    = 2 * time.Second
 	trustFor = time.Minute
@@ -64,32 +66,40 @@ type Store struct {
 	path  string
 	codec Codec
 	o     Options
-	last  atomic.Pointer[sight] // nil: nothing was seen, or nothing is there
+	last  atomic.Pointer[statEntry] // nil: nothing was read yet, or there is no file
 
-	// For tests, which set another grace, or make stamps coarser.
-	grace time.Duration
-	stamp func(securefile.Stamp) securefile.Stamp
+	grace   time.Duration                           // tests set another one
+	coarsen func(securefile.Stamp) securefile.Stamp // nil, but in tests
 }
 
-// sight is what was seen of the file when its head was read last.
-type sight struct {
+var (
+	_ persistence.Versioned   = (*Store)(nil)
+	_ persistence.NamedLocker = (*Store)(nil)
+)
+
+// statEntry is the stamp and the revision that the file had when its head was
+// read last.
+type statEntry struct {
 	stamp securefile.Stamp
 	rev   string
 	first time.Duration // when the stamp was first seen, on the monotonic clock
 	read  time.Duration // when the head was read
 }
 
-func (s *sight) trusted(grace, now time.Duration) bool {
-	return s.read-s.first >= grace && now-s.read < trustFor
+// fresh reports whether rev may be returned without reading while the stamp stays
+// the same.
+func (e *statEntry) fresh(grace, now time.Duration) bool {
+	return e.read-e.first >= grace && now-e.read < trustFor
 }
 
 var started = time.Now()
 
-// New returns the store of the file at path, made absolute and, if it is a
-// symbolic link that can be trusted, followed. It does no further I/O.
+// New returns the store of the file at path. The path is made absolute. If it is
+// a symbolic link, New follows it, or fails if others could change the link; see
+// securefile.Resolve. New does no other I/O.
 func New(path string, codec Codec, o Options) (*Store, error) {
 	if o.MaxSize <= 0 {
-		o.MaxSize = defaultMaxSize
+		o.MaxSize = DefaultMaxSize
 	}
 	if o.Clock == nil {
 		o.Clock = func() time.Duration { return time.Since(started) }
@@ -101,38 +111,35 @@ func New(path string, codec Codec, o Options) (*Store, error) {
 	}
 	s.path = resolved
 	if o.Lock == nil {
-		s.o.Lock = persistence.NewFileLock(resolved + ".lock")
+		s.o.Lock = persistence.NewFileLock(layout.LockOf(resolved))
 	}
 	return s, nil
 }
 
-// Path returns the file's path: absolute, links followed.
+// Path returns the file's path, absolute and resolved.
 func (s *Store) Path() string { return s.path }
 
 // FileLock returns the lock that the writers share.
 func (s *Store) FileLock() *persistence.FileLock { return s.o.Lock }
 
-// Lock implements [persistence.Locker].
 func (s *Store) Lock(ctx context.Context) (unlock func() error, err error) {
 	unlock, err = s.o.Lock.Lock(ctx)
 	return unlock, s.wrapLock("lock", err)
 }
 
-// LockName implements [persistence.NamedLocker].
 func (s *Store) LockName(ctx context.Context, name string) (unlock func() error, err error) {
 	unlock, err = s.o.Lock.LockName(ctx, name)
 	return unlock, s.wrapLock("lock", err)
 }
 
-// Revision implements [persistence.Versioned]. While nothing changes it costs
-// one stat. The revision of a file whose head cannot be parsed is a hash of the
-// file behind the word "bad:".
+// Revision costs one stat while nothing changes. The revision of a file whose head
+// cannot be parsed is "bad:" and a hash of the file.
 func (s *Store) Revision(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", s.wrap("revision", err)
 	}
-	if last := s.last.Load(); last != nil && last.trusted(s.grace, s.o.Clock()) {
-		if stamp, err := securefile.Stat(s.path); err == nil && last.stamp == s.seen(stamp) {
+	if last := s.last.Load(); last != nil && last.fresh(s.grace, s.o.Clock()) {
+		if stamp, err := securefile.Stat(s.path); err == nil && last.stamp == s.stampOf(stamp) {
 			return last.rev, nil
 		}
 	}
@@ -143,8 +150,8 @@ func (s *Store) Revision(ctx context.Context) (string, error) {
 	return rev, nil
 }
 
-// head returns the head of the file and its revision; nil and "" if there is no
-// file.
+// head returns the head of the file and its revision, or nil and "" if there is
+// no file.
 func (s *Store) head() (head []byte, rev string, err error) {
 	now := s.o.Clock()
 	var stamp securefile.Stamp
@@ -171,7 +178,7 @@ func (s *Store) head() (head []byte, rev string, err error) {
 		}
 		rev = badRevision(file)
 	}
-	s.saw(stamp, rev, now)
+	s.recordStat(stamp, rev, now)
 	return head, rev, nil
 }
 
@@ -180,11 +187,11 @@ func badRevision(file []byte) string {
 	return "bad:" + hex.EncodeToString(sum[:])
 }
 
-// saw remembers a revision that was read from the file with that stamp, at a
-// time not before now.
-func (s *Store) saw(stamp securefile.Stamp, rev string, now time.Duration) {
-	stamp = s.seen(stamp)
-	next := &sight{stamp: stamp, rev: rev, read: now}
+// recordStat records the revision that was read from the file with that stamp, not
+// before now.
+func (s *Store) recordStat(stamp securefile.Stamp, rev string, now time.Duration) {
+	stamp = s.stampOf(stamp)
+	next := &statEntry{stamp: stamp, rev: rev, read: now}
 	if last := s.last.Load(); last != nil && last.stamp == stamp {
 		next.first = last.first
 	} else {
@@ -193,14 +200,13 @@ func (s *Store) saw(stamp securefile.Stamp, rev string, now time.Duration) {
 	s.last.Store(next)
 }
 
-func (s *Store) seen(stamp securefile.Stamp) securefile.Stamp {
-	if s.stamp != nil {
-		return s.stamp(stamp)
+func (s *Store) stampOf(stamp securefile.Stamp) securefile.Stamp {
+	if s.coarsen != nil {
+		return s.coarsen(stamp)
 	}
 	return stamp
 }
 
-// Load implements [persistence.Persistence].
 func (s *Store) Load(ctx context.Context) ([]byte, error) {
 	data, _, err := s.load(ctx)
 	if err != nil {
@@ -209,9 +215,8 @@ func (s *Store) Load(ctx context.Context) ([]byte, error) {
 	return data, nil
 }
 
-// LoadRevision implements [persistence.Versioned]: data and revision come from
-// one read of one file. Where the file cannot be decoded it returns the revision
-// with the error.
+// LoadRevision reads data and revision at once. If the file cannot be decoded it
+// returns the revision with the error.
 func (s *Store) LoadRevision(ctx context.Context) (data []byte, rev string, err error) {
 	data, rev, err = s.load(ctx)
 	if err != nil {
@@ -228,8 +233,8 @@ func (s *Store) load(ctx context.Context) (data []byte, rev string, err error) {
 	return data, rev, err
 }
 
-// read returns the file, its data and its revision, this also where the file
-// cannot be decoded.
+// read returns the file, its data and its revision. If the file cannot be decoded
+// it returns the revision with the error.
 func (s *Store) read(ctx context.Context) (file, data []byte, rev string, err error) {
 	now := s.o.Clock()
 	file, stamp, err := securefile.Read(s.path, s.o.MaxSize)
@@ -244,7 +249,7 @@ func (s *Store) read(ctx context.Context) (file, data []byte, rev string, err er
 	if rev == "" {
 		rev = badRevision(file)
 	}
-	s.saw(stamp, rev, now)
+	s.recordStat(stamp, rev, now)
 	if err != nil {
 		return nil, nil, rev, err
 	}
@@ -261,7 +266,6 @@ func (s *Store) headOf(file []byte) []byte {
 	return file
 }
 
-// Save implements [persistence.Persistence].
 func (s *Store) Save(ctx context.Context, data []byte) error {
 	return s.underLock(ctx, "save", func() error {
 		head, _, err := s.head()
@@ -273,7 +277,6 @@ func (s *Store) Save(ctx context.Context, data []byte) error {
 	})
 }
 
-// SaveIf implements [persistence.Versioned].
 func (s *Store) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
 	var newRev string
 	err := s.underLock(ctx, "save", func() error {
@@ -314,25 +317,23 @@ func (s *Store) write(ctx context.Context, data, head []byte, encode encoder) (r
 		return "", err
 	}
 	now := s.o.Clock()
-	s.last.Store(&sight{stamp: s.seen(stamp), rev: rev, first: now, read: now})
+	s.last.Store(&statEntry{stamp: s.stampOf(stamp), rev: rev, first: now, read: now})
 	return rev, nil
 }
 
 type encoder = func(ctx context.Context, data, head []byte) (file [][]byte, rev string, err error)
 
 func (s *Store) tooLarge(size int64) error {
-	return fmt.Errorf("%w: %d bytes, and the limit is %d", persistence.ErrTooLarge, size, s.o.MaxSize)
+	return fmt.Errorf("%w: %d bytes; the maximum is %d", persistence.ErrTooLarge, size, s.o.MaxSize)
 }
 
-// Delete implements [persistence.Persistence].
 func (s *Store) Delete(ctx context.Context) error {
 	if errors.Is(securefile.CheckDir(filepath.Dir(s.path)), fs.ErrNotExist) {
-		return nil // and no folder is made for the lock
+		return nil // else the lock would make the folder
 	}
 	return s.underLock(ctx, "delete", func() error { return s.remove(ctx) })
 }
 
-// DeleteIf implements [persistence.Versioned].
 func (s *Store) DeleteIf(ctx context.Context, rev string) error {
 	return s.underLock(ctx, "delete", func() error {
 		if _, current, err := s.head(); err != nil {
@@ -352,8 +353,8 @@ func (s *Store) remove(ctx context.Context) error {
 	return securefile.Remove(s.path)
 }
 
-// Rewrite loads what is stored and saves it again as encode makes it, in one go
-// under the lock.
+// Rewrite loads what is stored and saves it again as encode makes it, both under
+// one lock.
 func (s *Store) Rewrite(ctx context.Context, encode func(ctx context.Context, data, head []byte) (file [][]byte, rev string, err error)) error {
 	return s.underLock(ctx, "save", func() error {
 		file, data, _, err := s.read(ctx)
@@ -365,18 +366,18 @@ func (s *Store) Rewrite(ctx context.Context, encode func(ctx context.Context, da
 	})
 }
 
-// KeepAside is how many files that were set aside stay, the newest of them.
+// KeepAside is how many files that were set aside are kept: the newest ones.
 const KeepAside = 5
 
-// SetAside gives the file another name, so that it is out of the way and not
-// lost, if its revision still is rev; else it fails with ErrConflict. It returns
-// the new path: the old one, ".damaged-", the time in UTC and, if need be, a
+// SetAside renames the file, so that it is out of the way and not lost, if its
+// revision still is rev. Otherwise it fails with ErrConflict. It returns the new
+// path: the old one, ".damaged-", the time in UTC and, where that name exists, a
 // number.
 //
-// Then it removes files that were set aside before, so that KeepAside of them
-// are left. forget is called first, unless it is nil, with those that go and
-// those that stay; if it fails, none is removed. That older files could not be
-// removed is no error: the next SetAside tries again.
+// Then it removes older files that were set aside, so that KeepAside of them
+// remain. Before that it calls forget, unless it is nil, with the paths that go
+// and those that stay. If forget fails, none is removed. Failing to remove older
+// files is no error: the next SetAside tries again.
 func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept []string) error) (newPath string, err error) {
 	err = s.underLock(ctx, "set aside", func() error {
 		_, current, err := s.head()
@@ -387,23 +388,23 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept 
 			return persistence.ErrConflict
 		}
 		others := s.aside()
-		next := asideFile{time: time.Now().UTC().Format(asideTime)}
+		next := layout.NewAsideName(time.Now())
 		for _, f := range others {
-			if f.time == next.time {
-				next.n = max(f.n, 1) + 1
+			if f.Time == next.Time {
+				next.Number = max(f.Number, 1) + 1
 				break
 			}
 		}
-		newPath = s.path + next.suffix()
+		newPath = s.path + next.Suffix()
 		if err := securefile.Rename(s.path, newPath); err != nil {
 			return err
 		}
 		s.last.Store(nil)
-		// The new one stays whatever its name says: a clock may have been wrong.
+		// The new one is kept, whatever its name says: a clock may have been wrong.
 		kept := []string{newPath}
 		var old []string
 		for _, f := range others {
-			if path := s.path + f.suffix(); len(kept) < KeepAside {
+			if path := s.path + f.Suffix(); len(kept) < KeepAside {
 				kept = append(kept, path)
 			} else {
 				old = append(old, path)
@@ -422,41 +423,19 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept 
 	return newPath, nil
 }
 
-// asideFile is a file that was set aside, by what was added to its name.
-type asideFile struct {
-	time string
-	n    int // 0 for none
-}
-
-const (
-	asideInfix = ".damaged-"
-	asideTime  = "20060102T150405Z"
-)
-
-func (f asideFile) suffix() string {
-	if f.n == 0 {
-		return asideInfix + f.time
-	}
-	return asideInfix + f.time + "-" + strconv.Itoa(f.n)
-}
-
-// aside returns the files that were set aside, the newest first.
-func (s *Store) aside() (all []asideFile) {
+// aside returns the files that were set aside, by what was added to their names,
+// the newest first.
+func (s *Store) aside() (all []layout.AsideName) {
 	dir, base := filepath.Split(s.path)
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		suffix, ok := strings.CutPrefix(e.Name(), base)
-		if !ok {
-			continue
-		}
-		stamp, number, _ := strings.Cut(strings.TrimPrefix(suffix, asideInfix), "-")
-		n, _ := strconv.Atoi(number)
-		f := asideFile{stamp, n}
-		if _, err := time.Parse(asideTime, stamp); err == nil && f.suffix() == suffix {
+		if f, ok := layout.ParseAside(e.Name(), base); ok {
 			all = append(all, f)
 		}
 	}
-	slices.SortFunc(all, func(a, b asideFile) int { return cmp.Or(cmp.Compare(b.time, a.time), cmp.Compare(b.n, a.n)) })
+	slices.SortFunc(all, func(a, b layout.AsideName) int {
+		return cmp.Or(cmp.Compare(b.Time, a.Time), cmp.Compare(b.Number, a.Number))
+	})
 	return all
 }
 
@@ -473,8 +452,8 @@ func (s *Store) underLock(ctx context.Context, op string, fn func() error) error
 	return s.wrapLock(op, err)
 }
 
-// wrapLock makes an error of the lock one of the store, as it is the store that
-// could not be used.
+// wrapLock makes the store's error of the lock's: it is the store that could not
+// be used.
 func (s *Store) wrapLock(op string, err error) error {
 	e, ok := err.(*persistence.Error)
 	if !ok {
@@ -498,24 +477,24 @@ func (s *Store) wrap(op string, err error) error {
 		return e
 	}
 	if errors.As(err, &insecure) {
-		e.Remedy = insecure.Remedy
+		e.Remedy = insecure.Remedy()
 		if errors.Is(err, securefile.ErrTooLarge) {
 			e.Err = fmt.Errorf("%w: %w", persistence.ErrTooLarge, err)
 		} else if err == error(insecure) && insecure.Path == s.path { // named already
-			e.Err = &securefile.Error{Reason: insecure.Reason, Remedy: insecure.Remedy, Err: insecure.Err}
+			e.Err = &securefile.Error{Reason: insecure.Reason, Err: insecure.Err}
 		}
 		return e
 	}
 	dir := filepath.Dir(s.path)
 	switch isWrite := errors.As(err, &write); {
 	case isWrite && errors.Is(err, syscall.ENOSPC):
-		e.Remedy = fmt.Sprintf("Free some space on the disk that holds '%s'.", dir)
+		e.Remedy = fmt.Sprintf("Free some space on the disk that holds %s.", shell.Quote(dir))
 	case isWrite && errors.Is(err, syscall.EROFS):
-		e.Remedy = fmt.Sprintf("Use a folder that can be written, in the place of '%s'.", dir)
+		e.Remedy = fmt.Sprintf("Use a folder that can be written instead of %s.", shell.Quote(dir))
 	case isWrite && errors.Is(err, fs.ErrPermission):
-		e.Remedy = fmt.Sprintf("Make sure that you can write the folder '%s'.", dir)
+		e.Remedy = fmt.Sprintf("Make sure that you can write the folder %s.", shell.Quote(dir))
 	case errors.As(err, &path) && path.Path == s.path && errors.Is(err, fs.ErrPermission):
-		e.Remedy = fmt.Sprintf("Make sure that you can read '%s', and that it belongs to you.", s.path)
+		e.Remedy = fmt.Sprintf("Make sure that you can read %s and that it belongs to you.", shell.Quote(s.path))
 	}
 	return e
 }

@@ -27,11 +27,6 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 )
 
-var (
-	_ persistence.Versioned   = (*filestore.Store)(nil)
-	_ persistence.NamedLocker = (*filestore.Store)(nil)
-)
-
 // codec is a format with a head: the word "head:" and a random revision.
 type codec struct{ parsed atomic.Int64 }
 

@@ -71,21 +71,21 @@ func BenchmarkMerge(b *testing.B) {
 		}
 		for _, bm := range []struct {
 			name string
-			in   Input
+			in   BytesInput
 		}{
-			{"all_conflict", Input{BaseUnknown: true, Ours: accounts("ours", -90), Theirs: accounts("theirs", -89)}},
-			{"few_changed", Input{Base: base, Ours: edit(3, "other"), Theirs: theirs}},
-			{"reordered", Input{Base: base, Ours: shuffled(c, rnd), Theirs: theirs}},
-			{"all_reordered", Input{Base: shuffled(c, rnd), Ours: shuffled(c, rnd), Theirs: theirs}},
-			{"base_unknown", Input{BaseUnknown: true, Ours: edit(3, "other"), Theirs: theirs}},
-			{"identical", Input{Base: base, Ours: theirs, Theirs: theirs}},
+			{"all_conflict", BytesInput{BaseUnknown: true, Ours: accounts("ours", -90), Theirs: accounts("theirs", -89)}},
+			{"few_changed", BytesInput{Base: base, Ours: edit(3, "other"), Theirs: theirs}},
+			{"reordered", BytesInput{Base: base, Ours: shuffled(c, rnd), Theirs: theirs}},
+			{"all_reordered", BytesInput{Base: shuffled(c, rnd), Ours: shuffled(c, rnd), Theirs: theirs}},
+			{"base_unknown", BytesInput{BaseUnknown: true, Ours: edit(3, "other"), Theirs: theirs}},
+			{"identical", BytesInput{Base: base, Ours: theirs, Theirs: theirs}},
 		} {
 			bm.in.Now = now
 			b.Run(size.name+"/"+bm.name, func(b *testing.B) {
 				b.SetBytes(int64(len(bm.in.Ours)))
 				b.ReportAllocs()
 				for b.Loop() {
-					if _, _, err := Merge(bm.in); err != nil {
+					if _, _, err := Bytes(bm.in); err != nil {
 						b.Fatal(err)
 					}
 				}

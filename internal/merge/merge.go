@@ -1,16 +1,5 @@
 // Package merge merges token caches that several processes have changed, and
-// loses none of the changes.
-//
-// # The format
-//
-// The MSAL libraries of all languages share one serialized cache: a JSON object
-// of sections ("AccessToken", "RefreshToken", "IdToken", "Account",
-// "AppMetadata"), each an object of entries, each an object of fields. Every
-// library may add sections and fields of its own. Two levels of keys lead to an
-// entry, and they are all that this package needs: a cache is any JSON object,
-// an entry any value. As when MSAL reads, the last of repeated keys counts,
-// what follows the object is no part of it, and no bytes at all are a cache
-// with nothing in it.
+// loses none of the changes. The format is that of package tokencache.
 //
 // # The three versions
 //
@@ -21,14 +10,21 @@
 // changed, what differs between base and theirs is what the others changed, and
 // the merge has both changes.
 //
+// # Accounts
+//
+// An account is a home account ID in a cloud. A cloud has several names, and an
+// entry names one of them in its field environment; all names of one cloud are
+// one here. Names compare without regard to the case of ASCII letters.
+//
 // # The rules
 //
 //  0. Entries are compared by what they say. MSAL Go writes keys in random
 //     order, leaves empty fields out and turns numbers into strings; none of it
 //     is a change. A field that is absent, null or "" is one and the same, so is
 //     a number and the string of its digits, and so are an empty section and
-//     none. Keys pair without regard to case, because MSAL Go 1.0 wrote them
-//     in mixed case and its successors rename them in passing.
+//     none. In the sections that MSAL libraries share, keys pair without regard
+//     to case, because MSAL Go 1.0 wrote them in mixed case and its successors
+//     rename them in passing. In other sections, keys are exact.
 //  1. What we did not change is as they have it.
 //  2. What we changed and they did not is as we have it.
 //  3. What both changed is as the newer has it: by cached_at, then expires_on,
@@ -36,35 +32,36 @@
 //     together, but a refresh token says no time: it comes from the side whose
 //     changed access tokens of that account and client are the newest, and so
 //     do ID tokens and accounts. A time that is missing compares with none. An
-//     entry from the future, by the clock of the merge, is no match for one that
+//     entry from the future, by the clock of the merge, loses against one that
 //     is not. Where nothing decides, it is ours.
 //  4. What one side removed and the other left alone is removed. What one side
 //     removed and the other changed stays, but for rule 5.
-//  5. Signing out sticks. A side has signed an account out if base has an
-//     Account entry for it and the side has none. Of the account's entries then
-//     only those stay that this side still has (MSAL leaves other
-//     applications' refresh tokens), whatever the other side added or changed.
-//  6. Of an account that is gone by the caller's knowledge, everything is as
-//     they have it.
+//  5. A sign-out sticks. A side has signed an account out if base has an Account
+//     entry for it under some name of its cloud and the side has none under that
+//     name: MSAL removes one name at a time. The sign-out then holds for the
+//     account under all names of the cloud: of its entries only those stay that
+//     this side still has (MSAL leaves other applications' refresh tokens),
+//     whatever the other side added or changed.
+//  6. A sign-in that came after the sign-out stands. Base may be older than a
+//     sign-out that theirs has and the caller's user has since signed in again:
+//     the caller names such accounts in Back. Rule 5 then drops nothing of ours,
+//     and ours' Account entry counts as changed, under those names of the cloud
+//     under which ours changed anything.
 //  7. Without a base, all that we have is an addition.
 //  8. Sections and fields that nobody here knows are carried through byte for
 //     byte. A section that is not an object is one value, merged like an entry.
-//     What is no cache at all is not merged: see the errors.
 //
 // # The fine print
 //
-// An access token and a refresh token are of one response if they have
-// home_account_id, environment, client_id and user_assertion_hash in common. A
-// refresh token of a family of clients names in client_id the client that got
-// it, so each side's is paired with that client's access tokens.
+// An access token and a refresh token are of one response if they have the
+// account, client_id and user_assertion_hash in common. A refresh token of a
+// family of clients names in client_id the client that got it, so each side's is
+// paired with that client's access tokens.
 //
-// An account in two environments is two accounts. Entries without
-// home_account_id (AppMetadata, an application's own tokens) are no account's,
-// and no sign-out removes them.
+// Entries without home_account_id (AppMetadata, an application's own tokens) are
+// no account's, and no sign-out removes them.
 //
-// Of two keys of a shared section that differ in case only, the lower-case one
-// counts, as for MSAL; in a section that nobody here knows they are two
-// entries. The merge has the key of the side whose entry stands.
+// The merge has the key of the side whose entry stands.
 //
 // One order of events is beyond the rules. If another application signs an
 // account out, it leaves this one's refresh token and removes the access token
@@ -75,182 +72,145 @@ package merge
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"math"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
-// Account names an account by two fields that its entries have. They compare
-// without regard to case.
-type Account struct{ HomeAccountID, Environment string }
-
-// Input is what Merge merges. It keeps none of it, but what it returns may be
-// a part of it.
+// Input is what Merge merges. Several merges may use one Doc at the same time.
 type Input struct {
-	// Base, Ours and Theirs are the three versions; empty means that nothing is
-	// stored. A base that is no cache is an unknown one.
-	Base, Ours, Theirs []byte
-	// BaseUnknown says that Base is not known (rule 7).
-	BaseUnknown bool
-	// Gone are accounts of which ours adds, changes and removes nothing (rule 6).
-	Gone []Account
+	// Base is nil if it is not known (rule 7).
+	Base, Ours, Theirs *tokencache.Doc
+	// Back are accounts that signed in on our side after base was read (rule 6).
+	Back []tokencache.Account
 	// Now is the time after which a time is in the future. The zero Time means
 	// that none is.
 	Now time.Time
 }
 
-// Where Merge fails, one side is not a JSON object, and only the caller can say
-// which of the two is to be kept.
-var (
-	// ErrOurs: ours is not a cache, theirs is. MSAL Go can marshal broken
-	// JSON, so ours must not replace theirs.
-	ErrOurs = errors.New("what MSAL serialized is not a token cache")
-	// ErrTheirs: theirs is not a cache, ours is.
-	ErrTheirs = errors.New("what is stored is not a token cache")
-	// ErrBoth: neither is a cache, so this may be another format altogether.
-	ErrBoth = errors.New("neither what is stored nor what is to be stored is a token cache")
-)
-
 // Result is what a merge came to.
 type Result struct {
-	Merged    []byte    // the merged cache; valid JSON if it is not Theirs itself
-	Changed   bool      // false if it would say the same as theirs; then Merged is Theirs itself
-	SignedOut []Account // as SignedOut says of base and ours
+	Merged  []byte // the merged cache; valid JSON if it is not the data of Theirs itself
+	Changed bool   // false if it would say the same as Theirs; then Merged is the data of Theirs itself
 }
 
-// Merge is [Join] for callers that need not know who was signed out.
-func Merge(in Input) (merged []byte, changed bool, err error) {
-	r, err := Join(in)
-	return r.Merged, r.Changed, err
-}
-
-// Join merges. The error is nil, ErrOurs, ErrTheirs or ErrBoth; there is none
-// for equal bytes.
-func Join(in Input) (Result, error) {
-	if bytes.Equal(in.Ours, in.Theirs) {
-		r := Result{Merged: in.Theirs}
-		if !in.BaseUnknown {
-			r.SignedOut = SignedOut(in.Base, in.Ours)
-		}
-		return r, nil
+// Merge merges. It parses nothing.
+func Merge(in Input) Result {
+	if in.Base == nil {
+		in.Base = empty
 	}
-	theirs, theirsOK := scan(in.Theirs)
-	ours, oursOK := scan(in.Ours)
-	switch {
-	case !oursOK && !theirsOK:
-		return Result{}, ErrBoth
-	case !oursOK:
-		return Result{}, ErrOurs
-	case !theirsOK:
-		return Result{}, ErrTheirs
-	}
-	m := merger{base: &doc{}, ours: ours, theirs: theirs, now: math.MaxInt64}
-	switch {
-	case in.BaseUnknown:
-	case bytes.Equal(in.Base, in.Theirs):
-		m.base = theirs
-	case bytes.Equal(in.Base, in.Ours):
-		m.base = ours
-	default:
-		if base, ok := scan(in.Base); ok {
-			m.base = base
-		}
-	}
+	m := merger{base: in.Base, ours: in.Ours, theirs: in.Theirs, now: math.MaxInt64}
 	if !in.Now.IsZero() {
 		m.now = in.Now.Unix()
 	}
-	m.gone = setOf(in.Gone)
-	out := signedOut(m.base, ours)
-	m.oursOut = setOf(out)
-	m.theirsOut = setOf(signedOut(m.base, theirs))
-	merged, changed := m.merge(in.Theirs)
-	return Result{merged, changed, out}, nil
+	m.back = identities(in.Back)
+	m.oursOut = identities(SignedOut(m.base, m.ours))
+	m.theirsOut = identities(SignedOut(m.base, m.theirs))
+	for a := range m.back {
+		delete(m.theirsOut, a)
+	}
+	m.backAs = m.written()
+	return m.merge()
 }
 
+// empty is a cache with nothing in it.
+var empty = func() *tokencache.Doc {
+	d, err := tokencache.Parse(nil)
+	if err != nil {
+		panic(err) // not reached: no data is a cache
+	}
+	return d
+}()
+
 type merger struct {
-	base, ours, theirs *doc
+	base, ours, theirs *tokencache.Doc
 	now                int64
-	gone               map[Account]bool     // rule 6
-	oursOut, theirsOut map[Account]bool     // rule 5: who was signed out by which side
-	oursNew, theirsNew map[Account][]fields // rule 3: the access tokens that a side changed; nil until they are needed
+	back               map[tokencache.Account]bool // rule 6, by identity
+	backAs             map[tokencache.Account]bool // rule 6, by the names under which ours changed anything
+	oursOut, theirsOut map[tokencache.Account]bool // rule 5: who was signed out by which side, by identity
+	oursNew, theirsNew map[response]times          // rule 3: the newest access tokens that a side changed; nil until they are needed
+	steps              int                         // how many access tokens were looked at, for a test
 }
 
 // merge merges section by section, in the order of theirs.
-func (m *merger) merge(stored []byte) ([]byte, bool) {
-	var out output
+func (m *merger) merge() Result {
+	var out tokencache.Builder
 	changed := false
-	for i := range m.theirs.sections {
-		t := &m.theirs.sections[i]
-		changed = m.section(&out, m.base.section(t.name), m.ours.section(t.name), t) || changed
+	for i := range m.theirs.Sections() {
+		t := &m.theirs.Sections()[i]
+		changed = m.section(&out, m.base.Section(t.Name), m.ours.Section(t.Name), t) || changed
 	}
-	for i := range m.ours.sections {
-		o := &m.ours.sections[i]
-		if m.theirs.section(o.name) == nil {
-			changed = m.section(&out, m.base.section(o.name), o, nil) || changed
+	for i := range m.ours.Sections() {
+		o := &m.ours.Sections()[i]
+		if m.theirs.Section(o.Name) == nil {
+			changed = m.section(&out, m.base.Section(o.Name), o, nil) || changed
 		}
 	}
 	if !changed {
-		return stored, false
+		return Result{m.theirs.Data(), false}
 	}
-	return out.bytes(), true
+	return Result{out.Bytes(), true}
 }
 
 // section merges the sections of one name, of which o or t is not nil, and
 // reports whether the result differs from t.
-func (m *merger) section(out *output, b, o, t *section) (changed bool) {
+func (m *merger) section(out *tokencache.Builder, b, o, t *tokencache.Section) (changed bool) {
 	if !objects(b, o, t) {
-		bw, ow, tw := b.whole(), o.whole(), t.whole()
+		bw, ow, tw := b.Whole(), o.Whole(), t.Whole()
 		w := m.entry("", bw, ow, tw)
 		switch {
 		case w == tw && t != nil:
-			out.section(t.key, t.val)
+			out.Copy(t)
 		case w != nil:
-			out.section(w.key, w.val)
+			out.Value(w)
 		}
 		return w != tw
 	}
-	pairAlike(b, o, t)
-	name := ""
-	kept := make([]*entry, 0, max(len(o.list()), len(t.list())))
-	keep := func(w, te *entry) {
+	if t != nil && o != nil && bytes.Equal(o.Value(), t.Value()) {
+		// Nothing of one side is without its like on the other, so no rule but
+		// "both did the same" applies.
+		out.Copy(t)
+		return false
+	}
+	kept := make([]*tokencache.Entry, 0, max(len(o.List()), len(t.List())))
+	keep := func(w, te *tokencache.Entry) {
 		changed = changed || w != te
 		if w != nil {
 			kept = append(kept, w)
 		}
 	}
 	if t != nil {
-		name = t.name
-		for i := range t.entries {
-			te := &t.entries[i]
-			keep(m.entry(name, b.find(te.pair, i), o.find(te.pair, i), te), te)
+		bases, ours := b.Finder(), o.Finder()
+		for i := range t.Entries {
+			te := &t.Entries[i]
+			keep(m.entry(t.Name, bases.Find(te), ours.Find(te), te), te)
 		}
 	}
 	if o != nil {
-		name = o.name
-		for i := range o.entries {
-			if oe := &o.entries[i]; t.find(oe.pair, i) == nil {
-				keep(m.entry(name, b.find(oe.pair, i), oe, nil), nil)
+		bases, theirs := b.Finder(), t.Finder()
+		for i := range o.Entries {
+			if oe := &o.Entries[i]; theirs.Find(oe) == nil {
+				keep(m.entry(o.Name, bases.Find(oe), oe, nil), nil)
 			}
 		}
 	}
 	switch {
 	case !changed && t != nil:
-		out.section(t.key, t.val)
+		out.Copy(t)
 	case t != nil:
-		out.section(t.key, nil, kept...)
+		out.Entries(t, kept)
 	case changed:
-		out.section(o.key, nil, kept...)
+		out.Entries(o, kept)
 	}
 	return changed
 }
 
 // objects reports whether all those sections that are not nil are objects.
-func objects(ss ...*section) bool {
+func objects(ss ...*tokencache.Section) bool {
 	for _, s := range ss {
-		if s != nil && !s.object {
+		if s != nil && !s.Object {
 			return false
 		}
 	}
@@ -259,28 +219,31 @@ func objects(ss ...*section) bool {
 
 // entry returns the entry that stands: o, t or, if none does, nil. Each of the
 // three that it chooses from may be nil.
-func (m *merger) entry(section string, b, o, t *entry) *entry {
-	w := m.winner(section, b, o, t)
-	if w != t && len(m.gone) > 0 && m.gone[accountOf(cmp.Or(o, t))] { // rule 6
-		return t
+func (m *merger) entry(section string, b, o, t *tokencache.Entry) *tokencache.Entry {
+	if section == tokencache.AccountSection && o != nil && b != nil && len(m.backAs) > 0 && m.backAs[o.Account().Name()] { // rule 6
+		b = nil
 	}
-	if w != nil && o == nil && len(m.oursOut) > 0 && m.oursOut[accountOf(w)] { // rule 5
+	w := m.winner(section, b, o, t)
+	if w == nil {
 		return nil
 	}
-	if w != nil && t == nil && len(m.theirsOut) > 0 && m.theirsOut[accountOf(w)] { // rule 5
+	if o == nil && len(m.oursOut) > 0 && m.oursOut[w.Account().Identity()] { // rule 5
+		return nil
+	}
+	if t == nil && len(m.theirsOut) > 0 && m.theirsOut[w.Account().Identity()] { // rule 5
 		return nil
 	}
 	return w
 }
 
-// winner is entry without the rules for accounts that are gone.
-func (m *merger) winner(section string, b, o, t *entry) *entry {
+// winner is entry without rules 5 and 6.
+func (m *merger) winner(section string, b, o, t *tokencache.Entry) *tokencache.Entry {
 	switch {
-	case same(o, t):
+	case tokencache.Same(o, t):
 		return t // also where both did the same
-	case same(b, o): // rule 1, and rule 4 where t is nil
+	case tokencache.Same(b, o): // rule 1, and rule 4 where t is nil
 		return t
-	case same(b, t): // rule 2, and rule 4 where o is nil
+	case tokencache.Same(b, t): // rule 2, and rule 4 where o is nil
 		return o
 	case o == nil: // rule 4: a change outlasts a removal
 		return t
@@ -294,25 +257,25 @@ func (m *merger) winner(section string, b, o, t *entry) *entry {
 
 // newer compares two entries that both sides changed: positive if ours is the
 // newer, negative if theirs is, 0 if nothing decides.
-func (m *merger) newer(section string, o, t *entry) int {
-	of, tf := fieldsOf(o.val), fieldsOf(t.val)
-	byTime, byResponse := m.byTime(of, tf), func() int { return m.byResponse(of, tf) }
+func (m *merger) newer(section string, o, t *tokencache.Entry) int {
+	of, tf := o.Fields(), t.Fields()
+	byTime, byResponse := m.byTime(of.Times, tf.Times), func() int { return m.byResponse(of, tf) }
 	switch {
-	case section == accessToken:
+	case section == tokencache.AccessToken:
 		return byTime
-	case section == refreshToken:
-		if c := byResponse(); c != 0 {
-			return c
-		}
-		return byTime
+	case section == tokencache.RefreshToken:
+		return cmp.Or(byResponse(), byTime)
 	case byTime != 0:
 		return byTime
 	}
 	return byResponse()
 }
 
+// times are those of an entry, [tokencache.Fields].
+type times = [3]int64
+
 // byTime compares two entries by their own times.
-func (m *merger) byTime(o, t fields) int {
+func (m *merger) byTime(o, t times) int {
 	switch of, tf := m.future(o), m.future(t); {
 	case of && tf:
 		return 0
@@ -321,9 +284,9 @@ func (m *merger) byTime(o, t fields) int {
 	case tf:
 		return 1
 	}
-	for i := range o.times {
-		if ot, tt := o.times[i], t.times[i]; ot != 0 && tt != 0 && ot != tt {
-			return cmp.Compare(ot, tt)
+	for i := range o {
+		if o[i] != 0 && t[i] != 0 && o[i] != t[i] {
+			return cmp.Compare(o[i], t[i])
 		}
 	}
 	return 0
@@ -331,268 +294,137 @@ func (m *merger) byTime(o, t fields) int {
 
 // future reports whether the entry was written after now. That it expires in
 // the future is as it should be.
-func (m *merger) future(f fields) bool {
-	return f.times[cachedAt] > m.now || f.times[modified] > m.now
+func (m *merger) future(t times) bool {
+	return t[tokencache.CachedAt] > m.now || t[tokencache.LastModified] > m.now
 }
 
-// byResponse compares two entries by the access tokens of their token
-// responses.
-func (m *merger) byResponse(o, t fields) int {
+// byResponse compares two entries by the newest access tokens that came with
+// them.
+func (m *merger) byResponse(o, t tokencache.Fields) int {
 	if m.oursNew == nil {
-		m.oursNew, m.theirsNew = m.changed(m.ours), m.changed(m.theirs)
+		m.oursNew, m.theirsNew = m.newest(m.ours), m.newest(m.theirs)
 	}
-	oa, ok := m.newest(m.oursNew, o)
+	oa, ok := m.oursNew[responseOf(o)]
 	if !ok {
 		return 0
 	}
-	ta, ok := m.newest(m.theirsNew, t)
+	ta, ok := m.theirsNew[responseOf(t)]
 	if !ok {
 		return 0
 	}
 	return m.byTime(oa, ta)
 }
 
-// changed returns the access tokens that the side added or changed and that
-// say for whom and when.
-func (m *merger) changed(side *doc) map[Account][]fields {
-	b, s := m.base.section(accessToken), side.section(accessToken)
-	fs := map[Account][]fields{}
-	for i := range s.list() {
-		if e := &s.entries[i]; !same(b.find(e.pair, i), e) {
-			if f := fieldsOf(e.val); f.account.HomeAccountID != "" && f.times[cachedAt] != 0 {
-				a := f.account.fold()
-				fs[a] = append(fs[a], f)
+// A response is what the entries of one token response have in common. An entry
+// that names no client or realm may be of any: an Account entry names no client,
+// a refresh token no realm.
+type response struct {
+	account             tokencache.Account
+	client, realm, hash string
+}
+
+func responseOf(f tokencache.Fields) response {
+	return response{f.Account.Identity(), tokencache.Fold(f.ClientID), tokencache.Fold(f.Realm), tokencache.Fold(f.AssertionHash)}
+}
+
+// newest returns the times of the newest access token of each response, of those
+// that the side added or changed and that say for whom and when; one from the
+// future only if there is no other. Each token is there also for entries that
+// name no client, no realm, or neither.
+func (m *merger) newest(side *tokencache.Doc) map[response]times {
+	all := map[response]times{}
+	s := side.Section(tokencache.AccessToken)
+	bases := m.base.Section(tokencache.AccessToken).Finder()
+	for i := range s.List() {
+		e := &s.Entries[i]
+		if tokencache.Same(bases.Find(e), e) {
+			continue
+		}
+		f := e.Fields()
+		if f.Account.HomeAccountID == "" || f.Times[tokencache.CachedAt] == 0 {
+			continue
+		}
+		r := responseOf(f)
+		for _, of := range [...]response{r, {r.account, "", r.realm, r.hash}, {r.account, r.client, "", r.hash}, {r.account, "", "", r.hash}} {
+			m.steps++
+			if old, ok := all[of]; !ok || m.better(f.Times, old) {
+				all[of] = f.Times
 			}
 		}
 	}
-	return fs
+	return all
 }
 
-// newest returns the newest of the access tokens that came with the entry, one
-// from the future only if there is no other.
-func (m *merger) newest(tokens map[Account][]fields, entry fields) (newest fields, ok bool) {
-	for _, f := range tokens[entry.account.fold()] {
-		if !f.cameWith(entry) {
-			continue
-		}
-		// A total order, unlike byTime: the result must not depend on the order
-		// of the entries.
-		better := !ok || slices.Compare(f.times[:], newest.times[:]) > 0
-		if ok && m.future(f) != m.future(newest) {
-			better = m.future(newest)
-		}
-		if better {
-			newest, ok = f, true
-		}
+// better reports whether an access token with times a is to be preferred to one
+// with b. Unlike byTime it is a total order: the result must not depend on the
+// order of the entries.
+func (m *merger) better(a, b times) bool {
+	if fa, fb := m.future(a), m.future(b); fa != fb {
+		return fb
 	}
-	return newest, ok
+	return slices.Compare(a[:], b[:]) > 0
 }
 
-// SignedOut returns the accounts that base has an Account entry for and ours
-// has none, as base writes them. It returns none if either is not a cache.
-func SignedOut(base, ours []byte) []Account {
-	b, ok := scan(base)
-	if !ok {
-		return nil
-	}
-	o, ok := scan(ours)
-	if !ok {
-		return nil
-	}
-	return signedOut(b, o)
-}
-
-func signedOut(base, side *doc) []Account {
-	b, s := base.section(account), side.section(account)
+// SignedOut returns the accounts that the side has signed out (rule 5): base has
+// an Account entry for them, and the side has none under that name of their
+// cloud. They are as base writes them, sorted, each name once. There are none if
+// the Account section of either is not an object.
+func SignedOut(base, side *tokencache.Doc) []tokencache.Account {
+	b, s := base.Section(tokencache.AccountSection), side.Section(tokencache.AccountSection)
 	if b == nil || !objects(b, s) {
 		return nil
 	}
-	var missing []Account
-	for i := range b.entries {
-		e := &b.entries[i]
-		if se := s.find(e.pair, i); se != nil && bytes.Equal(e.val, se.val) {
+	var missing []tokencache.Account
+	sides := s.Finder()
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		if se := sides.Find(e); se != nil && bytes.Equal(e.Value(), se.Value()) {
 			continue
 		}
-		if a := accountNamed(e); a.HomeAccountID != "" {
+		if a := e.Account(); a.HomeAccountID != "" {
 			missing = append(missing, a)
 		}
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	still := map[Account]bool{}
-	for i := range s.list() {
-		still[accountOf(&s.entries[i])] = true
+	still := map[tokencache.Account]bool{}
+	for _, a := range side.Accounts() {
+		still[a.Name()] = true
 	}
-	return distinct(slices.DeleteFunc(missing, func(a Account) bool { return still[a.fold()] }))
+	return tokencache.Distinct(slices.DeleteFunc(missing, func(a tokencache.Account) bool { return still[a.Name()] }))
 }
 
-// Accounts returns the accounts that have an Account entry, each once, in the
-// order of their names. The error is ErrTheirs if data is not a cache.
-func Accounts(data []byte) ([]Account, error) {
-	d, ok := scan(data)
-	if !ok {
-		return nil, ErrTheirs
+// written returns the names under which ours added or changed entries of accounts
+// that are back.
+func (m *merger) written() map[tokencache.Account]bool {
+	if len(m.back) == 0 {
+		return nil
 	}
-	var as []Account
-	s := d.section(account)
-	for i := range s.list() {
-		if a := accountNamed(&s.entries[i]); a.HomeAccountID != "" {
-			as = append(as, a)
+	names := map[tokencache.Account]bool{}
+	for i := range m.ours.Sections() {
+		o := &m.ours.Sections()[i]
+		bases := m.base.Section(o.Name).Finder()
+		for i := range o.Entries {
+			e := &o.Entries[i]
+			if tokencache.Same(bases.Find(e), e) {
+				continue
+			}
+			if a := e.Account(); m.back[a.Identity()] {
+				names[a.Name()] = true
+			}
 		}
 	}
-	return distinct(as), nil
+	return names
 }
 
-// distinct sorts accounts and removes repetitions.
-func distinct(as []Account) []Account {
-	slices.SortFunc(as, func(a, b Account) int {
-		fa, fb := a.fold(), b.fold()
-		return cmp.Or(
-			cmp.Compare(fa.HomeAccountID, fb.HomeAccountID), cmp.Compare(fa.Environment, fb.Environment),
-			cmp.Compare(a.HomeAccountID, b.HomeAccountID), cmp.Compare(a.Environment, b.Environment))
-	})
-	return slices.CompactFunc(as, func(a, b Account) bool { return a.fold() == b.fold() })
-}
-
-func (a Account) fold() Account {
-	return Account{strings.ToLower(a.HomeAccountID), strings.ToLower(a.Environment)}
-}
-
-func setOf(as []Account) map[Account]bool {
-	set := make(map[Account]bool, len(as))
+// identities returns the set of the accounts' identities.
+func identities(as []tokencache.Account) map[tokencache.Account]bool {
+	set := make(map[tokencache.Account]bool, len(as))
 	for _, a := range as {
 		if a.HomeAccountID != "" {
-			set[a.fold()] = true
+			set[a.Identity()] = true
 		}
 	}
 	return set
-}
-
-// accountOf returns the account of an entry, folded: the zero Account if it is
-// nobody's.
-func accountOf(e *entry) Account { return accountNamed(e).fold() }
-
-// accountNamed returns the account of an entry as the entry writes it.
-func accountNamed(e *entry) Account { return fieldsOf(e.val).account }
-
-// fields are those fields of an entry that decide anything. A string is "" and
-// a time is 0 if the field is missing or makes no sense.
-type fields struct {
-	account             Account
-	client, realm, hash string
-	times               [3]int64 // in seconds since 1970, the one that decides first first
-}
-
-// The times of fields.
-const (
-	cachedAt = iota
-	expiresOn
-	modified
-)
-
-// fieldsOf parses an entry, which may be any value.
-func fieldsOf(val []byte) (f fields) {
-	if val[0] != '{' {
-		return f
-	}
-	var space [32]field
-	for _, fd := range appendFields(space[:0], val) {
-		var s *string
-		var t *int64
-		switch string(fd.key) {
-		case "home_account_id":
-			s = &f.account.HomeAccountID
-		case "environment":
-			s = &f.account.Environment
-		case "client_id":
-			s = &f.client
-		case "realm":
-			s = &f.realm
-		case "user_assertion_hash":
-			s = &f.hash
-		case "cached_at":
-			t = &f.times[cachedAt]
-		case "expires_on":
-			t = &f.times[expiresOn]
-		case "last_modification_time":
-			t = &f.times[modified]
-		default:
-			continue
-		}
-		v, _ := scalar(fd.val)
-		if s != nil {
-			*s = string(v)
-		} else {
-			*t = seconds(string(v))
-		}
-	}
-	return f
-}
-
-// seconds parses a Unix time. Nothing was cached in 1970 or before, so 0 can
-// stand for a missing time.
-func seconds(s string) int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		x, err := strconv.ParseFloat(s, 64) // some libraries write fractions
-		if err != nil || !(x < math.MaxInt64) {
-			return 0
-		}
-		n = int64(x)
-	}
-	return max(n, 0)
-}
-
-// cameWith reports whether access token f may be of the token response that e,
-// of the same account, is of. An Account entry names no client, a refresh token no realm.
-func (f fields) cameWith(e fields) bool {
-	like := func(a, b string) bool { return strings.EqualFold(a, b) }
-	return (e.client == "" || like(f.client, e.client)) &&
-		(e.realm == "" || like(f.realm, e.realm)) &&
-		like(f.hash, e.hash)
-}
-
-// output collects the merged cache and writes it in one piece.
-type output struct {
-	parts []part
-	size  int
-}
-
-// A part is one section: its value, or its entries if the value is nil.
-type part struct {
-	key, val []byte
-	entries  []*entry
-}
-
-func (o *output) section(key, val []byte, entries ...*entry) {
-	o.parts = append(o.parts, part{key, val, entries})
-	o.size += len(key) + len(val) + len(`:{},`)
-	for _, e := range entries {
-		o.size += len(e.key) + len(e.val) + len(`:,`)
-	}
-}
-
-func (o *output) bytes() []byte {
-	b := make([]byte, 0, o.size+len(`{}`))
-	b = append(b, '{')
-	for i, p := range o.parts {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(append(b, p.key...), ':')
-		if p.val != nil {
-			b = append(b, p.val...)
-			continue
-		}
-		b = append(b, '{')
-		for j, e := range p.entries {
-			if j > 0 {
-				b = append(b, ',')
-			}
-			b = append(append(append(b, e.key...), ':'), e.val...)
-		}
-		b = append(b, '}')
-	}
-	return append(b, '}')
 }

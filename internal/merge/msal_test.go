@@ -17,6 +17,8 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 // This file merges what real MSAL Go clients write.
@@ -137,7 +139,7 @@ func (s *seat) Export(_ context.Context, m cache.Marshaler, _ cache.ExportHints)
 		s.shelf.stored = ours
 		return nil
 	}
-	s.shelf.stored = mustMergeOnce(s.t, Input{Base: s.base, Ours: ours, Theirs: s.shelf.stored, Now: time.Now()})
+	s.shelf.stored = mustMergeOnce(s.t, BytesInput{Base: s.base, Ours: ours, Theirs: s.shelf.stored, Now: time.Now()})
 	s.base = ours
 	return nil
 }
@@ -237,9 +239,8 @@ func TestMSALSignInAtOnce(t *testing.T) {
 		fresh.mustSilent(user, "user.read")
 		fresh.mustSilent(user, "mail.read")
 	}
-	as, err := Accounts(sh.stored)
-	require.NoError(t, err)
-	require.Equal(t, []Account{{"ann." + tenant, env}, {"bob." + tenant, env}}, as)
+	as := parse(sh.stored).Accounts()
+	require.Equal(t, []tokencache.Account{named("ann."+tenant, env), named("bob."+tenant, env)}, as)
 }
 
 // A sign-out meets a refresh that is in flight; and the reverse.
@@ -287,8 +288,7 @@ func TestMSALConfidential(t *testing.T) {
 	s.before = func() { one.signOut("ann") }
 	r, err := conf.AcquireTokenByCredential(context.Background(), []string{"graph/.default"})
 	require.NoError(t, err)
-	as, err := Accounts(sh.stored)
-	require.NoError(t, err)
+	as := parse(sh.stored).Accounts()
 	require.Empty(t, as)
 	one.before = nil
 	again, err := conf.AcquireTokenByCredential(context.Background(), []string{"graph/.default"})
@@ -326,10 +326,10 @@ func TestMSALRewritesAreNoChange(t *testing.T) {
 		require.True(t, Equal(rewritten(t, string(got)), got))
 		// So another process's change is all that there is.
 		theirs := strings.Replace(old, `"secret": "r"`, `"secret": "r2"`, 1)
-		require.Equal(t, theirs, string(mustMergeOnce(t, Input{Base: []byte(old), Ours: got, Theirs: []byte(theirs)})))
+		require.Equal(t, theirs, string(mustMergeOnce(t, BytesInput{Base: []byte(old), Ours: got, Theirs: []byte(theirs)})))
 		// What a merge writes is what MSAL reads.
 		ours := bytes.Replace(got, []byte(`"expires_on":"4600"`), []byte(`"expires_on":"4601"`), 1)
-		merged := mustMergeOnce(t, Input{Base: []byte(old), Ours: ours, Theirs: []byte(theirs)})
+		merged := mustMergeOnce(t, BytesInput{Base: []byte(old), Ours: ours, Theirs: []byte(theirs)})
 		require.True(t, Equal(rewritten(t, string(merged)), merged))
 		require.Contains(t, string(merged), `"r2"`)
 		require.Contains(t, string(merged), `"4601"`)
@@ -367,6 +367,6 @@ func TestMSALBroken(t *testing.T) {
 	stored := `{"AccessToken":{"k":{}},"RefreshToken":{"l":{"secret":"s"}}}`
 	broken := rewritten(t, stored)
 	require.False(t, json.Valid(broken), "%s", broken)
-	_, _, err := Merge(Input{Base: []byte(stored), Ours: broken, Theirs: []byte(stored)})
+	_, _, err := Bytes(BytesInput{Base: []byte(stored), Ours: broken, Theirs: []byte(stored)})
 	require.ErrorIs(t, err, ErrOurs)
 }

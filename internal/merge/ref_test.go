@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 // This file is the merge a second time, written for clarity on encoding/json:
@@ -16,7 +18,9 @@ import (
 type faults struct {
 	noResponse bool // of rule 3: refresh tokens are ours whatever came with them
 	noSignOut  bool // rule 5
-	noGone     bool // rule 6
+	noCloud    bool // of rule 5: a sign-out holds for one name of a cloud only
+	noBack     bool // rule 6
+	noGone     bool // not a rule: what the caller knows to be gone is not taken out of ours
 	noRemoval  bool // rule 4: nothing is ever removed
 	noTime     bool // of rule 3: ours always stands
 }
@@ -109,18 +113,6 @@ func canon(raw json.RawMessage) string {
 	return string(check(json.Marshal(norm(v))))
 }
 
-// ambiguous reports whether keys differ in nothing but case.
-func (s *refSection) ambiguous() bool {
-	seen := map[string]string{}
-	for _, e := range s.entries {
-		if k, ok := seen[strings.ToLower(e.key)]; ok && k != e.key {
-			return true
-		}
-		seen[strings.ToLower(e.key)] = e.key
-	}
-	return false
-}
-
 // byPair returns the entries that count, by what pairs them.
 func (s *refSection) byPair(exact bool) map[string]*refEntry {
 	m := map[string]*refEntry{}
@@ -130,7 +122,7 @@ func (s *refSection) byPair(exact bool) map[string]*refEntry {
 	for _, e := range s.entries {
 		p := e.key
 		if !exact {
-			p = strings.ToLower(p)
+			p = refFold(p)
 		}
 		if old := m[p]; old == nil || old.key == e.key || old.key != p {
 			m[p] = &e
@@ -177,13 +169,35 @@ func refFields(e *refEntry) map[string]string {
 	return f
 }
 
-func refAccount(e *refEntry) Account {
-	f := refFields(e)
-	return Account{strings.ToLower(f["home_account_id"]), strings.ToLower(f["environment"])}
+// refClouds are the names of clouds of the tests.
+var refClouds = [][]string{{"login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net"}}
+
+func refFold(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r - 'A' + 'a'
+		}
+		return r
+	}, s)
 }
 
-func refAccounts(d refDoc) map[Account]bool {
-	as := map[Account]bool{}
+func refCloud(a tokencache.Account) tokencache.Account {
+	for _, names := range refClouds {
+		if slices.Contains(names, refFold(a.Environment)) {
+			a.Environment = names[0]
+		}
+	}
+	return tokencache.Account{HomeAccountID: refFold(a.HomeAccountID), Environment: refFold(a.Environment)}
+}
+
+// refAccount returns the account of an entry under the name that it has there.
+func refAccount(e *refEntry) tokencache.Account {
+	f := refFields(e)
+	return tokencache.Account{HomeAccountID: refFold(f["home_account_id"]), Environment: refFold(f["environment"])}
+}
+
+func refAccounts(d refDoc) map[tokencache.Account]bool {
+	as := map[tokencache.Account]bool{}
 	if s := d[account]; s != nil {
 		for _, e := range s.byPair(false) {
 			as[refAccount(e)] = true
@@ -193,7 +207,10 @@ func refAccounts(d refDoc) map[Account]bool {
 }
 
 // refMerge merges. What it returns says what Merge's result must say.
-func refMerge(in Input, without faults) ([]byte, error) {
+func refMerge(in BytesInput, without faults) ([]byte, error) {
+	if ours, theirs := parse(in.Ours), parse(in.Theirs); len(in.Gone) > 0 && !without.noGone && ours != nil && theirs != nil {
+		in.Ours = ours.Restore(theirs, in.Gone)
+	}
 	t, tok := refParse(in.Theirs)
 	o, ook := refParse(in.Ours)
 	switch {
@@ -210,7 +227,7 @@ func refMerge(in Input, without faults) ([]byte, error) {
 	if !ok || in.BaseUnknown {
 		b = refDoc{}
 	}
-	out := func(side refDoc) map[Account]bool {
+	out := func(side refDoc) map[tokencache.Account]bool {
 		as := refAccounts(b)
 		if without.noSignOut || side[account] != nil && !side[account].object || b[account] != nil && !b[account].object {
 			return nil
@@ -218,23 +235,39 @@ func refMerge(in Input, without faults) ([]byte, error) {
 		for a := range refAccounts(side) {
 			delete(as, a)
 		}
-		delete(as, Account{})
-		maps.DeleteFunc(as, func(a Account, _ bool) bool { return a.HomeAccountID == "" })
-		return as
+		delete(as, tokencache.Account{})
+		clouds := map[tokencache.Account]bool{}
+		for a := range as {
+			if a.HomeAccountID == "" {
+				continue
+			}
+			if !without.noCloud {
+				a = refCloud(a)
+			}
+			clouds[a] = true
+		}
+		return clouds
 	}
 	oursOut, theirsOut := out(o), out(t)
-	gone := map[Account]bool{}
-	for _, a := range in.Gone {
-		if a.HomeAccountID != "" && !without.noGone {
-			gone[a.fold()] = true
+	back := map[tokencache.Account]bool{}
+	for _, a := range in.Back {
+		if a.HomeAccountID != "" && !without.noBack {
+			back[refCloud(a)] = true
+			delete(theirsOut, refCloud(a))
 		}
+	}
+	of := func(e *refEntry) tokencache.Account {
+		if without.noCloud {
+			return refAccount(e)
+		}
+		return refCloud(refAccount(e))
 	}
 	now := in.Now.Unix()
 	if in.Now.IsZero() {
 		now = 1<<63 - 1
 	}
 	times := func(f map[string]string) []int64 {
-		return []int64{seconds(f["cached_at"]), seconds(f["expires_on"]), seconds(f["last_modification_time"])}
+		return []int64{tokencache.Seconds(f["cached_at"]), tokencache.Seconds(f["expires_on"]), tokencache.Seconds(f["last_modification_time"])}
 	}
 	future := func(f map[string]string) bool { return times(f)[0] > now || times(f)[2] > now }
 	byTime := func(of, tf map[string]string) int {
@@ -264,10 +297,10 @@ func refMerge(in Input, without faults) ([]byte, error) {
 		for _, k := range slices.Sorted(maps.Keys(all)) {
 			f := refFields(all[k])
 			alike := func(name string, always bool) bool {
-				return !always && e[name] == "" || strings.EqualFold(e[name], f[name])
+				return !always && e[name] == "" || refFold(e[name]) == refFold(f[name])
 			}
-			if refSame(was[k], all[k]) || seconds(f["cached_at"]) == 0 || refAccount(all[k]).HomeAccountID == "" ||
-				!alike("home_account_id", true) || !alike("environment", true) || !alike("client_id", false) || !alike("realm", false) || !alike("user_assertion_hash", true) {
+			if refSame(was[k], all[k]) || tokencache.Seconds(f["cached_at"]) == 0 || refAccount(all[k]).HomeAccountID == "" ||
+				!alike("home_account_id", true) || refCloud(tokencache.Account{Environment: e["environment"]}) != refCloud(tokencache.Account{Environment: f["environment"]}) || !alike("client_id", false) || !alike("realm", false) || !alike("user_assertion_hash", true) {
 				continue
 			}
 			if best == nil || future(best) && !future(f) || future(best) == future(f) && slices.Compare(times(f), times(best)) > 0 {
@@ -299,8 +332,29 @@ func refMerge(in Input, without faults) ([]byte, error) {
 		}
 		return 0
 	}
+	wrote := func(name tokencache.Account) bool {
+		for section, s := range o {
+			if !s.object {
+				continue
+			}
+			exact := !tokencache.Shared(section)
+			was := map[string]*refEntry{}
+			if bs := b[section]; bs != nil && bs.object {
+				was = bs.byPair(exact)
+			}
+			for p, e := range s.byPair(exact) {
+				if !refSame(was[p], e) && refAccount(e) == name {
+					return true
+				}
+			}
+		}
+		return false
+	}
 	decide := func(section string, be, oe, te *refEntry) *refEntry {
 		var w *refEntry
+		if section == account && be != nil && oe != nil && back[refCloud(refAccount(oe))] && wrote(refAccount(oe)) {
+			be = nil
+		}
 		switch {
 		case refSame(oe, te):
 			return te
@@ -320,15 +374,7 @@ func refMerge(in Input, without faults) ([]byte, error) {
 		if w == nil && without.noRemoval {
 			w = be
 		}
-		if of := oe; w != te {
-			if of == nil {
-				of = te
-			}
-			if gone[refAccount(of)] {
-				return te
-			}
-		}
-		if w != nil && (oe == nil && oursOut[refAccount(w)] || te == nil && theirsOut[refAccount(w)]) {
+		if w != nil && (oe == nil && oursOut[of(w)] || te == nil && theirsOut[of(w)]) {
 			return nil
 		}
 		return w
@@ -338,10 +384,9 @@ func refMerge(in Input, without faults) ([]byte, error) {
 	maps.Copy(names, o)
 	for name := range names {
 		bs, os, ts := b[name], o[name], t[name]
-		object, exact := true, false
+		object, exact := true, !tokencache.Shared(name)
 		for _, s := range []*refSection{bs, os, ts} {
 			object = object && (s == nil || s.object)
-			exact = exact || s != nil && !shared(name) && s.ambiguous()
 		}
 		if !object {
 			if w := decide("", bs.whole(), os.whole(), ts.whole()); w != nil {
@@ -386,7 +431,7 @@ func refEqual(a, b []byte) bool {
 			}
 			continue
 		}
-		exact := !shared(name) && (sa != nil && sa.ambiguous() || sb != nil && sb.ambiguous())
+		exact := !tokencache.Shared(name)
 		if !maps.EqualFunc(sa.byPair(exact), sb.byPair(exact), func(a, b *refEntry) bool { return refSame(a, b) }) {
 			return false
 		}

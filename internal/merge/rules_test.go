@@ -1,11 +1,11 @@
 package merge
 
 import (
-	"encoding/json"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
 // A rule is one line of the rules: what three versions become.
@@ -13,7 +13,7 @@ type rule struct {
 	says               string
 	base, ours, theirs string
 	want               string
-	in                 Input // what is not base, ours, theirs or now
+	in                 BytesInput // what is not base, ours, theirs or now
 }
 
 // mirror returns the rule with ours and theirs exchanged.
@@ -76,8 +76,8 @@ func TestRule0Equality(t *testing.T) {
 		{"nor sections", `{"AccessToken":{"k":{"f":"a"}}}`, `{"accesstoken":{"k":{"f":"a"}}}`, false},
 		{"beside its lower-case successor an old key says nothing", `{"AccessToken":{"id":{"f":"new"},"ID":{"f":"old"}}}`, `{"AccessToken":{"id":{"f":"new"}}}`, true},
 		{"in whatever order", `{"AccessToken":{"ID":{"f":"old"},"id":{"f":"new"}}}`, `{"AccessToken":{"id":{"f":"new"}}}`, true},
-		{"in an unknown section keys pair without regard to case too", `{"X":{"K":1}}`, `{"X":{"k":1}}`, true},
-		{"but keys that differ in case only are two", `{"X":{"K":1,"k":2}}`, `{"X":{"k":2}}`, false},
+		{"in a section that MSAL libraries do not share keys are exact", `{"X":{"K":1}}`, `{"X":{"k":1}}`, false},
+		{"and keys that differ in case only are two", `{"X":{"K":1,"k":2}}`, `{"X":{"k":2}}`, false},
 		{"of a repeated key the last counts", `{"A":{"k":1},"A":{"k":2,"k":3}}`, `{"A":{"k":3}}`, true},
 		{"what follows the object is no part of it", `{"A":{"k":1}}}garbage`, `{"A":{"k":1}}`, true},
 		{"an entry more is a difference", `{"A":{"k":{}}}`, `{"A":{}}`, false},
@@ -96,29 +96,6 @@ func TestRule0Equality(t *testing.T) {
 	}
 }
 
-// JSON nests as deeply as encoding/json lets it, and what nests more deeply
-// than anybody's cache is compared byte for byte.
-func TestDepth(t *testing.T) {
-	nest := func(open, inner, end string, depth int) []byte {
-		return []byte(`{"X":{"k":` + strings.Repeat(open, depth) + inner + strings.Repeat(end, depth) + `}}`)
-	}
-	for _, c := range []struct{ open, end string }{{"[", "]"}, {`{"a":`, "}"}, {`[{"a":`, "}]"}} {
-		levels := strings.Count(c.open, "[") + strings.Count(c.open, "{")
-		for _, depth := range []int{1, maxDepth/levels - 2, maxDepth/levels - 1, maxDepth / levels, maxDepth + 1} {
-			data := nest(c.open, "1", c.end, depth)
-			_, ok := scan(data)
-			require.Equal(t, json.Valid(data), ok, "%s %d", c.open, depth)
-			_, _, err := Merge(Input{Ours: data, Theirs: []byte(`{}`)})
-			require.Equal(t, ok, err == nil)
-		}
-		for _, depth := range []int{1, 10, compareDepth / levels, 10 * compareDepth} {
-			a, b := nest(c.open, `{"x":1,"y":2}`, c.end, depth), nest(c.open, `{"y":2,"x":1}`, c.end, depth)
-			require.Equal(t, depth*levels <= compareDepth, Equal(a, b), "%s %d", c.open, depth)
-			require.True(t, Equal(a, append(a, ' ')))
-		}
-	}
-}
-
 // Rule 0: what MSAL does to a cache in passing is no change.
 func TestRule0NothingChanged(t *testing.T) {
 	stored := `{"AccessToken":{"K1":{"secret":"s","cached_at":1700,"realm":null},"k2":{"secret":"t"}},"X":{"a":1},"Account":{}}`
@@ -132,7 +109,7 @@ func TestRule0NothingChanged(t *testing.T) {
 		{says: "a rewritten entry is not one that was changed", base: stored, ours: rewritten, theirs: changed, want: changed},
 	})
 	for _, base := range []string{stored, rewritten, `{}`} {
-		got, differs, err := Merge(Input{Base: []byte(base), Ours: []byte(rewritten), Theirs: []byte(stored), Now: now})
+		got, differs, err := Bytes(BytesInput{Base: []byte(base), Ours: []byte(rewritten), Theirs: []byte(stored), Now: now})
 		require.NoError(t, err)
 		require.False(t, differs)
 		require.Equal(t, stored, string(got), "theirs itself")
@@ -153,7 +130,7 @@ func TestRule0OneKey(t *testing.T) {
 			want: cacheOf(at("u", "s", "2", -50))},
 		{says: "removed by them under the old key", base: cacheOf(old), ours: cacheOf(at("u", "s", "1", -100), rt("u", "r")), theirs: `{}`,
 			want: cacheOf(rt("u", "r"))},
-		{says: "in an unknown section two keys are two entries", base: `{"X":{"K":1,"k":2}}`, ours: `{"X":{"K":3,"k":2}}`, theirs: `{"X":{"K":1,"k":4}}`,
+		{says: "in a section that MSAL libraries do not share two keys are two entries", base: `{"X":{"K":1,"k":2}}`, ours: `{"X":{"K":3,"k":2}}`, theirs: `{"X":{"K":1,"k":4}}`,
 			want: `{"X":{"K":3,"k":4}}`},
 		{says: "even if only one side has both", base: `{"X":{"K":1}}`, ours: `{"X":{"K":1,"k":2}}`, theirs: `{"X":{"K":5}}`,
 			want: `{"X":{"K":5,"k":2}}`},
@@ -226,7 +203,7 @@ func TestRule3Newer(t *testing.T) {
 		{says: "values that are not objects: ours", base: `{"X":{"k":1}}`, ours: `{"X":{"k":2}}`, theirs: `{"X":{"k":3}}`, want: `{"X":{"k":2}}`},
 	})
 	t.Run("no clock: no time is in the future", func(t *testing.T) {
-		got := mustMerge(t, Input{Base: []byte(cacheOf(tok)), Ours: []byte(cacheOf(ours)), Theirs: []byte(cacheOf(theirs.with("cached_at", secs(1e9))))})
+		got := mustMerge(t, BytesInput{Base: []byte(cacheOf(tok)), Ours: []byte(cacheOf(ours)), Theirs: []byte(cacheOf(theirs.with("cached_at", secs(1e9))))})
 		require.Equal(t, contents(t, cacheOf(theirs.with("cached_at", secs(1e9)))), contents(t, string(got)))
 	})
 }
@@ -438,9 +415,9 @@ func TestRule5SignOut(t *testing.T) {
 	})
 }
 
-// Rule 6: of accounts that are known to be gone, theirs stands.
-func TestRule6Gone(t *testing.T) {
-	gone := Input{Gone: []Account{{"U", "LOGIN.MICROSOFTONLINE.COM"}}}
+// Of accounts that are gone, theirs stands.
+func TestGone(t *testing.T) {
+	gone := BytesInput{Gone: []tokencache.Account{named("U", "LOGIN.MICROSOFTONLINE.COM")}}
 	refreshed := []ent{rt("u", "r1"), idt("u", "i1"), acc("u"), at("u", "a", "a1", -1)}
 	v := []ent{acc("v"), rt("v", "s1")}
 	checkRules(t, []rule{
@@ -456,16 +433,16 @@ func TestRule6Gone(t *testing.T) {
 			base: `{}`, ours: cacheOf(refreshed...), theirs: cacheOf(acc("u"), rt("u", "r9"), at("u", "a", "a9", -100)), want: cacheOf(acc("u"), rt("u", "r9"), at("u", "a", "a9", -100))},
 		{says: "other accounts and AppMetadata are added", in: gone,
 			base: `{}`, ours: cacheOf(append(refreshed, acc("v"), rt("v", "s1"), app("app"))...), theirs: `{}`, want: cacheOf(acc("v"), rt("v", "s1"), app("app"))},
-		{says: "the same account in another environment is another account", in: Input{Gone: []Account{{"u", "sts.example"}}},
+		{says: "the same account in another environment is another account", in: BytesInput{Gone: []tokencache.Account{named("u", "sts.example")}},
 			base: `{}`, ours: cacheOf(refreshed...), theirs: `{}`, want: cacheOf(refreshed...)},
-		{says: "an account without a name is nobody's", in: Input{Gone: []Account{{"", env}}},
+		{says: "an account without a name is nobody's", in: BytesInput{Gone: []tokencache.Account{named("", env)}},
 			base: `{}`, ours: cacheOf(at("", "graph", "own", -5), app("app")), theirs: `{}`, want: cacheOf(at("", "graph", "own", -5), app("app"))},
 	})
 }
 
 // Rule 7: without a base nothing counts as removed.
 func TestRule7BaseUnknown(t *testing.T) {
-	unknown := Input{BaseUnknown: true}
+	unknown := BytesInput{BaseUnknown: true}
 	both(t, []rule{
 		{says: "all additions", in: unknown,
 			base: cacheOf(acc("u"), rt("u", "r0")), ours: cacheOf(acc("u"), rt("u", "r0")), theirs: cacheOf(acc("v"), rt("v", "s0")),
@@ -494,7 +471,7 @@ func TestRule8Unknown(t *testing.T) {
 		{says: "a value that both changed: ours", base: `{"V":1}`, ours: `{"V":2}`, theirs: `{"V":{"k":3}}`, want: `{"V":2}`},
 	})
 	t.Run("byte for byte", func(t *testing.T) {
-		got := mustMerge(t, Input{
+		got := mustMerge(t, BytesInput{
 			Base:   []byte(`{}`),
 			Ours:   []byte(`{"X":{"o":{"f": 1e2,  "\u0067":[ ]}}}`),
 			Theirs: []byte(`{"Y":  {"b" : 1, "a":{"z":"\/"} } ,"V":[ 1 ],"E":"","N": null, "X":{"t":{"f":"<\u003c"}}}`),
@@ -513,33 +490,19 @@ func TestRule8Errors(t *testing.T) {
 					ours, theirs string
 					want         error
 				}{{b, good, ErrOurs}, {good, b, ErrTheirs}, {b, b + "x", ErrBoth}} {
-					got, changed, err := Merge(Input{Base: []byte(base), Ours: []byte(c.ours), Theirs: []byte(c.theirs)})
+					got, changed, err := Bytes(BytesInput{Base: []byte(base), Ours: []byte(c.ours), Theirs: []byte(c.theirs)})
 					require.ErrorIs(t, err, c.want, "base %q ours %q theirs %q", base, c.ours, c.theirs)
 					require.False(t, changed)
 					require.Nil(t, got)
 				}
 			}
 		}
-		got, changed, err := Merge(Input{Ours: []byte(b), Theirs: []byte(b)})
+		got, changed, err := Bytes(BytesInput{Ours: []byte(b), Theirs: []byte(b)})
 		require.NoError(t, err, "equal bytes need no merge")
 		require.False(t, changed)
 		require.Equal(t, b, string(got))
-		require.Nil(t, SignedOut([]byte(b), nil))
-		require.Nil(t, SignedOut([]byte(cacheOf(acc("u"))), []byte(b)))
-		_, err = Accounts([]byte(b))
-		require.Error(t, err)
-	}
-}
-
-func TestAccounts(t *testing.T) {
-	got, err := Accounts([]byte(cacheOf(acc("v"), acc("u"), acc("U").with("realm", "guest").as("U-guest"), acc("u").with("environment", "a.example").as("x"),
-		rt("w", "r"), acc("").as("nobody"), app("app"))))
-	require.NoError(t, err)
-	require.Equal(t, []Account{{"u", "a.example"}, {"U", env}, {"v", env}}, got)
-	for _, none := range []string{``, `{}`, `{"Account":null}`, `{"Account":{}}`, `{"Account":[1]}`, `{"Account":{"k":1,"l":null,"m":[],"n":{}}}`} {
-		got, err := Accounts([]byte(none))
-		require.NoError(t, err)
-		require.Empty(t, got)
+		require.Nil(t, signedOut([]byte(b), nil))
+		require.Nil(t, signedOut([]byte(cacheOf(acc("u"))), []byte(b)))
 	}
 }
 
@@ -547,20 +510,20 @@ func TestSignedOut(t *testing.T) {
 	base := cacheOf(acc("u"), acc("u").with("realm", "guest").as("guest"), acc("v"), acc("W"))
 	for _, c := range []struct {
 		says, ours string
-		want       []Account
+		want       []tokencache.Account
 	}{
 		{"nobody", base, nil},
-		{"everybody", ``, []Account{{"u", env}, {"v", env}, {"W", env}}},
-		{"one", cacheOf(acc("u"), acc("w")), []Account{{"v", env}}},
+		{"everybody", ``, []tokencache.Account{named("u", env), named("v", env), named("W", env)}},
+		{"one", cacheOf(acc("u"), acc("w")), []tokencache.Account{named("v", env)}},
 		{"one Account entry of two is left", cacheOf(acc("u").as("renamed"), acc("v"), acc("w")), nil},
-		{"tokens are not an account", cacheOf(rt("u", "r"), acc("v"), acc("w")), []Account{{"u", env}}},
-		{"the environment matters", cacheOf(acc("u").with("environment", "x"), acc("v"), acc("w")), []Account{{"u", env}}},
+		{"tokens are not an account", cacheOf(rt("u", "r"), acc("v"), acc("w")), []tokencache.Account{named("u", env)}},
+		{"the environment matters", cacheOf(acc("u").with("environment", "x"), acc("v"), acc("w")), []tokencache.Account{named("u", env)}},
 	} {
 		t.Run(c.says, func(t *testing.T) {
-			require.Equal(t, c.want, append([]Account(nil), SignedOut([]byte(base), []byte(c.ours))...))
+			require.Equal(t, c.want, append([]tokencache.Account(nil), signedOut([]byte(base), []byte(c.ours))...))
 		})
 	}
-	require.Nil(t, SignedOut(nil, []byte(base)))
+	require.Nil(t, signedOut(nil, []byte(base)))
 }
 
 // sectionOf serializes one entry as a section.

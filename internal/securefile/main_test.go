@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -38,8 +39,18 @@ func child(mode string, args []string) int {
 	switch mode {
 	case "replace":
 		_, err = securefile.Replace(path, []byte(args[1]))
+	case "look and replace": // what Replace must not do
+		if _, err = os.ReadDir(filepath.Dir(path)); err == nil {
+			_, err = securefile.Replace(path, []byte(args[1]))
+		}
 	case "in place": // what Replace must not be
 		err = os.WriteFile(path, []byte(args[1]), 0o600)
+	case "check folder":
+		err = securefile.CheckDir(path)
+	case "make empty":
+		if _, err = securefile.MakeDir(filepath.Dir(path)); err == nil {
+			err = securefile.MakeEmpty(path)
+		}
 	case "remove":
 		err = securefile.Remove(path)
 	case "rename":
@@ -62,6 +73,10 @@ func child(mode string, args []string) int {
 	}
 	if err != nil {
 		fmt.Println(err)
+		var insecure *securefile.Error
+		if errors.As(err, &insecure) {
+			fmt.Println(insecure.Remedy())
+		}
 		var re *securefile.ReplaceError
 		if errors.As(err, &re) {
 			fmt.Printf("\nstored=%s\n", re.Stored)

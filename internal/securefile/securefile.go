@@ -1,8 +1,8 @@
 // Package securefile reads and replaces small files that hold secrets.
 //
 // A file is replaced atomically: a reader sees the old content or the new one,
-// whole, and so does whoever comes after a crash. It is opened so that nothing
-// at its path can hang the program or lead it elsewhere, and then checked:
+// whole, also after a crash. It is opened so that nothing at its path can hang
+// the program or lead it elsewhere, and then checked:
 //
 //   - a regular file, not a link, a FIFO, a device or a folder;
 //   - with one name only: a hard link would be a second way to it;
@@ -10,23 +10,30 @@
 //   - in a folder, on Unix, that belongs to that user or to root and in which
 //     nobody else can rename or delete files: not writable by others, unless it
 //     is sticky; writable by its group only if that is the user's private group
-//     (its id is the user's id) or root's.
+//     (its id is the user's id) or root's; on Linux, not writable for others by
+//     an access control list.
 //
-// Of the folders above only the one that holds the file is looked at. Windows
-// has access lists in place of modes; they are inherited from the folder and
-// not looked at.
+// The modes of what is made are set, not left to the umask, to setgid folders or
+// to default access control lists. Where a volume is mounted with a group of its
+// own (Kubernetes' fsGroup), the system opens to that group what was made closed,
+// always in the same way. That is recognised, and closed again.
+//
+// Of the folders above, only the one that holds the file is checked: a person
+// who can rename that folder can put another of the user's own folders there, but
+// can read nothing in either. Windows has access lists instead of modes; they are
+// inherited from the folder and not checked, like those of macOS.
 package securefile
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
+
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 )
 
 // ErrTooLarge: the file is larger than the limit that [Read] was given.
@@ -36,9 +43,12 @@ var ErrTooLarge = errors.New("larger than the limit")
 type Error struct {
 	Path   string // "" where the context names it
 	Reason string // what is wrong, to be read after the path
-	Remedy string // a sentence for a person, or ""
+	Advice string // sentences for a person, or ""
 	Err    error  // fs.ErrPermission for what is not secure, else what Reason says
 }
+
+// Remedy returns what a person can do about it, or "".
+func (e *Error) Remedy() string { return e.Advice }
 
 func (e *Error) Error() string {
 	if e.Path == "" {
@@ -53,7 +63,7 @@ func (e *Error) Unwrap() error { return e.Err }
 const (
 	Old     = "old"     // what was there before is untouched
 	New     = "new"     // what was written is there
-	Unknown = "unknown" // one of the two, whole; which one is not known, or may change with a power cut
+	Unknown = "unknown" // one of the two, whole; it is not known which, or a power cut may change it
 )
 
 // ReplaceError is the failure of one step of a [Replace], a [Remove] or a [Rename].
@@ -75,8 +85,8 @@ func (e *ReplaceError) Error() string {
 
 func (e *ReplaceError) Unwrap() error { return e.Err }
 
-// MkdirAll makes dir and the missing folders above it, mode 0700, durably. What
-// is there already is left as it is.
+// MkdirAll makes dir and the missing folders above it, mode 0700 whatever the
+// umask is, durably. What is there already is left as it is.
 func MkdirAll(dir string) error {
 	if fi, err := os.Stat(dir); err == nil {
 		if fi.IsDir() {
@@ -96,6 +106,7 @@ func MkdirAll(dir string) error {
 		}
 		return err
 	}
+	_ = setDirMode(dir) // CheckDir says what is wrong with one that keeps another mode
 	d, err := openDir(parent)
 	if err != nil {
 		return nil // not readable: the folder is there, its durability is the system's business
@@ -104,11 +115,11 @@ func MkdirAll(dir string) error {
 	return syncDir(d)
 }
 
-// Resolve returns path made absolute. If it ends in a symbolic link, that is
-// followed, as dotfile managers need it, but only where nobody else could have
-// made it or can change it: its folder and its target's are the user's or
-// root's, and not writable by others, sticky or not. Otherwise, and on Windows
-// for every link, Resolve fails. Nothing need exist at the end.
+// Resolve returns path made absolute. If it ends in a symbolic link, as dotfile
+// managers make them, Resolve follows it, but only if nobody else can have made it
+// or can change it: its folder and its target's belong to the user or to root and
+// are not writable by others, sticky or not. Otherwise, and on Windows for every
+// link, Resolve fails. The file at the end may be missing.
 func Resolve(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -124,7 +135,7 @@ func Resolve(path string) (string, error) {
 		}
 		path = target
 	}
-	return "", &Error{Path: path, Reason: "is the end of too many symbolic links", Remedy: "Remove the links that lead in a circle.", Err: fs.ErrInvalid}
+	return "", &Error{Path: path, Reason: "is reached by too many symbolic links", Advice: "Remove the links that lead in a circle.", Err: fs.ErrInvalid}
 }
 
 // Read returns the content of the file, and its stamp at that moment. A file
@@ -173,7 +184,7 @@ func ReadHead(path string, n int) ([]byte, Stamp, error) {
 }
 
 func openChecked(path string) (io.ReadCloser, Stamp, error) {
-	if err := checkDir(filepath.Dir(path)); err != nil {
+	if err := useDir(filepath.Dir(path)); err != nil {
 		return nil, Stamp{}, err
 	}
 	return openToRead(path, 0o077)
@@ -181,30 +192,58 @@ func openChecked(path string) (io.ReadCloser, Stamp, error) {
 
 // Open opens a file that is there already and holds no secret, such as a lock
 // file: flag is os.O_RDONLY or os.O_RDWR. It is checked as Read does it, except
-// that others may read it, and that its folder is left to [CheckDir].
+// that others may read it, and that its folder is left to [CheckDir]. See
+// [MakeEmpty].
 func Open(path string, flag int) (*os.File, error) {
 	f, _, err := open(path, flag, 0o022)
 	return f, err
 }
 
-// CheckDir checks the folder that a file is to be used in.
+// CheckDir checks the folder that holds a file. It changes nothing, so it also
+// fails for a folder that a volume's group has opened; see the package comment.
 func CheckDir(dir string) error { return checkDir(dir) }
 
-// Replace puts a file with the content of parts, one after the other, in the
-// place of path, mode 0600, and returns its stamp. It is a new file under a
-// temporary name in the same folder, which is made if it is missing, written
-// and flushed to the disk, then renamed; then the folder is flushed. Where a
-// file system cannot flush folders, and on Windows, the last step is left out.
+// ID names a file or a folder as long as it exists, whatever path leads to it.
+// IDs are compared with ==.
+type ID struct{ Dev, Ino uint64 }
+
+// IDOf returns the ID of what is at path, of a symbolic link itself.
+func IDOf(path string) (ID, error) {
+	st, err := Stat(path)
+	return ID{st.Dev, st.Ino}, err
+}
+
+// MakeDir checks the folder as [CheckDir] does and returns its ID. It first makes
+// it with [MkdirAll] if it is missing, and closes it if a volume's group has opened
+// it.
+func MakeDir(dir string) (ID, error) {
+	err := useDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = MkdirAll(filepath.Clean(dir)); err == nil {
+			err = useDir(dir)
+		}
+	}
+	if err != nil {
+		return ID{}, err
+	}
+	return dirID(dir)
+}
+
+// Replace replaces the file at path by one with the content of parts, one after
+// the other, mode 0600, and returns its stamp. It writes a new file under a
+// temporary name in the same folder, flushes it to the disk, renames it and
+// flushes the folder. A missing folder is made. The last step is left out on
+// Windows and on file systems that cannot flush folders.
 //
-// A failed Replace returns a [ReplaceError], or an [Error] for a path that is
-// not to be written; what is stored is then the old content or the new one,
-// whole.
+// A failed Replace returns a [ReplaceError], or an [Error] for a path that must
+// not be written. The old content or the new one is then stored, whole.
 //
 // Replace first removes the temporary files that killed processes left for the
-// same path; on Windows, where a live one cannot be told from them, only after a
-// minute. Concurrent calls, also of other processes, do not disturb each other,
-// and the last one wins. On Windows it fails if another program keeps the file
-// open, and not shared, for longer than about a second.
+// same path. On Windows, where they look like live ones, it removes only those
+// that are a minute old. Its cost does not depend on what else is in the folder.
+// Concurrent calls, also of other processes, do not disturb each other, and the
+// last one wins. On Windows it fails if another program keeps the file open, and
+// does not share it, for longer than about a second.
 func Replace(path string, parts ...[]byte) (Stamp, error) {
 	fail := func(step, stored string, err error) (Stamp, error) {
 		return Stamp{}, &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
@@ -218,7 +257,7 @@ func Replace(path string, parts ...[]byte) (Stamp, error) {
 	if err := checkTarget(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Stamp{}, err
 	}
-	removeLeftovers(d, dir, base)
+	removeLeftovers(dir, base)
 
 	t, err := createTemp(dir, base)
 	if err != nil {
@@ -249,8 +288,8 @@ func Replace(path string, parts ...[]byte) (Stamp, error) {
 }
 
 // fill writes parts and flushes them to the disk. It returns the step that
-// failed. After a failure nothing is tried again: a second fsync may succeed
-// though the data are lost.
+// failed. Nothing is tried again after a failure: a second fsync may succeed
+// although the data are lost.
 func (t *temp) fill(parts [][]byte) (step string, err error) {
 	for _, p := range parts {
 		if _, err := t.f.Write(p); err != nil {
@@ -269,14 +308,14 @@ func (t *temp) fill(parts [][]byte) (step string, err error) {
 }
 
 // Remove deletes the file, durably, and the temporary files that killed
-// processes left for it. What is not there is fine. What would not be read is
-// not deleted either, but for a mode that is too wide.
+// processes left for it. A missing file is no error. A file that [Read] refuses is
+// not deleted, unless only its mode is too wide.
 func Remove(path string) error {
 	fail := func(step, stored string, err error) error {
 		return &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
 	}
 	dir, base := filepath.Split(path)
-	if err := checkDir(dir); errors.Is(err, fs.ErrNotExist) {
+	if err := useDir(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return fail("open folder", Old, err)
@@ -286,7 +325,7 @@ func Remove(path string) error {
 		return fail("open folder", Old, err)
 	}
 	defer d.Close()
-	removeLeftovers(d, dir, base)
+	removeLeftovers(dir, base)
 	if err := checkTarget(path); err == nil {
 		if err := remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fail("remove", Old, err)
@@ -294,16 +333,17 @@ func Remove(path string) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// Also where nothing was there: a process may have died before this step.
+	// Also if there was no file: a process may have died before this step.
 	if err := syncDir(d); err != nil {
 		return fail("fsync folder", Unknown, err)
 	}
 	return nil
 }
 
-// Rename gives the file a new name in the same folder, durably. A file that is
-// there already is not overwritten: that fails with fs.ErrExist. (On systems
-// other than Linux, macOS and Windows one that appears in this very moment is.)
+// Rename gives the file a new name in the same folder, durably. It never
+// overwrites a file: if newPath exists, it fails with fs.ErrExist. (On systems
+// other than Linux, macOS and Windows it overwrites one that appears in this very
+// moment.)
 func Rename(oldPath, newPath string) error {
 	fail := func(step, stored string, err error) error {
 		return &ReplaceError{Step: step, Path: oldPath, Stored: stored, Err: err}
@@ -312,7 +352,7 @@ func Rename(oldPath, newPath string) error {
 	if filepath.Dir(newPath) != dir {
 		return fail("rename", Old, errors.New("the new name is in another folder"))
 	}
-	if err := checkDir(dir); err != nil {
+	if err := useDir(dir); err != nil {
 		return fail("open folder", Old, err)
 	}
 	d, err := openDir(dir)
@@ -331,46 +371,50 @@ func Rename(oldPath, newPath string) error {
 
 // prepareDir opens the folder, made if it is missing, and checks it.
 func prepareDir(dir string) (*os.File, error) {
-	err := checkDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = MkdirAll(filepath.Clean(dir)); err == nil {
-			err = checkDir(dir)
-		}
-	}
-	if err != nil {
+	if _, err := MakeDir(dir); err != nil {
 		return nil, err
 	}
 	return openDir(dir)
 }
 
-// Temporary files are named .<base>.<random text>.tmp.
+// tempPath returns the path of a temporary file. The first number that is free is
+// taken, which is nearly always 0. So what a killed process leaves is found
+// without reading the folder, which may hold very many files.
+func tempPath(dir, base string, n int) string { return filepath.Join(dir, layout.Temp(base, n)) }
+
 const (
-	tempSuffix = ".tmp"
-	randomLen  = 26 // of rand.Text
+	// usualTemps is how many numbers are looked at in any case. More are in use
+	// only while more processes replace one file at once.
+	usualTemps = 8
+	maxTemps   = 1000
 )
 
-func tempName(base string) string { return "." + base + "." + rand.Text() + tempSuffix }
-
-func isTempName(name, base string) bool {
-	name, ok := strings.CutPrefix(name, "."+base+".")
-	if !ok {
-		return false
+// createTemp creates the temporary file for base under the first free number.
+func createTemp(dir, base string) (*temp, error) {
+	var err error
+	for n := 0; n < maxTemps; n++ {
+		var t *temp
+		if t, err = createTempAt(tempPath(dir, base, n)); err == nil {
+			return t, nil
+		}
+		if !errors.Is(err, errTaken) {
+			return nil, err
+		}
 	}
-	name, ok = strings.CutSuffix(name, tempSuffix)
-	return ok && len(name) == randomLen && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+	return nil, err
 }
+
+// errTaken: the name of a temporary file belongs to another writer.
+var errTaken = fmt.Errorf("too many temporary files: %w", fs.ErrExist)
 
 // removeLeftovers removes the temporary files for base whose writer is dead.
 // Trouble with them is no reason to fail: they are tried again next time.
-func removeLeftovers(d *os.File, dir, base string) {
-	for {
-		names, err := d.Readdirnames(256)
-		for _, name := range names {
-			if isTempName(name, base) {
-				removeIfDead(filepath.Join(dir, name))
-			}
-		}
-		if err != nil || len(names) < 256 {
+func removeLeftovers(dir, base string) {
+	for n := 0; n < maxTemps; n++ {
+		path := tempPath(dir, base, n)
+		if _, err := Stat(path); err == nil {
+			removeIfDead(path)
+		} else if n >= usualTemps {
 			return
 		}
 	}

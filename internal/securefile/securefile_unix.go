@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tokenkeep/tokenkeep/internal/shell"
 )
 
 // Stamp tells one state of a file from another, as far as the file system
@@ -62,13 +64,12 @@ func again(do func() error) error {
 	}
 }
 
-// open opens the file, whatever it is, without following a link or waiting for
-// the other end of a FIFO, and checks it.
+// open opens the file, whatever it is, and checks it. It follows no link and does
+// not wait for the other end of a FIFO.
 func open(path string, flag int, forbidden uint32) (*os.File, Stamp, error) {
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		// The reason is better told by what is there than by the number that
-		// this system has for it.
+		// What is there is a better reason than this system's error number.
 		var st unix.Stat_t
 		if lstat(path, &st) == nil {
 			if why := check(path, &st, forbidden); why != nil {
@@ -77,19 +78,171 @@ func open(path string, flag int, forbidden uint32) (*os.File, Stamp, error) {
 		}
 		return nil, Stamp{}, err
 	}
-	var st unix.Stat_t
-	if err = fstat(f, &st); err == nil {
-		err = check(path, &st, forbidden)
-	}
+	st, err := checkOpen(path, int(f.Fd()), forbidden)
 	if err != nil {
 		f.Close()
 		return nil, Stamp{}, err
 	}
-	return f, stampOf(&st), nil
+	return f, stampOf(st), nil
 }
 
-// openToRead is open for a file that is read at once: without an *os.File, which
-// costs more than the reading does.
+// checkOpen checks the open file, and closes it to a volume's group.
+func checkOpen(path string, fd int, forbidden uint32) (*unix.Stat_t, error) {
+	var st unix.Stat_t
+	stat := func() error {
+		if err := again(func() error { return unix.Fstat(fd, &st) }); err != nil {
+			return &fs.PathError{Op: "fstat", Path: path, Err: err}
+		}
+		return nil
+	}
+	if err := stat(); err != nil {
+		return nil, err
+	}
+	if openedByVolume(path, &st) && again(func() error { return unix.Fchmod(fd, 0o600) }) == nil {
+		if err := stat(); err != nil {
+			return nil, err
+		}
+	}
+	return &st, check(path, &st, forbidden)
+}
+
+// A volume with a group of its own opens to that group what was made closed:
+// files of mode 0600 become 0660, folders of mode 0700 become 2770.
+const (
+	volumeFileMode = 0o660
+	volumeDirMode  = 0o2770
+)
+
+// openedByVolume reports whether the file is the user's own, has the mode that a
+// volume's group gives it, and lies where nobody else can have changed it.
+func openedByVolume(path string, st *unix.Stat_t) bool {
+	if uint32(st.Mode) != unix.S_IFREG|volumeFileMode || int(st.Uid) != os.Geteuid() || st.Nlink != 1 {
+		return false
+	}
+	dir := filepath.Dir(path)
+	var d unix.Stat_t
+	if again(func() error { return unix.Stat(dir, &d) }) != nil {
+		return false
+	}
+	closeToVolume(dir, &d)
+	return int(d.Uid) == os.Geteuid() && d.Mode&0o077 == 0
+}
+
+// closeToVolume closes the folder again if it looks as one that was made with
+// mode 0700 looks after a volume's group was given access: it has the mode of
+// those, and nothing is in it but the user's own files and folders, closed to
+// others. An empty one stays as it is: it may be meant to be shared.
+func closeToVolume(dir string, st *unix.Stat_t) {
+	if uint32(st.Mode) != unix.S_IFDIR|volumeDirMode || int(st.Uid) != os.Geteuid() || !allOwn(dir) {
+		return
+	}
+	if setDirMode(dir) == nil {
+		_ = again(func() error { return unix.Stat(dir, st) })
+	}
+}
+
+func allOwn(dir string) bool {
+	d, err := openDir(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	for some := false; ; some = true {
+		names, err := d.Readdirnames(64)
+		for _, name := range names {
+			var st unix.Stat_t
+			if lstat(filepath.Join(dir, name), &st) != nil {
+				return false
+			}
+			kind := uint32(st.Mode) & unix.S_IFMT
+			if int(st.Uid) != os.Geteuid() || st.Mode&0o007 != 0 || kind != unix.S_IFREG && kind != unix.S_IFDIR {
+				return false
+			}
+		}
+		if err != nil {
+			return errors.Is(err, io.EOF) && some
+		}
+	}
+}
+
+// setDirMode sets the mode of a folder that is the user's own.
+func setDirMode(dir string) error { return os.Chmod(dir, 0o700) }
+
+// MakeEmpty makes an empty file at path, mode 0600 whatever the umask is, unless
+// one is there, and checks it as [Open] does. Others who can read a lock file can
+// hold the lock: from a file that is there already their rights to read are taken
+// away.
+func MakeEmpty(path string) error {
+	for {
+		var st unix.Stat_t
+		err := lstat(path, &st)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err := create(path); !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !openedByVolume(path, &st) {
+			if err := check(path, &st, 0o022); err != nil {
+				return err
+			}
+		}
+		if uint32(st.Mode)&0o7777 == 0o600 {
+			return nil
+		}
+		if err := os.Chmod(path, 0o600); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+}
+
+// create creates the file, which must not exist, with mode 0600. After a failure
+// it stays: another process may have locked it by then.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err = fstat(f, &st); err == nil {
+		err = checkNew(path, &st)
+	}
+	if err != nil {
+		return err
+	}
+	return setMode(f)
+}
+
+// checkNew checks a file that was just created with mode 0600. A file system
+// without owners and modes shows its files to everybody.
+func checkNew(path string, st *unix.Stat_t) error {
+	err := check(path, st, 0o077)
+	var e *Error
+	if errors.As(err, &e) {
+		e.Advice = "The file system does not keep files private; use a folder on another one."
+	}
+	return err
+}
+
+// setMode gives a file that was just created with mode 0600 that mode, which a
+// umask may have narrowed.
+func setMode(f *os.File) error {
+	var st unix.Stat_t
+	if err := fstat(f, &st); err != nil {
+		return err
+	}
+	if uint32(st.Mode)&0o7777 == 0o600 {
+		return nil
+	}
+	return f.Chmod(0o600)
+}
+
+// openToRead is open without an *os.File, which costs more than reading the file
+// does.
 func openToRead(path string, forbidden uint32) (_ io.ReadCloser, _ Stamp, err error) {
 	var fd int
 	if err := again(func() (err error) {
@@ -105,17 +258,12 @@ func openToRead(path string, forbidden uint32) (_ io.ReadCloser, _ Stamp, err er
 		return nil, Stamp{}, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	f := descriptor(fd)
-	var st unix.Stat_t
-	if err = again(func() error { return unix.Fstat(fd, &st) }); err != nil {
-		err = &fs.PathError{Op: "fstat", Path: path, Err: err}
-	} else {
-		err = check(path, &st, forbidden)
-	}
+	st, err := checkOpen(path, fd, forbidden)
 	if err != nil {
 		f.Close()
 		return nil, Stamp{}, err
 	}
-	return f, stampOf(&st), nil
+	return f, stampOf(st), nil
 }
 
 // descriptor is an open regular file.
@@ -137,8 +285,8 @@ func (d descriptor) Read(p []byte) (n int, err error) {
 
 func (d descriptor) Close() error { return os.NewSyscallError("close", unix.Close(int(d))) }
 
-// checkTarget checks what is at path and is to be replaced or removed. Its mode
-// does not matter: the new file gets its own.
+// checkTarget checks the file that will be replaced or removed. Its mode does not
+// matter: the new file gets its own.
 func checkTarget(path string) error {
 	var st unix.Stat_t
 	if err := lstat(path, &st); err != nil {
@@ -149,21 +297,21 @@ func checkTarget(path string) error {
 
 func check(path string, st *unix.Stat_t, forbidden uint32) error {
 	insecure := func(remedy, reason string, args ...any) error {
-		return &Error{Path: path, Reason: fmt.Sprintf(reason, args...), Remedy: remedy, Err: fs.ErrPermission}
+		return &Error{Path: path, Reason: fmt.Sprintf(reason, args...), Advice: remedy, Err: fs.ErrPermission}
 	}
 	mode := uint32(st.Mode)
 	if mode&unix.S_IFMT != unix.S_IFREG {
 		return insecure("Move it away.", "is %s, not a regular file", kind(mode))
 	}
 	if euid := os.Geteuid(); int(st.Uid) != euid {
-		return insecure(fmt.Sprintf("If a run as another user (sudo) made it, give it back with: sudo chown %d '%s'", euid, path),
+		return insecure(fmt.Sprintf("If a run as another user (sudo) made it, give it back with: sudo chown %d %s", euid, shell.Quote(path)),
 			"belongs to user %d, and this program runs as user %d", st.Uid, euid)
 	}
 	if st.Nlink > 1 {
-		return insecure("Remove its other names, or put a copy in its place.", "has %d names (hard links)", st.Nlink)
+		return insecure("Remove its other names, or replace it with a copy.", "has %d names (hard links)", st.Nlink)
 	}
 	if mode&forbidden != 0 {
-		return insecure(fmt.Sprintf("Close it to others with: chmod 600 '%s'", path), "is open to other users (mode %04o)", mode&0o7777)
+		return insecure(fmt.Sprintf("Close it to others with: chmod 600 %s", shell.Quote(path)), "is open to other users (mode %04o)", mode&0o7777)
 	}
 	return nil
 }
@@ -183,9 +331,13 @@ func kind(mode uint32) string {
 }
 
 // checkDir fails if somebody else can rename or delete files in dir.
-func checkDir(dir string) error { return checkFolder(dir, true) }
+func checkDir(dir string) error { return checkFolder(dir, true, false) }
 
-func checkFolder(dir string, stickyIsFine bool) error {
+// useDir is checkDir for a folder whose files are used: it sets the mode of one
+// that is the user's own where a volume's group or a umask has changed it.
+func useDir(dir string) error { return checkFolder(dir, true, true) }
+
+func checkFolder(dir string, stickyIsFine, mend bool) error {
 	if dir == "" {
 		dir = "."
 	}
@@ -194,12 +346,17 @@ func checkFolder(dir string, stickyIsFine bool) error {
 		return &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
 	insecure := func(reason string, args ...any) error {
-		return &Error{
-			Path: dir, Reason: fmt.Sprintf(reason, args...), Err: fs.ErrPermission,
-			Remedy: "Use a folder that only you can write, such as one made with: mkdir -m 700",
-		}
+		return &Error{Path: dir, Reason: fmt.Sprintf(reason, args...), Err: fs.ErrPermission, Advice: closeDir(dir, &st)}
 	}
-	mode, euid := uint32(st.Mode), os.Geteuid()
+	euid := os.Geteuid()
+	if mend && st.Mode == unix.S_IFDIR && int(st.Uid) == euid && setDirMode(dir) == nil {
+		// A umask left it without any rights: a process died before it set them.
+		st.Mode |= 0o700
+	}
+	if privateGroup := int(st.Gid) == euid || st.Gid == 0; mend && st.Mode&0o020 != 0 && !privateGroup {
+		closeToVolume(dir, &st)
+	}
+	mode := uint32(st.Mode)
 	switch {
 	case mode&unix.S_IFMT != unix.S_IFDIR:
 		return &Error{Path: dir, Reason: "is not a folder", Err: unix.ENOTDIR}
@@ -211,8 +368,41 @@ func checkFolder(dir string, stickyIsFine bool) error {
 		return insecure("is a folder that every user can write (mode %04o)", mode&0o7777)
 	case mode&0o020 != 0 && int(st.Gid) != euid && st.Gid != 0:
 		return insecure("is a folder that group %d can write (mode %04o)", st.Gid, mode&0o7777)
+	case mode&0o020 != 0: // which also stands for what an access control list grants at most
+		who, err := aclWriter(dir)
+		if err != nil {
+			return err
+		}
+		if who != "" {
+			return insecure("is a folder that %s can write, by its access control list", who)
+		}
 	}
 	return nil
+}
+
+// closeDir is what can be done about a folder that others can write.
+func closeDir(dir string, st *unix.Stat_t) string {
+	own, volume := int(st.Uid) == os.Geteuid(), st.Mode&(unix.S_ISGID|0o020) == unix.S_ISGID|0o020
+	switch {
+	case own && volume:
+		return "Close it with: chmod 700 " + shell.Quote(dir) + ". Where Kubernetes' fsGroup opens it at each start, set fsGroupChangePolicy: OnRootMismatch."
+	case own:
+		return "Close it with: chmod 700 " + shell.Quote(dir)
+	case volume:
+		return "Use a new folder below it, which is then made for you alone."
+	}
+	return "Use a folder that only you can write, such as one made with: mkdir -m 700"
+}
+
+func dirID(dir string) (ID, error) {
+	if dir == "" {
+		dir = "."
+	}
+	var st unix.Stat_t
+	if err := again(func() error { return unix.Stat(dir, &st) }); err != nil {
+		return ID{}, &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	return ID{uint64(st.Dev), uint64(st.Ino)}, nil
 }
 
 // readLink returns where the symbolic link at path leads, or "" if there is none.
@@ -229,7 +419,7 @@ func readLink(path string) (string, error) {
 	refuse := func(reason string, err error) error {
 		return &Error{
 			Path: path, Reason: "is a symbolic link that is not followed: " + reason, Err: err,
-			Remedy: "Name the file itself, or put the link where only you can write.",
+			Advice: "Name the file itself, or put the link where only you can write.",
 		}
 	}
 	if int(st.Uid) != os.Geteuid() && st.Uid != 0 {
@@ -241,7 +431,7 @@ func readLink(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := checkFolder(dir, false); err != nil {
+	if err := checkFolder(dir, false, true); err != nil {
 		return "", refuse(err.Error(), err)
 	}
 	target, err := os.Readlink(path)
@@ -251,7 +441,7 @@ func readLink(path string) (string, error) {
 	if !filepath.IsAbs(target) {
 		target = filepath.Join(dir, target)
 	}
-	if err := checkFolder(filepath.Dir(target), false); err != nil {
+	if err := checkFolder(filepath.Dir(target), false, true); err != nil {
 		return "", refuse(err.Error(), err)
 	}
 	return target, nil
@@ -284,58 +474,49 @@ type temp struct {
 	lock *os.File // a duplicate of f: it keeps the lock when f is closed
 }
 
-func createTemp(dir, base string) (*temp, error) {
-	for {
-		path := filepath.Join(dir, tempName(base))
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		t, err := newTemp(path, f)
-		if err != nil {
-			f.Close()
-			if errors.Is(err, errSwept) {
-				continue
-			}
-			os.Remove(path)
-			return nil, err
-		}
-		return t, nil
+func createTempAt(path string) (*temp, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, errTaken
 	}
+	if err != nil {
+		return nil, err
+	}
+	t, err := newTemp(path, f)
+	if err != nil {
+		if !errors.Is(err, errTaken) && named(path, f) {
+			os.Remove(path)
+		}
+		f.Close()
+		return nil, err
+	}
+	return t, nil
 }
 
-// errSwept: another process took the file for a left-over one, in the moment
-// between its creation and its lock.
-var errSwept = errors.New("swept away")
+// named reports whether path is the name of the open file.
+func named(path string, f *os.File) bool {
+	var mine, there unix.Stat_t
+	return fstat(f, &mine) == nil && lstat(path, &there) == nil && mine.Dev == there.Dev && mine.Ino == there.Ino
+}
 
 func newTemp(path string, f *os.File) (*temp, error) {
 	// Without flock (some network file systems) nobody can lock the file to
 	// remove it either.
 	if err := flock(f); err == unix.EWOULDBLOCK {
-		return nil, errSwept
+		return nil, errTaken
 	}
 	var st unix.Stat_t
 	if err := fstat(f, &st); err != nil {
 		return nil, err
 	}
-	if st.Nlink == 0 {
-		return nil, errSwept
+	if st.Nlink == 0 { // another process took it for a left-over one before it was locked
+		return nil, errTaken
 	}
-	// A file system without owners and modes shows its files to everybody.
-	if err := check(path, &st, 0o077); err != nil {
-		var e *Error
-		if errors.As(err, &e) {
-			e.Remedy = "The file system does not keep files private; use a folder on another one."
-		}
+	if err := checkNew(path, &st); err != nil {
 		return nil, err
 	}
-	if uint32(st.Mode)&0o600 != 0o600 { // a umask that hides it from its owner
-		if err := f.Chmod(0o600); err != nil {
-			return nil, err
-		}
+	if err := setMode(f); err != nil {
+		return nil, err
 	}
 	var fd int
 	if err := again(func() (err error) {
@@ -350,10 +531,7 @@ func newTemp(path string, f *os.File) (*temp, error) {
 func (t *temp) release() { t.lock.Close() }
 
 // inPlace reports whether the temporary file still has its temporary name.
-func (t *temp) inPlace() bool {
-	var mine, there unix.Stat_t
-	return fstat(t.lock, &mine) == nil && lstat(t.path, &there) == nil && mine.Dev == there.Dev && mine.Ino == there.Ino
-}
+func (t *temp) inPlace() bool { return named(t.path, t.lock) }
 
 // stamp returns the file's stamp under its new name.
 func (t *temp) stamp(string) (Stamp, error) {
@@ -368,7 +546,9 @@ func flock(f *os.File) error {
 	return again(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 }
 
-// removeIfDead removes the temporary file if nobody has it locked.
+// removeIfDead removes the temporary file if nobody has it locked. Only a process
+// that has it locked removes or renames it, so path still names the file that was
+// checked.
 func removeIfDead(path string) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -376,7 +556,7 @@ func removeIfDead(path string) {
 	}
 	defer f.Close()
 	var st unix.Stat_t
-	if fstat(f, &st) != nil || check(path, &st, 0) != nil || flock(f) != nil {
+	if fstat(f, &st) != nil || check(path, &st, 0) != nil || flock(f) != nil || !named(path, f) {
 		return
 	}
 	os.Remove(path)

@@ -104,7 +104,7 @@ func open(path string, flag int, _ uint32) (*os.File, Stamp, error) {
 
 func check(path string, h windows.Handle, info *windows.ByHandleFileInformation) error {
 	insecure := func(remedy, reason string) error {
-		return &Error{Path: path, Reason: reason, Remedy: remedy, Err: fs.ErrPermission}
+		return &Error{Path: path, Reason: reason, Advice: remedy, Err: fs.ErrPermission}
 	}
 	if kind, err := windows.GetFileType(h); err != nil || kind != windows.FILE_TYPE_DISK {
 		return insecure("Move it away.", "is a device or a pipe, not a regular file")
@@ -115,7 +115,7 @@ func check(path string, h windows.Handle, info *windows.ByHandleFileInformation)
 	case attr&windows.FILE_ATTRIBUTE_DIRECTORY != 0:
 		return insecure("Move it away.", "is a folder, not a regular file")
 	case info.NumberOfLinks > 1:
-		return insecure("Remove its other names, or put a copy in its place.", fmt.Sprintf("has %d names (hard links)", info.NumberOfLinks))
+		return insecure("Remove its other names, or replace it with a copy.", fmt.Sprintf("has %d names (hard links)", info.NumberOfLinks))
 	}
 	return nil
 }
@@ -150,6 +150,8 @@ func checkDir(dir string) error {
 	return err
 }
 
+func useDir(dir string) error { return checkDir(dir) }
+
 func readLink(path string) (string, error) {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -159,9 +161,54 @@ func readLink(path string) (string, error) {
 		return "", err
 	}
 	if fi.Mode()&(fs.ModeSymlink|fs.ModeIrregular) != 0 {
-		return "", &Error{Path: path, Reason: "is a link or another reparse point, which is not followed", Remedy: "Name the file itself.", Err: fs.ErrPermission}
+		return "", &Error{Path: path, Reason: "is a link or another reparse point, which is not followed", Advice: "Name the file itself.", Err: fs.ErrPermission}
 	}
 	return "", nil
+}
+
+// dirID returns the ID of a folder, links followed.
+func dirID(dir string) (ID, error) {
+	if dir == "" {
+		dir = "."
+	}
+	name, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return ID{}, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	h, err := windows.CreateFile(name, windows.FILE_READ_ATTRIBUTES,
+		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, nil, windows.OPEN_EXISTING,
+		windows.FILE_FLAG_BACKUP_SEMANTICS, 0)
+	if err != nil {
+		return ID{}, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer windows.CloseHandle(h)
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(h, &info); err != nil {
+		return ID{}, &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	st := stampOf(&info)
+	return ID{st.Dev, st.Ino}, nil
+}
+
+// setDirMode does nothing: the folder inherits its access list.
+func setDirMode(string) error { return nil }
+
+// MakeEmpty makes an empty file at path, unless one is there, and checks it as
+// [Open] does.
+func MakeEmpty(path string) error {
+	for {
+		err := checkTarget(path)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			return f.Close()
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
 }
 
 func openDir(dir string) (*os.File, error) {
@@ -180,24 +227,31 @@ type temp struct {
 	at   Stamp
 }
 
-func createTemp(dir, base string) (*temp, error) {
-	for {
-		path := filepath.Join(dir, tempName(base))
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		var info windows.ByHandleFileInformation
-		if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &info); err != nil {
-			f.Close()
-			os.Remove(path)
-			return nil, err
-		}
-		return &temp{path, f, stampOf(&info)}, nil
+func createTempAt(path string) (*temp, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) || deleting(path, err) {
+		return nil, errTaken
 	}
+	if err != nil {
+		return nil, err
+	}
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(windows.Handle(f.Fd()), &info); err != nil {
+		f.Close()
+		os.Remove(path)
+		return nil, err
+	}
+	return &temp{path, f, stampOf(&info)}, nil
+}
+
+// deleting reports whether err is that of a name whose file has been deleted and
+// is still open somewhere.
+func deleting(path string, err error) bool {
+	if !errors.Is(err, windows.ERROR_ACCESS_DENIED) {
+		return false
+	}
+	_, statErr := os.Lstat(path)
+	return !errors.Is(statErr, fs.ErrNotExist)
 }
 
 func (t *temp) release() {}
@@ -229,9 +283,27 @@ func removeIfDead(path string) {
 	}
 	err = check(path, h, &info)
 	windows.CloseHandle(h)
-	if err == nil && time.Since(time.Unix(0, info.LastWriteTime.Nanoseconds())) > leftoverAge {
-		os.Remove(path)
+	if err != nil || time.Since(time.Unix(0, info.LastWriteTime.Nanoseconds())) <= leftoverAge {
+		return
 	}
+	// By its handle, as another file may have the name by now.
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return
+	}
+	h, err = windows.CreateFile(name, windows.DELETE|windows.FILE_READ_ATTRIBUTES,
+		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, nil, windows.OPEN_EXISTING,
+		windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT, 0)
+	if err != nil {
+		return // its writer has it open
+	}
+	defer windows.CloseHandle(h)
+	var now windows.ByHandleFileInformation
+	if windows.GetFileInformationByHandle(h, &now) != nil || stampOf(&now) != stampOf(&info) {
+		return
+	}
+	remove := byte(1) // FILE_DISPOSITION_INFO
+	_ = windows.SetFileInformationByHandle(h, windows.FileDispositionInfo, &remove, 1)
 }
 
 // access keeps the readers of this process from starving its renames, which

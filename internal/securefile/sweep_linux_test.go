@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -84,7 +85,7 @@ func TestRemoveSweep(t *testing.T) {
 	reset := func() {
 		_, err := securefile.Replace(path, []byte("x"))
 		require.NoError(t, err)
-		leftover(t, dir, "cache", randomText)
+		leftover(t, dir, "cache", "0")
 	}
 	for _, what := range []string{sweep.Kill, sweep.EIO} {
 		reset()
@@ -112,7 +113,7 @@ func TestReplaceOrder(t *testing.T) {
 	lines := sweep.Trace(t, []string{"openat", "write", "fsync", "close", "rename", "renameat", "renameat2"}, childCommand(t, "replace", path, "new content")())
 	var steps []string
 	for _, step := range []struct{ name, pattern string }{
-		{"create", `openat\(.*/\.cache\.\w{26}\.tmp", .*O_CREAT\|O_EXCL.*, 0600`},
+		{"create", `openat\(.*/\.cache\.0\.tmp", .*O_CREAT\|O_EXCL.*, 0600`},
 		{"write", `write\(\d+<.*\.tmp>, "new content"`},
 		{"fsync", `fsync\(\d+<.*\.tmp>`},
 		{"close", `close\(\d+<.*\.tmp>`},
@@ -128,4 +129,23 @@ func TestReplaceOrder(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"create", "write", "fsync", "close", "rename", "fsync folder"}, steps)
+}
+
+// What a Replace costs does not grow with the folder. The control reads the
+// folder first.
+func TestCostDoesNotGrowWithTheFolder(t *testing.T) {
+	calls := func(mode string, others int) int {
+		dir := t.TempDir()
+		for i := range others {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "of another "+strconv.Itoa(i)), nil, 0o600))
+		}
+		leftover(t, dir, "cache", "1")
+		lines := sweep.Trace(t, []string{"getdents64", "openat", "newfstatat", "fstat", "fstatat64", "lstat", "stat", "statx", "unlink", "unlinkat", "rename", "renameat", "renameat2", "flock"},
+			childCommand(t, mode, filepath.Join(dir, "cache"), "content")())
+		require.NoFileExists(t, filepath.Join(dir, ".cache.1.tmp"), "what was left behind is removed all the same")
+		return len(lines)
+	}
+	const many = 5000
+	require.Equal(t, calls("replace", 1), calls("replace", many))
+	require.Greater(t, calls("look and replace", many), calls("look and replace", 1), "calls that read a folder are not counted: this test proves nothing")
 }

@@ -112,7 +112,7 @@ func ExampleNewKernel() {
 	k := keyringtest.NewKernel()
 	fmt.Println(signIn(k))
 	k.Clear()
-	_, err := keyring.NewKeySource(k, "contoso-cli").Key(context.Background(), "a-key-of-before")
+	_, err := keyring.NewKeys(k, "contoso-cli").Key(context.Background(), "a-key-of-before")
 	fmt.Println(errors.Is(err, persistence.ErrKeyMissing))
 	// Output:
 	// <nil>

@@ -13,12 +13,12 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// folder keeps each item in a file, which is replaced atomically.
+// folder keeps each item in a file, which it replaces atomically.
 type folder string
 
 type file struct {
 	Item
-	Secret []byte // JSON keeps any bytes of it
+	Secret []byte // JSON keeps any bytes
 }
 
 func (f folder) path(i Item) string {

@@ -1,33 +1,37 @@
-// Package keyringtest is a keyring for tests: it needs no operating system's,
-// and it can be locked, absent, slow, full, limited in size or failing when the
-// test wants it to.
+// Package keyringtest is a keyring for tests. It does not use the operating
+// system's, and a test can make it locked, absent, slow, full, limited in size
+// or failing.
 //
-//	k := keyringtest.New()           // sound and empty, in memory
+//	k := keyringtest.New()           // works and is empty, in memory
 //	k := keyringtest.NewLocked()     // what an SSH session finds
 //	k := keyringtest.NewAbsent()     // what a container finds
-//	k := keyringtest.NewHanging(d)   // asks somebody who is not there, and gives up after d
+//	k := keyringtest.NewHanging(d)   // answers no call, and gives up after d
+//	k := keyringtest.NewFailing(err) // fails with err
 //	k := keyringtest.NewVanishing(3) // its service ends after three calls
-//	k := keyringtest.NewRestarting(3) // its service ends then, too, and a new one is locked
+//	k := keyringtest.NewRestarting(3) // the same, and then a new, locked one starts
 //	k := keyringtest.NewFull()       // takes no more items
 //	k := keyringtest.NewWindows()    // takes 2,560 bytes for an item
 //	k := keyringtest.NewMacOS()      // takes about 3,000 bytes, names included
 //	k := keyringtest.NewKernel()     // takes 20,000 bytes for all items
 //	k := keyringtest.NewDir(dir)     // shared by several processes
 //
-// All of them are the same otherwise, so that a test can take the one of a
-// platform and change its state: k.SetLocked(true), k.VanishAfter(3), k.Clear().
+// A test can take the keyring of a platform and then change its state:
+// k.SetLocked(true), k.VanishAfter(3), k.Clear().
 //
-// Give it to the code under test where that takes a keyring.Keyring, such as
-// the Keyring field of tokenkeep.Config. Its errors are of the classes that the
-// real keyring's are.
+// Give it to the code under test as its keyring.Keyring, such as the Keyring
+// field of tokenkeep.Config. Its errors have the same classes and situations as
+// those of the real keyring.
 package keyringtest
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,15 +39,12 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// ErrCrashed is the error of every call from the one on that [Keyring.CrashAt]
-// names.
+// ErrCrashed is the error of the call that [Keyring.CrashAt] names and of all
+// calls after it.
 var ErrCrashed = errors.New("the program has crashed")
 
-// ErrFull is the error of a Set after [Keyring.SetFull].
-var ErrFull = errors.New("the keyring is full")
-
-// Keyring is a keyring.Keyring for tests, safe for concurrent use. Calls to it
-// are counted from 1.
+// Keyring is a keyring.Keyring for tests, safe for concurrent use. It prints as
+// a description, without its items.
 type Keyring struct {
 	items store
 
@@ -54,13 +55,14 @@ type Keyring struct {
 	limit   func(service, user string) int
 	quota   int // bytes of all items; 0: none
 	hang    time.Duration
-	vanish  int // the last call before the service ends
+	err     error // of every call; nil: none
+	vanish  int   // the last call before the service ends
 	ends    ending
 	failAt  map[int]error
 	crash   int // call at which the program crashes; 0: never
 	applied bool
 	paused  chan struct{} // closed by resume; nil: not paused
-	calls   []Call
+	calls   []Call        // counted from 1
 }
 
 // ending is what comes after the service's end.
@@ -86,10 +88,9 @@ type Call struct {
 // New returns an empty keyring in memory.
 func New() *Keyring { return &Keyring{items: &memory{items: map[Item]string{}}} }
 
-// NewDir returns a keyring whose items are files in dir, which must be there:
-// processes that use the same folder share the items, though not what was set
-// with the methods of Keyring. The files are not encrypted. It is for tests
-// only.
+// NewDir returns a keyring whose items are files in dir, which must exist.
+// Processes that use the same folder share the items, but not what the methods
+// of Keyring have set. The files are not encrypted: never use it outside tests.
 func NewDir(dir string) *Keyring { return &Keyring{items: folder(dir)} }
 
 // NewLocked returns a keyring that is locked. See [Keyring.SetLocked].
@@ -99,20 +100,27 @@ func NewLocked() *Keyring {
 	return k
 }
 
-// NewAbsent returns a keyring that is not there. See [Keyring.SetAbsent].
+// NewAbsent returns a keyring that is not available. See [Keyring.SetAbsent].
 func NewAbsent() *Keyring {
 	k := New()
 	k.SetAbsent(true)
 	return k
 }
 
-// NewHanging returns a keyring that answers no call: one with a dialog that
-// nobody sees, or whose service has stopped. As with the real one a call ends
-// with its context, or with ErrUnavailable after a time, which is 10 seconds
-// there.
+// NewHanging returns a keyring that answers no call, like one that shows a dialog
+// that nobody sees, or whose service is stopped. As with the real one, a call
+// ends with its context, or with keyring.NoAnswer after the given time (10
+// seconds there).
 func NewHanging(after time.Duration) *Keyring {
 	k := New()
 	k.hang = after
+	return k
+}
+
+// NewFailing returns a keyring whose calls fail with err. See [Keyring.SetError].
+func NewFailing(err error) *Keyring {
+	k := New()
+	k.SetError(err)
 	return k
 }
 
@@ -141,11 +149,29 @@ func NewFull() *Keyring {
 
 // NewWindows returns a keyring with the limit of Windows' Credential Manager:
 // 2,560 bytes for an item.
-func NewWindows() *Keyring { return NewLimited("windows") }
+func NewWindows() *Keyring {
+	k := New()
+	k.SetLimit(func(string, string) int { return 2560 })
+	return k
+}
 
-// NewMacOS returns a keyring with the limit of macOS' Keychain, as reached
-// through this module: about 3,000 bytes for an item, names included.
-func NewMacOS() *Keyring { return NewLimited("darwin") }
+// NewMacOS returns a keyring with the limit of macOS' Keychain as this module
+// uses it: about 3,000 bytes for an item, names included.
+func NewMacOS() *Keyring {
+	k := New()
+	k.SetLimit(macOSLimit)
+	return k
+}
+
+// macOSLimit is ItemLimit of keyring.System on macOS, where each quote or
+// backslash in a name takes two bytes; a test compares the two.
+func macOSLimit(service, user string) int {
+	quoted := 0
+	for _, name := range []string{service, user} {
+		quoted += len(name) + strings.Count(name, `"`) + strings.Count(name, `\`)
+	}
+	return max((4022-quoted)/4*3, 1)
+}
 
 // NewKernel returns a keyring with the limits of keyring.Kernel for a user who
 // is not root: 32,766 bytes for an item, 200 items, and 20,000 bytes for all of
@@ -157,51 +183,46 @@ func NewKernel() *Keyring {
 	return k
 }
 
-// NewLimited returns a keyring with the size limit of an operating system, a
-// value of runtime.GOOS; see keyring.ItemLimit.
-func NewLimited(goos string) *Keyring {
-	k := New()
-	k.SetLimit(func(service, user string) int { return keyring.ItemLimit(goos, service, user) })
-	return k
-}
-
-// Reopen returns a further keyring on the same items that is sound, as the next
-// process finds it. Its calls are counted anew, and the limits of size
-// stay.
+// Reopen returns another keyring with the same items and size limits, as the next
+// process finds it: it works, and counts its calls from 1.
 func (k *Keyring) Reopen() *Keyring {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return &Keyring{items: k.items, limit: k.limit, quota: k.quota}
 }
 
-// SetLocked makes every call fail with ErrKeyringLocked, or no longer.
+// SetError makes every call fail with err, for instance a keyring.Situation; nil
+// ends that. States such as locked or absent do not count while it is set.
+func (k *Keyring) SetError(err error) { k.set(func() { k.err = err }) }
+
+// SetLocked makes every call fail with keyring.Locked, or ends that.
 func (k *Keyring) SetLocked(locked bool) { k.set(func() { k.locked = locked }) }
 
-// SetAbsent makes every call fail with ErrUnavailable, or no longer.
+// SetAbsent makes every call fail with keyring.NoService, or ends that.
 func (k *Keyring) SetAbsent(absent bool) { k.set(func() { k.absent = absent }) }
 
-// SetFull makes every Set fail with [ErrFull], or no longer.
+// SetFull makes every Set fail with keyring.Full, or ends that.
 func (k *Keyring) SetFull(full bool) { k.set(func() { k.full = full }) }
 
 // SetLimit sets the size in bytes of the largest secret for an item; beyond it
-// Set fails with ErrTooLarge. nil, or a limit of 0, is none.
+// Set fails with ErrTooLarge. nil or a limit of 0 means no limit.
 func (k *Keyring) SetLimit(limit func(service, user string) int) { k.set(func() { k.limit = limit }) }
 
-// VanishAfter makes all calls after the next n fail with ErrUnavailable, as when
-// the keyring's service is killed and nothing starts it again.
+// VanishAfter makes all calls after the next n fail with keyring.NoService, as if
+// the keyring's service were killed and nothing started it again.
 func (k *Keyring) VanishAfter(n int) { k.set(func() { k.vanish, k.ends = len(k.calls)+n, nothing }) }
 
-// RestartAfter makes the call after the next n fail with ErrUnavailable and all
-// later ones with ErrKeyringLocked, as when the keyring's service is killed and
-// the desktop starts a new one, which nobody has unlocked yet. SetLocked(false)
+// RestartAfter makes the call after the next n fail with keyring.NoService and
+// all later ones with keyring.Locked, as if the keyring's service were killed and
+// the desktop started a new one that nobody has unlocked yet. SetLocked(false)
 // unlocks it.
 func (k *Keyring) RestartAfter(n int) {
 	k.set(func() { k.vanish, k.ends = len(k.calls)+n, anotherLocked })
 }
 
-// Clear removes every item, whatever state the keyring is in: its user has reset
-// it, or the computer, whose kernel kept it, has started anew. Then what was
-// encrypted with a key in it meets ErrKeyMissing.
+// Clear removes every item, in any state of the keyring, as if its user had reset
+// it or, for the kernel's, the computer had restarted. A file whose key was in it
+// then fails with ErrKeyMissing.
 func (k *Keyring) Clear() {
 	for i := range k.Items() {
 		if err := k.items.delete(i); err != nil && !errors.Is(err, persistence.ErrNotFound) {
@@ -223,7 +244,8 @@ func (k *Keyring) FailAt(n int, err error) {
 
 // CrashAt makes the n-th call from now and all after it fail with
 // [ErrCrashed], as if the program had died there: before that call was carried
-// out or, if applied is set, just after. [Keyring.Reopen] shows what is left.
+// out or, if applied is true, just after. Use [Keyring.Reopen] to see what is
+// left.
 func (k *Keyring) CrashAt(n int, applied bool) {
 	k.set(func() { k.crash, k.applied = len(k.calls)+n, applied })
 }
@@ -243,14 +265,14 @@ func (k *Keyring) Pause() (resume func()) {
 	})
 }
 
-// Calls returns the calls that were made so far, also those that failed.
+// Calls returns the calls made so far, including those that failed.
 func (k *Keyring) Calls() []Call {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.calls)
 }
 
-// Items returns the secrets that are stored, whatever state the keyring is in.
+// Items returns the stored secrets, in any state of the keyring.
 func (k *Keyring) Items() map[Item]string {
 	all, err := k.items.all()
 	if err != nil {
@@ -259,13 +281,21 @@ func (k *Keyring) Items() map[Item]string {
 	return all
 }
 
+// Format writes a description, without items, for every verb.
+func (k *Keyring) Format(f fmt.State, _ rune) { io.WriteString(f, description) }
+
+// LogValue returns a description, without items.
+func (k *Keyring) LogValue() slog.Value { return slog.StringValue(description) }
+
+const description = "keyringtest: a keyring for tests"
+
 func (k *Keyring) set(f func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	f()
 }
 
-// Get implements keyring.Keyring.
+// Get returns the secret of an item.
 func (k *Keyring) Get(ctx context.Context, service, user string) (secret string, err error) {
 	err = k.call(ctx, "get", Item{service, user}, func(i Item) (err error) {
 		secret, err = k.items.get(i)
@@ -277,27 +307,27 @@ func (k *Keyring) Get(ctx context.Context, service, user string) (secret string,
 	return secret, nil
 }
 
-// Set implements keyring.Keyring.
+// Set stores the secret of an item.
 func (k *Keyring) Set(ctx context.Context, service, user, secret string) error {
 	return k.call(ctx, "set", Item{service, user}, func(i Item) error {
 		k.mu.Lock()
 		full, limit, quota := k.full, k.itemLimit(service, user), k.quota
 		k.mu.Unlock()
 		if full {
-			return ErrFull
+			return keyring.Full
 		}
 		if limit > 0 && len(secret) > limit {
-			return fmt.Errorf("%w: %d bytes, and this keyring takes %d for an item of this name", persistence.ErrTooLarge, len(secret), limit)
+			return fmt.Errorf("%w: %d bytes; this keyring takes %d for an item of this name", persistence.ErrTooLarge, len(secret), limit)
 		}
 		if quota > 0 && !k.fits(i, secret, quota) {
-			return fmt.Errorf("%w: the quota is used up", persistence.ErrTooLarge)
+			return keyring.Full
 		}
 		return k.items.set(i, secret)
 	})
 }
 
-// fits reports whether an item is within the kernel's quota, roughly: it counts
-// the names, too.
+// fits reports whether an item is within the kernel's quota, roughly. The quota
+// includes the names.
 func (k *Keyring) fits(item Item, secret string, quota int) bool {
 	items := k.Items()
 	items[item] = secret
@@ -308,12 +338,12 @@ func (k *Keyring) fits(item Item, secret string, quota int) bool {
 	return len(items) <= 200 && size <= quota
 }
 
-// Delete implements keyring.Keyring.
+// Delete deletes an item.
 func (k *Keyring) Delete(ctx context.Context, service, user string) error {
 	return k.call(ctx, "delete", Item{service, user}, k.items.delete)
 }
 
-// ItemLimit implements keyring.Limited.
+// ItemLimit returns the limit that [Keyring.SetLimit] has set.
 func (k *Keyring) ItemLimit(service, user string) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -340,15 +370,17 @@ func (k *Keyring) call(ctx context.Context, op string, item Item, do func(Item) 
 	case fail != nil:
 	case crashed:
 		fail = ErrCrashed
+	case k.err != nil:
+		fail = k.err
 	case k.ends != noEnd && n > k.vanish:
-		fail, remedy = persistence.ErrUnavailable, "Start the keyring's service."
+		fail, remedy = keyring.NoService, "Start the keyring's service."
 		if k.ends == anotherLocked {
 			k.ends, k.locked = noEnd, true
 		}
 	case k.absent:
-		fail, remedy = persistence.ErrUnavailable, "Call SetAbsent(false)."
+		fail, remedy = keyring.NoService, "Call SetAbsent(false)."
 	case k.locked:
-		fail, remedy = persistence.ErrKeyringLocked, "Call SetLocked(false)."
+		fail, remedy = keyring.Locked, "Call SetLocked(false)."
 	}
 	apply := crashed && n == k.crash && k.applied
 	k.mu.Unlock()
@@ -364,8 +396,8 @@ func (k *Keyring) call(ctx context.Context, op string, item Item, do func(Item) 
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			fail = fmt.Errorf("%w: it did not answer within %v: %w", persistence.ErrUnavailable, hang, context.DeadlineExceeded)
-			remedy = "Look whether the keyring is showing a dialog."
+			fail = fmt.Errorf("%w (%v): %w", keyring.NoAnswer, hang, context.DeadlineExceeded)
+			remedy = "See whether the keyring shows a dialog."
 		case <-ctx.Done():
 		}
 	}
@@ -379,7 +411,10 @@ func (k *Keyring) call(ctx context.Context, op string, item Item, do func(Item) 
 	if err == nil {
 		return nil
 	}
-	return &persistence.Error{Op: op, Backend: "keyring", Location: item.Service + "/" + item.User, Err: err, Remedy: remedy}
+	if remedy == "" {
+		remedy = persistence.Remedy(err)
+	}
+	return &persistence.Error{Op: op, Backend: "keyring", Location: item.Service + "/" + item.User, Err: persistence.Cause(err), Remedy: remedy}
 }
 
 // store is where the items are.

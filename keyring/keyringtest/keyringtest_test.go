@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -69,20 +70,35 @@ func TestFaults(t *testing.T) {
 	}
 	for _, err := range all(keyringtest.NewLocked()) {
 		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+		require.Equal(t, keyring.Locked, keyring.SituationOf(err))
 	}
 	for _, err := range all(keyringtest.NewAbsent()) {
 		require.ErrorIs(t, err, persistence.ErrUnavailable)
 	}
 	k := keyringtest.New()
 	k.SetFull(true)
-	require.ErrorIs(t, k.Set(ctx, "s", "u", secret), keyringtest.ErrFull)
+	require.ErrorIs(t, k.Set(ctx, "s", "u", secret), keyring.Full)
+	require.ErrorIs(t, k.Set(ctx, "s", "u", secret), persistence.ErrTooLarge)
 
-	k = keyringtest.NewLimited("windows")
+	boom := errors.New("boom")
+	k = keyringtest.NewFailing(boom)
+	for _, err := range all(k) {
+		require.ErrorIs(t, err, boom)
+	}
+	for _, s := range []keyring.Situation{keyring.NoBus, keyring.Denied, keyring.Declined, keyring.NoAnswer} {
+		k.SetError(s)
+		for _, err := range all(k) {
+			require.Equal(t, s, keyring.SituationOf(err))
+		}
+	}
+	k.SetError(nil)
+	require.NoError(t, k.Set(ctx, "s", "u", secret))
+
+	k = keyringtest.NewWindows()
 	require.NoError(t, k.Set(ctx, "s", "u", strings.Repeat("x", 2560)))
 	require.ErrorIs(t, k.Set(ctx, "s", "u", strings.Repeat("y", 2561)), persistence.ErrTooLarge)
 	require.Equal(t, strings.Repeat("x", 2560), k.Items()[keyringtest.Item{Service: "s", User: "u"}])
 
-	boom := errors.New("boom")
 	k = keyringtest.New()
 	k.FailAt(2, boom)
 	errs := all(k)

@@ -1,5 +1,5 @@
 // Package persistencetest tests implementations of [persistence.Persistence],
-// and helps to test the programs that use them.
+// and helps to test programs that use them.
 //
 // [Run] is a conformance suite. It checks a backend against every rule that
 // the interfaces of package persistence state: those of Persistence always,
@@ -49,21 +49,21 @@ type Open func() (persistence.Persistence, error)
 // Options adapts the suite to a backend. The zero value, or nil, is right for
 // most.
 type Options struct {
-	// MaxSize is the largest data, in bytes, that the backend takes; the suite
-	// then checks that it takes so much and refuses one byte more with
+	// MaxSize is the largest size of data, in bytes, that the backend takes. The
+	// suite then checks that it takes that much, and refuses one byte more with
 	// ErrTooLarge. At least 256. 0 means that the backend takes 1 MiB, and that
 	// its limit, if it has one, is not tested.
 	MaxSize int
 	// Patience is how long the suite waits for a call to return before it
-	// calls that a hang. It decides only when to give up, never whether a call
-	// was fast enough. 0 means one minute.
+	// fails the test. It decides only when to give up, never whether a call was
+	// fast enough. 0 means one minute.
 	Patience time.Duration
 }
 
-// Run checks a backend against the rules of package persistence, one subtest
-// each. It calls fresh for a storage that holds nothing, several times, and
-// what fresh returns for further instances on that storage. fresh may use
-// t.TempDir and t.Cleanup. A nil opts means the defaults.
+// Run checks a backend against the rules of package persistence, in one subtest
+// for each rule. fresh makes a storage that holds nothing, and returns the function
+// that opens it; Run calls both several times. fresh may use t.TempDir and
+// t.Cleanup. A nil opts means the defaults.
 func Run(t *testing.T, fresh func(t *testing.T) Open, opts *Options) {
 	t.Helper()
 	if opts == nil {
@@ -91,7 +91,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Open, opts *Options) {
 type rule struct {
 	name  string
 	text  string  // the rule in words, printed when it is broken
-	needs ability // it applies only to backends that have this
+	needs ability // it applies only to backends with these abilities
 	test  func(s *suite)
 }
 

@@ -17,8 +17,8 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// rules are what Run checks, the plainest first: the first that is broken is
-// the one to mend.
+// rules are what Run checks, the plainest first: fix the
+// first that is broken first.
 var rules = []rule{
 	{"Absent", "Load of what was never saved fails with persistence.ErrNotFound, which is also fs.ErrNotExist, and returns nil data.", 0, testAbsent},
 	{"Empty", "Empty data is data: saved empty, it is loaded as an empty slice that is not nil, without an error.", 0, testEmpty},
@@ -40,13 +40,14 @@ var rules = []rule{
 
 	{"Revision", `Revision is "" exactly if nothing is stored, and fails in neither case.`, versioned, testRevision},
 	{"LoadRevision", "LoadRevision returns what Load and Revision return, and a slice that is the caller's.", versioned, testLoadRevision},
+	{"LoadRevisionFails", `A LoadRevision that fails returns nil data and either the stored revision or "".`, versioned, testLoadRevisionFails},
 	{"OneMoment", "The data and the revision that LoadRevision returns are of one moment, even while others save.", versioned, testOneMoment},
 	{"RevisionChanges", "A revision names one state for ever: other data never has it, not after a Delete, not in another storage. It is no counter.", versioned, testRevisionChanges},
 	{"RevisionNoticed", "Revision notices at once what another instance saves or deletes, however quickly and of whatever length.", versioned, testRevisionNoticed},
 	{"SaveIf", "SaveIf of the stored revision saves, and returns the revision that Revision returns then.", versioned, testSaveIf},
 	{"SaveIfStale", "SaveIf of any revision but the stored one fails with persistence.ErrConflict and changes nothing.", versioned, testSaveIfStale},
 	{"SaveIfAbsent", `SaveIf of "" saves only where nothing is stored, and SaveIf of a revision only where something is.`, versioned, testSaveIfAbsent},
-	{"DeleteIf", `DeleteIf of the stored revision deletes; of any other it fails with persistence.ErrConflict and changes nothing. "" stands for nothing stored.`, versioned, testDeleteIf},
+	{"DeleteIf", `DeleteIf of the stored revision deletes; of any other it fails with persistence.ErrConflict and changes nothing. DeleteIf of "" succeeds where nothing is stored.`, versioned, testDeleteIf},
 	{"OneWins", "Of all SaveIf and DeleteIf of one revision at once, from several instances, exactly one succeeds, and the others fail with persistence.ErrConflict.", versioned, testOneWins},
 
 	{"LockExcludes", "Between Lock and unlock nobody else has the lock, neither in this instance nor in another; then one who waits gets it.", locker, testLockExcludes},
@@ -502,6 +503,24 @@ func testLoadRevision(s *suite) {
 		}
 		if again := p.mustRevision(); again != rev {
 			s.Errorf("Revision: %q, then %q, and nobody saved", rev, again)
+		}
+	}
+}
+
+// testLoadRevisionFails cancels LoadRevision as testCancelledMidway does.
+func testLoadRevisionFails(s *suite) {
+	p := s.one()
+	p.mustSave(s.value(1, 5_000))
+	rev := p.mustRevision()
+	const enough = 100
+	for n := 1; n <= enough; n++ {
+		ctx := newLookedAt(s.ctx(), n)
+		data, r, err := p.loadRevision(ctx)
+		if err != nil && (data != nil || r != "" && r != rev) {
+			s.Errorf("LoadRevision: %s, %q beside the error %v, want nil, and %q or \"\"", summary(data), r, err, rev)
+		}
+		if ctx.Context.Err() == nil {
+			break // it ended before its n-th look
 		}
 	}
 }

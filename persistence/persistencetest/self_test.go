@@ -762,6 +762,26 @@ var mutants = []mutant{
 			return d, "mine " + r, err
 		}
 	}},
+	{"LoadRevision returns another revision beside an error", []string{"LoadRevisionFails"}, func(m *memory) {
+		loadRevision := m.loadRevision
+		m.loadRevision = func(ctx context.Context) ([]byte, string, error) {
+			d, r, err := loadRevision(ctx)
+			if err != nil && !errors.Is(err, persistence.ErrNotFound) {
+				r = "another"
+			}
+			return d, r, err
+		}
+	}},
+	{"LoadRevision returns data beside an error", []string{"LoadRevisionFails"}, func(m *memory) {
+		loadRevision := m.loadRevision
+		m.loadRevision = func(ctx context.Context) ([]byte, string, error) {
+			d, r, err := loadRevision(ctx)
+			if err != nil && !errors.Is(err, persistence.ErrNotFound) {
+				d = []byte{}
+			}
+			return d, r, err
+		}
+	}},
 	{"LoadRevision returns what is stored itself", []string{"LoadRevision"}, func(m *memory) {
 		loadRevision := m.loadRevision
 		m.loadRevision = func(ctx context.Context) ([]byte, string, error) {
@@ -781,7 +801,10 @@ var mutants = []mutant{
 			_, was := stored(m)
 			yieldUntil(func() bool { _, rev := stored(m); return rev != was })
 			r, err := m.revision(ctx)
-			return d, r, err
+			if err != nil {
+				return nil, "", err
+			}
+			return d, r, nil
 		}
 	}},
 	{"the revision is a counter that starts again after a Delete", []string{"RevisionChanges", "SaveIfStale"}, func(m *memory) {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"sync/atomic"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -16,6 +18,18 @@ type Key struct {
 	ID     string // 1 to 64 of a-z, 0-9, ".", "_" and "-", beginning with a letter or digit; readable by all
 	Secret []byte // 32 random bytes
 }
+
+// String returns a description without the secret.
+func (k Key) String() string { return fmt.Sprintf("sealed.Key %q", k.ID) }
+
+// Format writes the description for every verb.
+func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) } //nolint:errcheck // as package fmt
+
+// LogValue returns the description.
+func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// MarshalText returns the description, so that no encoder writes the secret.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Keys are the keys of a program: the current one, which seals, and older ones,
 // which open what they sealed. It is safe for concurrent use.

@@ -1,14 +1,14 @@
 //go:build linux
 
-// Report runs all benchmarks in interleaved rounds and writes what they say, as
+// Report runs all benchmarks in interleaved rounds and writes their results, as
 // ratios, to RESULTS.md:
 //
 //	go run ./cmd/report
 //
-// A round runs every benchmark once, those that are compared one after the
+// A round runs every benchmark once; those that are compared run one after the
 // other. A ratio is taken within each round, so that a disturbance that lasts
-// falls on both sides of it; the table has the median of the rounds, and their
-// range. It takes about five minutes.
+// affects both sides. The table shows the median of the rounds, and their range.
+// It takes about five minutes.
 package main
 
 import (

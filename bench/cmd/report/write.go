@@ -81,10 +81,13 @@ func write(w io.Writer, rounds []round, c conditions) error {
 		fmt.Fprintf(w, "| load | %.2f before; at most %.2f, with the benchmarks' own |\n", c.loadBefore, c.loadMost)
 	}
 	if c.earlier {
-		fmt.Fprintf(w, "\nMade of rounds that were run before; how busy the machine was then is not known here.\n")
+		fmt.Fprintf(w, "\nMade of rounds that were run before. Whether the machine was quiet then is not known.\n")
+	}
+	if !c.earlier && !c.busy {
+		fmt.Fprintf(w, "\nThe machine was quiet: it did no other work when the rounds began.\n")
 	}
 	if c.busy {
-		fmt.Fprintf(w, "\n**The machine was busy with other work.** Take no ratio of times for certain, nor a target for met or missed by a little; the ratio of processor time suffers less.\n")
+		fmt.Fprintf(w, "\n**The machine was busy with other work.** No ratio of times is certain, nor is a target that is met or missed by a little. Ratios of processor time suffer less.\n")
 	}
 	fmt.Fprintf(w, "\nThe peers are microsoft-authentication-extensions-for-go/cache %s with its plain file (msext) and 99designs/keyring %s with its encrypted file and the obvious glue. Their keyring backends need cgo or a running keyring and are not measured.\n\n", c.msext, c.designs)
 	if len(missed) == 0 {

@@ -1,5 +1,5 @@
 // Package demo lets the examples run with no account and no network: it gives
-// them a pretend authority on loopback in the place of Microsoft Entra ID.
+// them a test authority on loopback instead of Microsoft Entra ID.
 package demo
 
 import (
@@ -27,7 +27,7 @@ const (
 // endpointVariable tells a process that an example starts where the authority is.
 const endpointVariable = "TOKENKEEP_DEMO_AUTHORITY"
 
-// Authority is the pretend one. Its tokens are worth nothing.
+// Authority is the test authority. Its tokens are worth nothing.
 type Authority struct {
 	URL    string // for public.WithAuthority and confidential.New
 	Client *http.Client
@@ -35,8 +35,8 @@ type Authority struct {
 }
 
 // Start starts an authority or, in a process that Command started, finds the one
-// of its parent. Its users stay signed in between runs as those of a real one
-// do: it keeps what it knows of its refresh tokens in the user's cache folder.
+// of its parent. Users stay signed in between runs: the hashes of its refresh
+// tokens are in the user's cache folder.
 func Start(example string) (*Authority, error) {
 	a := &Authority{URL: entratest.Authority(Tenant)}
 	var err error

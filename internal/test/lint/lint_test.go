@@ -24,6 +24,7 @@ var sleeps = map[string]string{
 	"encrypted/child_test.go":        "a process that hangs until it is killed",
 	"encrypted/keys_test.go":         "looks again until a process has written its id",
 	"keyring/secretservice_test.go":  "looks again until what was told to end has ended",
+	"tokensource/flight_test.go":     "in a bubble of testing/synctest, where time is no real time",
 	"internal/within/within_test.go": "in a bubble of testing/synctest, where time is no real time",
 }
 
@@ -32,6 +33,7 @@ var sleeps = map[string]string{
 // each is a decision.
 var skips = map[string]string{
 	"internal/test/env/env.go":               "it is the one place that skips",
+	"web/internal/env/env.go":                "the same for the module web, which imports no internal package of this one",
 	"examples/quickstart/quickstart_test.go": "for the platform, by a function",
 
 	// These fail under CI as well.
@@ -78,6 +80,7 @@ var laws = map[string]law{
 	"tests do not sleep":                                      noSleep,
 	"tests are skipped by env.Require, and say why":           skipsSayWhy,
 	"nothing names a folder of the machine it was written on": noLocalPaths,
+	"no module needs another one's internal packages":         noForeignInternals,
 }
 
 func TestLaws(t *testing.T) {
@@ -101,8 +104,11 @@ func repository(t *testing.T) (sources []*source) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && d.Name() == ".git" {
-			return fs.SkipDir
+		if d.Name() == ".git" { // a folder or, in a worktree, a file
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		if !d.Type().IsRegular() {
 			return nil
@@ -147,9 +153,25 @@ func onePackageComment(sources []*source) (broken []string) {
 
 // wellKnown are methods of the standard library's interfaces that do what
 // everybody expects.
-var wellKnown = []string{"Error", "Unwrap", "Is", "String"}
+var wellKnown = []string{
+	"Error", "Unwrap", "Is", "As", "String", "LogValue", "ServeHTTP",
+	"MarshalJSON", "UnmarshalJSON", "MarshalText", "UnmarshalText",
+}
 
+// exportedComments needs no comment on a method of an interface that the
+// package asserts its type to implement (var _ I = …): the interface's comment
+// is its contract.
 func exportedComments(sources []*source) (broken []string) {
+	interfaces := interfacesOf(sources)
+	asserted := make(map[string][]string) // names of methods, by folder and type
+	for _, s := range sources {
+		if s.ast != nil && !s.isTest() {
+			s.assertions(func(i, t string) {
+				key := path.Dir(s.path) + " " + t
+				asserted[key] = append(asserted[key], interfaces[i]...)
+			})
+		}
+	}
 	for _, s := range sources {
 		if s.ast == nil || s.isTest() || s.ast.Name.Name == "main" {
 			continue
@@ -162,7 +184,12 @@ func exportedComments(sources []*source) (broken []string) {
 		for _, d := range s.ast.Decls {
 			switch d := d.(type) {
 			case *ast.FuncDecl:
-				if d.Doc == nil && (d.Recv == nil || exportedReceiver(d.Recv)) {
+				if d.Doc != nil {
+					continue
+				}
+				if d.Recv == nil {
+					missing(d.Name)
+				} else if t := typeName(d.Recv.List[0].Type); ast.IsExported(t) && !slices.Contains(asserted[path.Dir(s.path)+" "+t], d.Name.Name) {
 					missing(d.Name)
 				}
 			case *ast.GenDecl:
@@ -186,19 +213,106 @@ func exportedComments(sources []*source) (broken []string) {
 	return broken
 }
 
-func exportedReceiver(recv *ast.FieldList) bool {
-	t := recv.List[0].Type
-	if star, ok := t.(*ast.StarExpr); ok {
-		t = star.X
+// interfacesOf returns the names of the methods of each interface that sources
+// declare, by the interface's name without its package.
+func interfacesOf(sources []*source) map[string][]string {
+	methods := make(map[string][]string)
+	embedded := make(map[string][]string)
+	for _, s := range sources {
+		if s.ast == nil || s.isTest() {
+			continue
+		}
+		ast.Inspect(s.ast, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			if i, ok := spec.Type.(*ast.InterfaceType); ok {
+				for _, m := range i.Methods.List {
+					for _, name := range m.Names {
+						methods[spec.Name.Name] = append(methods[spec.Name.Name], name.Name)
+					}
+					if len(m.Names) == 0 {
+						embedded[spec.Name.Name] = append(embedded[spec.Name.Name], typeName(m.Type))
+					}
+				}
+			}
+			return true
+		})
 	}
-	switch g := t.(type) {
+	all := make(map[string][]string)
+	var collect func(into, from string)
+	collect = func(into, from string) {
+		all[into] = append(all[into], methods[from]...)
+		for _, e := range embedded[from] {
+			collect(into, e)
+		}
+	}
+	for _, names := range []map[string][]string{methods, embedded} {
+		for name := range names {
+			if all[name] == nil {
+				collect(name, name)
+			}
+		}
+	}
+	return all
+}
+
+// assertions calls f with the names of the interface and of the type in each
+// assertion of the form var _ I = (*T)(nil), T{}, &T{}, new(T) or T(nil).
+func (s *source) assertions(f func(i, t string)) {
+	for _, d := range s.ast.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.VAR {
+			continue
+		}
+		for _, spec := range g.Specs {
+			v := spec.(*ast.ValueSpec)
+			if v.Type == nil {
+				continue
+			}
+			for n, name := range v.Names {
+				if name.Name != "_" || n >= len(v.Values) {
+					continue
+				}
+				x := v.Values[n]
+				if call, ok := x.(*ast.CallExpr); ok {
+					if fun, ok := call.Fun.(*ast.Ident); ok && fun.Name == "new" && len(call.Args) == 1 {
+						x = call.Args[0]
+					} else {
+						x = call.Fun
+					}
+				}
+				if u, ok := x.(*ast.UnaryExpr); ok {
+					x = u.X
+				}
+				if lit, ok := x.(*ast.CompositeLit); ok {
+					x = lit.Type
+				}
+				f(typeName(v.Type), typeName(x))
+			}
+		}
+	}
+}
+
+// typeName returns the name of a type, of a pointer to it or of an instance of
+// it, without its package; "" if it has none.
+func typeName(t ast.Expr) string {
+	switch t := t.(type) {
+	case *ast.Ident:
+		return t.Name
+	case *ast.SelectorExpr:
+		return t.Sel.Name
+	case *ast.StarExpr:
+		return typeName(t.X)
+	case *ast.ParenExpr:
+		return typeName(t.X)
 	case *ast.IndexExpr:
-		t = g.X
+		return typeName(t.X)
 	case *ast.IndexListExpr:
-		t = g.X
+		return typeName(t.X)
 	}
-	name, ok := t.(*ast.Ident)
-	return ok && name.IsExported()
+	return ""
 }
 
 // calls calls f with each call of a method or of another package's function.
@@ -224,7 +338,7 @@ func noSleep(sources []*source) (broken []string) {
 		}
 		s.calls(func(call *ast.CallExpr, on, name string) {
 			if on == "time" && name == "Sleep" {
-				broken = append(broken, s.at(call)+": wait for what is to happen in place of a time (or say in sleeps, in internal/test/lint, why this one must)")
+				broken = append(broken, s.at(call)+": wait for the event, not for a time (or say in sleeps, in internal/test/lint, why this one must)")
 			}
 		})
 	}
@@ -287,6 +401,58 @@ func noLocalPaths(sources []*source) (broken []string) {
 	return broken
 }
 
+// unpublished are the modules that nobody requires, and why.
+var unpublished = map[string]string{
+	"bench": "it measures this repository",
+}
+
+var moduleLine = regexp.MustCompile(`(?m)^module (\S+)`)
+
+// noForeignInternals finds imports of another module's internal packages. Modules
+// are upgraded one by one, and nothing keeps an internal package of one version
+// of a module working for another version of the other one. Tests and what only
+// tests import may do so: nobody builds them outside this repository.
+func noForeignInternals(sources []*source) (broken []string) {
+	modules := make(map[string]string) // by folder
+	for _, s := range sources {
+		if path.Base(s.path) == "go.mod" {
+			if m := moduleLine.FindSubmatch(s.text); m != nil {
+				modules[path.Dir(s.path)] = string(m[1])
+			}
+		}
+	}
+	for _, s := range sources {
+		if s.ast == nil || s.isTest() {
+			continue
+		}
+		folder := path.Dir(s.path)
+		for modules[folder] == "" && folder != "." {
+			folder = path.Dir(folder)
+		}
+		own := modules[folder]
+		if own == "" || unpublished[folder] != "" || strings.Contains(own+"/", "/internal/") || s.imports("testing") {
+			continue
+		}
+		for _, i := range s.ast.Imports {
+			imported := strings.Trim(i.Path.Value, `"`)
+			owner := ""
+			for _, m := range modules {
+				if (imported == m || strings.HasPrefix(imported, m+"/")) && len(m) > len(owner) {
+					owner = m
+				}
+			}
+			if owner != "" && owner != own && strings.Contains(strings.TrimPrefix(imported, owner)+"/", "/internal/") {
+				broken = append(broken, fmt.Sprintf("%s: module %s imports %s, which may change with each version of %s: export what it needs, or copy it", s.at(i), own, imported, owner))
+			}
+		}
+	}
+	return broken
+}
+
+func (s *source) imports(path string) bool {
+	return slices.ContainsFunc(s.ast.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"`+path+`"` })
+}
+
 // Each law finds what it forbids, and lets pass what comes near it.
 func TestLawsCatch(t *testing.T) {
 	type files map[string]string
@@ -306,6 +472,15 @@ func TestLawsCatch(t *testing.T) {
 		{"bare method", exportedComments, files{"a.go": "package a\n// T is.\ntype T[K any] int\nfunc (t *T[K]) M() {}\n"}, 1},
 		{"bare type and values", exportedComments, files{"a.go": "package a\ntype T int\nconst A, B = 1, 2\nvar (\n\tX int\n\tY int // is why\n)\n"}, 4},
 		{"all with comments", exportedComments, files{"a.go": "package a\n// Of both.\nconst (\n\tA = 1\n\tB = 2\n)\n// F does.\nfunc F() {}\nfunc g() {}\ntype t int\nfunc (t) M() {}\n// E is.\ntype E int\nfunc (E) Error() string { return \"\" }\n"}, 0},
+		{"methods of an asserted interface", exportedComments, files{
+			"p/p.go": "package p\n// I is.\ntype I interface{ J; M() }\n// J is.\ntype J interface{ N() }\n",
+			"a/a.go": "package a\n// T is.\ntype T int\nvar _ p.I = (*T)(nil)\nfunc (t *T) M() {}\nfunc (t *T) N() {}\n// U is.\ntype U[K any] int\nvar (\n\t_ p.J = U[int](0)\n\t_ p.J = new(V)\n\t_ p.J = &W{}\n)\nfunc (U[K]) N() {}\n// V is.\ntype V int\nfunc (V) N() {}\n// W is.\ntype W struct{}\nfunc (W) N() {}\n"}, 0},
+		{"other methods of an asserting type", exportedComments, files{
+			"p/p.go": "package p\n// J is.\ntype J interface{ N() }\n",
+			"a/a.go": "package a\n// T is.\ntype T int\nvar _ p.J = (*T)(nil)\nfunc (t *T) M() {}\nfunc (t *T) N() {}\n// U is.\ntype U int\nfunc (U) N() {}\n"}, 2},
+		{"a type of the same name elsewhere", exportedComments, files{
+			"p/p.go": "package p\n// J is.\ntype J interface{ N() }\n// T is.\ntype T int\nvar _ J = T(0)\nfunc (T) N() {}\n",
+			"a/a.go": "package a\n// T is.\ntype T int\nfunc (t *T) N() {}\n"}, 1},
 		{"a test", exportedComments, files{"a_test.go": "package a\nfunc TestF() {}\n"}, 0},
 
 		{"a test that sleeps", noSleep, files{"a_test.go": "package a\nfunc f() { time.Sleep(1) }\n"}, 1},
@@ -318,6 +493,15 @@ func TestLawsCatch(t *testing.T) {
 		{"a skip for the platform without a reason", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { if runtime.GOOS == \"windows\" { t.SkipNow() } }\n"}, 1},
 		{"a skip beside the platform", skipsSayWhy, files{"a_test.go": "package a\nfunc f(t *testing.T) { if runtime.GOOS == \"linux\" && none { t.Skip(\"no keyring\") } }\n"}, 1},
 		{"no test's skip", skipsSayWhy, files{"a.go": "package a\nfunc f() { s.Skip(1) }\n"}, 0},
+
+		{"another module's internals", noForeignInternals, files{
+			"go.mod": "module m\n", "web/go.mod": "module m/web\n",
+			"web/a/a.go": "package a\nimport _ \"m/internal/x\"\n", "web/b/b.go": "package b\nimport _ \"m/a/internal\"\n"}, 2},
+		{"the own internals, and what tests import", noForeignInternals, files{
+			"go.mod": "module m\n", "web/go.mod": "module m/web\n", "bench/go.mod": "module m/bench\n",
+			"a/a.go": "package a\nimport _ \"m/internal/x\"\n", "web/a/a.go": "package a\nimport (\n_ \"m/web/internal/x\"\n_ \"m/internals\"\n)\n",
+			"web/a/a_test.go": "package a\nimport _ \"m/internal/x\"\n", "web/internal/t/t.go": "package t\nimport (\n_ \"m/internal/x\"\n_ \"testing\"\n)\n",
+			"bench/b.go": "package b\nimport _ \"m/internal/x\"\n"}, 0},
 
 		{"local paths", noLocalPaths, files{"a.md": "see /root" + "/x\n`/home" + "/me/x`\n"}, 2},
 		{"other paths", noLocalPaths, files{"a.md": "https://example.org/root" + "/x and ~/x and /etc/passwd\n"}, 0},

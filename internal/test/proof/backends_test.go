@@ -76,8 +76,9 @@ func (p place) store() (store, error) {
 	case plaintextFile:
 		return fallback.NewInsecurePlaintextFile(p.path()+".json", func(fallback.Warning) {}, nil)
 	case keyringItem:
-		item, err := keyring.New(p.keyring(), cacheName, "user", keyring.WithItemLimit(2560),
-			keyring.WithLock(persistence.NewFileLock(p.path()+".lock")))
+		ring := p.keyring()
+		ring.SetLimit(func(string, string) int { return 2560 })
+		item, err := keyring.New(ring, cacheName, "user", persistence.NewFileLock(p.path()+".lock"))
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +88,7 @@ func (p place) store() (store, error) {
 }
 
 func (p place) encrypted() (*encrypted.File, error) {
-	return encrypted.New(p.path()+".enc", keyring.NewKeySource(p.keyring(), cacheName), &encrypted.Options{Name: cacheName})
+	return encrypted.New(p.path()+".enc", keyring.NewKeys(p.keyring(), cacheName), &encrypted.Options{Name: cacheName})
 }
 
 // cache opens the cache as a program does. Under strict a storage error fails
@@ -209,7 +210,7 @@ func (g glue) union(ctx context.Context, ours []byte) error {
 	if err != nil && !errors.Is(err, persistence.ErrNotFound) {
 		return err
 	}
-	merged, changed, err := merge.Merge(merge.Input{BaseUnknown: true, Ours: ours, Theirs: theirs})
+	merged, changed, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: ours, Theirs: theirs})
 	if err != nil || !changed {
 		return err
 	}

@@ -87,7 +87,7 @@ func saveProgram(args []string) error {
 			if err != nil {
 				return err
 			}
-			if err := f.Rotate(ctx, keyring.NewKeySource(p.keyring(), cacheName)); err != nil {
+			if err := f.Rotate(ctx, keyring.NewKeys(p.keyring(), cacheName)); err != nil {
 				return err
 			}
 		}
@@ -240,7 +240,7 @@ func firstSaveProgram(args []string) error {
 // time, and notes that nowhere before the file is there.
 func carelessFirstSaveProgram(args []string) error {
 	p, _ := placeOf(args)
-	ctx, source := context.Background(), keyring.NewKeySource(p.keyring(), cacheName)
+	ctx, source := context.Background(), keyring.NewKeys(p.keyring(), cacheName)
 	for n := 0; ; n++ {
 		report("opening")
 		id := fmt.Sprint(os.Getpid(), "-", n)

@@ -82,7 +82,7 @@ var acts = map[string]act{
 	"rotate": {kind: encryptedFile, before: rotatedOld, allowed: []string{oldData}, keys: 3,
 		prepare: func(ctx context.Context, p place) (func() error, error) {
 			f, err := p.encrypted()
-			return func() error { return f.Rotate(ctx, keyring.NewKeySource(p.keyring(), cacheName)) }, err
+			return func() error { return f.Rotate(ctx, keyring.NewKeys(p.keyring(), cacheName)) }, err
 		}},
 	"move": {kind: opened, before: plaintextOld, allowed: []string{oldData}, keys: 1,
 		prepare: func(ctx context.Context, p place) (func() error, error) {
@@ -149,7 +149,7 @@ func rotatedOld(p place) error {
 	if err != nil {
 		return err
 	}
-	return f.Rotate(context.Background(), keyring.NewKeySource(p.keyring(), cacheName))
+	return f.Rotate(context.Background(), keyring.NewKeys(p.keyring(), cacheName))
 }
 
 // plaintextOld leaves what a program did that found no keyring.
@@ -259,7 +259,7 @@ func (a act) deleteAll(p place) error {
 		if err != nil {
 			return err
 		}
-		if err := f.Rotate(ctx, keyring.NewKeySource(p.keyring(), cacheName)); err != nil {
+		if err := f.Rotate(ctx, keyring.NewKeys(p.keyring(), cacheName)); err != nil {
 			return err
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/test/env"
+	"github.com/tokenkeep/tokenkeep/web/internal/env"
 )
 
 // browser is a headless Chromium, driven by the protocol of W3C WebDriver.

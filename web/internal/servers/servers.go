@@ -18,7 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tokenkeep/tokenkeep/internal/test/env"
+	"github.com/tokenkeep/tokenkeep/web/internal/env"
 )
 
 // address returns a loopback address with that port. There are millions of

@@ -1,0 +1,28 @@
+// Package opaque prints values that hold secrets, or lead to one, as their
+// description.
+//
+// A type that uses it has three methods:
+//
+//	func (t T) String() string                 { return description }
+//	func (t T) Format(s fmt.State, verb rune)  { opaque.Format(s, verb, t.String()) }
+//	func (t T) LogValue() slog.Value           { return slog.StringValue(t.String()) }
+//
+// That is not enough for a value in an unexported field of another struct, where
+// package fmt asks no method, and a pointer is no wall: fmt follows it for a verb
+// that does not fit. Of a func it never prints more than the address. So T keeps
+// its secrets behind [Hide].
+package opaque
+
+import "fmt"
+
+// Format prints text for every verb, quoted for %q, with the width and the flags
+// of s.
+func Format(s fmt.State, verb rune, text string) {
+	if verb != 'q' {
+		verb = 's'
+	}
+	fmt.Fprintf(s, fmt.FormatString(s, verb), text)
+}
+
+// Hide returns a func that returns v.
+func Hide[T any](v T) func() T { return func() T { return v } }

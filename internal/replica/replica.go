@@ -1,0 +1,503 @@
+package replica
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
+)
+
+// Replica is one MSAL memory's copy of a stored cache.
+type Replica struct {
+	signOuts  *SignOuts
+	covers    scope
+	anonymous bool
+
+	base    *version // what the memory and the store had in common last; nil if that is not known
+	rev     string   // the stored revision that base is of, if atRev
+	atRev   bool
+	pending *version // what the memory holds and could not be stored; nil if there is nothing
+
+	dirty bool                 // the memory holds what must not be stored: the next Replace gives it anew
+	stale bool                 // the last Replace could not read, so base may be older than a sign-out
+	back  []tokencache.Account // those that signed in while it was stale
+
+	loaded bool     // was given what is stored
+	first  *version // what it was given first, while the accounts of that are not counted as held
+}
+
+// New returns the Replica of a memory that holds nothing. homeAccountID is of the
+// one user whose entries the stored cache holds, or "" for a cache of all users.
+func New(s *SignOuts, homeAccountID string) *Replica {
+	return &Replica{signOuts: s, covers: scope(homeAccountID)}
+}
+
+// Anonymous returns the Replica that stands for all memories that cannot be told
+// apart. Nothing is known of them but what could not be stored.
+func Anonymous() *Replica { return &Replica{signOuts: new(SignOuts), anonymous: true} }
+
+// version is the bytes of a cache, parsed at most once and only if need be.
+type version struct {
+	data   []byte
+	doc    *tokencache.Doc // nil if data is not a cache
+	parsed bool
+}
+
+func (v *version) parse() *tokencache.Doc {
+	if v == nil {
+		return nil
+	}
+	if !v.parsed {
+		v.doc, _ = tokencache.Parse(v.data)
+		v.parsed = true
+	}
+	return v.doc
+}
+
+// accounts returns the accounts of v, and none if it is no cache.
+func (v *version) accounts() []tokencache.Account {
+	if d := v.parse(); d != nil {
+		return d.Accounts()
+	}
+	return nil
+}
+
+// Read notes that a Replace has begun.
+func (r *Replica) Read(call Call, hint string) {
+	if !r.anonymous {
+		r.signOuts.read(call, hint)
+	}
+}
+
+// AtRevision reports whether the memory holds the stored revision rev as it is,
+// so that nothing needs to be read if rev is the stored one still.
+func (r *Replica) AtRevision() (rev string, ok bool) { return r.rev, r.atRev && !r.dirty }
+
+// Unchanged notes that a Replace found that revision.
+func (r *Replica) Unchanged() { r.stale, r.back = false, nil }
+
+// Give returns what the memory is to be given where stored is what a Replace has
+// read. It is empty if nothing is stored, and must not be written into. The error
+// is one of package merge.
+func (r *Replica) Give(stored []byte, now time.Time) ([]byte, error) {
+	if r.pending == nil {
+		return stored, nil
+	}
+	// What could not be stored yet must not leave the memory now.
+	theirs := &version{data: stored}
+	p := &Plan{ours: r.pending, base: r.base, back: r.back, now: now}
+	m, err := p.merge(theirs)
+	if err != nil {
+		return nil, err
+	}
+	return m.Merged, nil
+}
+
+// Loaded notes that the memory was given what Give returned for what is stored
+// at rev.
+func (r *Replica) Loaded(stored []byte, rev string, gave []byte, now time.Time) {
+	if r.pending != nil {
+		r.pending = &version{data: gave}
+	}
+	if r.anonymous {
+		return
+	}
+	r.loaded = true
+	r.settleFirst()
+	first := r.base == nil && r.signOuts.count == 0
+	r.base, r.rev, r.atRev = &version{data: stored}, rev, true
+	r.dirty, r.stale, r.back = false, false, nil
+	if first {
+		// Nothing can be lost yet. Most programs read once, so the accounts are not
+		// looked for before somebody needs them.
+		r.first = r.holds()
+		return
+	}
+	r.signOuts.given(r.holds().accounts(), r.covers, now)
+}
+
+// settleFirst catches up on what the first Replace gave.
+func (r *Replica) settleFirst() {
+	if r.first != nil {
+		for _, a := range r.first.accounts() {
+			r.signOuts.hold(a.Identity())
+		}
+		r.first = nil
+	}
+}
+
+// GivenData reports whether the memory was given what is stored since it was made
+// or emptied.
+func (r *Replica) GivenData() bool { return r.loaded }
+
+// holds returns what the memory was last known to hold.
+func (r *Replica) holds() *version {
+	if r.pending != nil {
+		return r.pending
+	}
+	return r.base
+}
+
+// Emptied notes that the memory was emptied, to be given other data.
+func (r *Replica) Emptied() {
+	r.settleFirst()
+	r.loaded, r.atRev, r.dirty = false, false, false
+}
+
+// Refused notes that the memory did not take what it was given.
+func (r *Replica) Refused() { r.atRev = false }
+
+// Failed notes that a Replace failed and MSAL was told: no Export follows it.
+func (r *Replica) Failed() { r.signOuts.unread() }
+
+// Unread notes that a Replace could not read, and that MSAL goes on with what is
+// in its memory. If that must not stay there, Unread returns what it is to be
+// given.
+func (r *Replica) Unread(now time.Time) (give []byte, again bool) {
+	r.stale = true
+	if !r.dirty {
+		return nil, false
+	}
+	r.settleFirst()
+	r.dirty = false
+	r.atRev = false // so that the next Replace gives anew what is stored
+	v := r.holds()
+	r.signOuts.given(v.accounts(), r.covers, now)
+	if v == nil || len(v.data) == 0 {
+		return []byte("{}"), true
+	}
+	return v.data, true
+}
+
+// Pending returns what could not be stored, or nil.
+func (r *Replica) Pending() []byte {
+	if r.pending == nil {
+		return nil
+	}
+	return r.pending.data
+}
+
+// Removed is what the program itself has removed from the store since something
+// became pending: all that was stored, or some accounts.
+type Removed struct {
+	All      bool
+	Accounts []tokencache.Account
+}
+
+// Any reports whether anything was removed.
+func (x Removed) Any() bool { return x.All || len(x.Accounts) > 0 }
+
+// Removed notes that what is pending of x is to count as stored, and removed since.
+func (r *Replica) Removed(x Removed) {
+	if r.pending == nil {
+		return
+	}
+	r.base, r.atRev = r.without(x), false
+	if x.All {
+		r.pending, r.back = nil, nil
+		return
+	}
+	r.back = slices.DeleteFunc(r.back, func(a tokencache.Account) bool { return slices.Contains(x.Accounts, a) })
+}
+
+// without returns the base of which x was removed.
+func (r *Replica) without(x Removed) *version {
+	if x.All {
+		return r.pending
+	}
+	base, pending := r.base.parse(), r.pending.parse()
+	if base == nil || pending == nil {
+		return r.base
+	}
+	return &version{data: base.Restore(pending, x.Accounts)}
+}
+
+// Export plans what to store for an Export of ours. A Plan is good until the next
+// call of another verb.
+func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Plan {
+	p := &Plan{ours: &version{data: ours}, base: r.base, now: now}
+	if r.covers != "" {
+		p.leaveOut(r.covers)
+	}
+	if r.anonymous {
+		if r.pending != nil {
+			// What could not be stored of another memory is not lost with this one's.
+			both := &Plan{ours: p.ours, now: now}
+			if m, err := both.merge(r.pending); err == nil {
+				p.ours = &version{data: m.Merged}
+			}
+		}
+		return p
+	}
+	p.hint = hint
+	r.settleFirst()
+	r.signOuts.export(call, hint)
+	if r.base != nil {
+		r.judge(p, call, hint)
+		if hint == "" {
+			r.remove(p)
+		}
+	}
+	p.back = slices.Clone(r.back)
+	return p
+}
+
+// Resume plans to store what is pending, which must not be nothing.
+func (r *Replica) Resume(now time.Time) *Plan {
+	return &Plan{ours: r.pending, base: r.base, back: slices.Clone(r.back), now: now, hint: "pending"}
+}
+
+// Rebase plans anew what to store, after a Removed that came between.
+func (r *Replica) Rebase(p *Plan) { p.base, p.back = r.base, slices.Clone(r.back) }
+
+// judge takes what must not be stored out of the plan's ours, and notes what the
+// memory holds.
+func (r *Replica) judge(p *Plan, call Call, hint string) {
+	s := r.signOuts
+	if hint == "" {
+		for _, a := range p.ours.accounts() {
+			if a = a.Identity(); !s.holds(a) {
+				s.public = true // a sign-in without a hint
+				s.hold(a)
+			}
+		}
+		if !r.stale {
+			return
+		}
+	} else if suspect, unknown := s.expects(hint); !suspect && !r.stale {
+		if unknown {
+			for _, a := range p.ours.accounts() {
+				if hinted(a, hint) {
+					s.hold(a.Identity())
+				}
+			}
+		}
+		return
+	}
+	ours, before := p.ours.parse(), r.holds().parse()
+	if ours == nil || before == nil {
+		return // nothing of it has an account
+	}
+	var withheld []tokencache.Account
+	for _, change := range tokencache.ChangedAccounts(before, ours) {
+		a := change.Account
+		if hint != "" && !hinted(a, hint) {
+			continue
+		}
+		withhold, signIn := s.decide(call, hint, a, !change.Refreshable, p.now)
+		switch {
+		case withhold:
+			withheld = append(withheld, a)
+			s.leave(a)
+			continue
+		case signIn && r.stale:
+			r.back = append(r.back, a)
+		}
+		s.hold(a)
+	}
+	if len(withheld) > 0 {
+		r.dirty, p.Withheld = true, true
+		p.ours = &version{data: ours.Restore(before, withheld)}
+		p.bare = r.covers != "" && !p.ours.parse().HoldsTokens()
+	}
+}
+
+// remove finds the accounts that MSAL has removed from what the memory held: those
+// that are gone under one name of their cloud at least. What was pending of them
+// counts as stored: else nothing would tell what others have stored of them.
+func (r *Replica) remove(p *Plan) {
+	present := map[tokencache.Account]bool{}
+	for _, a := range p.ours.accounts() {
+		present[a.Name()] = true
+	}
+	var gone []tokencache.Account
+	for _, a := range r.holds().accounts() {
+		if !present[a.Name()] {
+			gone = append(gone, a)
+		}
+	}
+	if p.SignsOut = len(gone) > 0; !p.SignsOut || r.pending == nil {
+		return
+	}
+	if base, pending := p.base.parse(), r.pending.parse(); base != nil && pending != nil {
+		p.base = &version{data: base.Restore(pending, gone)}
+		r.atRev = false
+	}
+}
+
+// Stored notes that the plan was carried out. rev is the revision that is stored
+// now, or "" if that holds more than the plan's ours. spare is memory that the
+// Replica may write into.
+func (r *Replica) Stored(p *Plan, rev string, spare []byte) {
+	r.pending = nil
+	r.leaving(p)
+	if r.anonymous {
+		return
+	}
+	r.base = &version{data: keep(spare, p.ours.data)}
+	r.rev, r.atRev, r.back = rev, rev != "", nil
+}
+
+// Nothing notes that there was nothing to store for the plan.
+func (r *Replica) Nothing(p *Plan) {
+	r.leaving(p)
+	r.pending, r.back = nil, nil
+}
+
+// leaving notes which accounts the plan's Export took away.
+func (r *Replica) leaving(p *Plan) {
+	if p.hint == "" && !r.anonymous { // no other Export takes any away
+		r.signOuts.stored(p.ours.accounts(), r.covers, p.now)
+	}
+}
+
+// Unsaved notes that the plan could not be carried out: its ours is pending.
+func (r *Replica) Unsaved(p *Plan) {
+	if p.SignsOut {
+		// Its caller was told that it failed. So it has not happened, also later:
+		// somebody may have signed in by then.
+		r.dirty = true
+		return
+	}
+	r.base = p.base
+	r.pending = &version{data: bytes.Clone(p.ours.data)} // MSAL may marshal into the same bytes again
+}
+
+// keep returns a copy of data, in spare if it fits.
+func keep(spare, data []byte) []byte {
+	if cap(spare) < len(data) {
+		return bytes.Clone(data)
+	}
+	return append(spare[:0], data...)
+}
+
+// A Plan is what an Export is to store.
+type Plan struct {
+	SignsOut bool // an account that the memory held is gone from it
+	Withheld bool // something of it is an old refresh's, and not to be stored
+	Foreign  int  // how many entries of other users were left out
+
+	ours, base *version
+	back       []tokencache.Account
+	bare       bool
+	hint       string
+	now        time.Time
+}
+
+// leaveOut takes the entries of other users out of the plan's ours.
+func (p *Plan) leaveOut(covers scope) {
+	d := p.ours.parse()
+	if d == nil {
+		return
+	}
+	own, removed := d.Filter(func(_ string, e *tokencache.Entry) bool {
+		id := e.Account().HomeAccountID
+		return id == "" || tokencache.SameID(id, string(covers))
+	})
+	if removed > 0 {
+		p.ours, p.Foreign = &version{data: own}, removed
+	}
+	p.bare = !p.ours.parse().HoldsTokens()
+}
+
+// Bare reports whether the plan is for one user's cache and has nothing of the
+// user's: no such cache is made for it.
+func (p *Plan) Bare() bool { return p.bare }
+
+// Spare returns memory of the plan's base, to be given to [Replica.Stored] once
+// the base is no longer needed.
+func (p *Plan) Spare() []byte { return p.base.data }
+
+// Data returns what is to be stored if nobody else has saved.
+func (p *Plan) Data() []byte { return p.ours.data }
+
+// Merge merges the plan with what is stored now. The error is one of package
+// merge.
+func (p *Plan) Merge(theirs []byte) (merge.Result, error) { return p.merge(&version{data: theirs}) }
+
+// Same reports whether the plan's ours says the same as its base, so that there is
+// nothing to store where nobody else has saved. The error is that of Merge.
+func (p *Plan) Same() (bool, error) {
+	if bytes.Equal(p.ours.data, p.base.data) {
+		return true, nil
+	}
+	base, ours := p.base.parse(), p.ours.parse()
+	switch {
+	case ours == nil && base == nil:
+		return false, merge.ErrBoth
+	case ours == nil:
+		return false, merge.ErrOurs
+	case base == nil:
+		return false, nil
+	}
+	return tokencache.Equal(base, ours), nil
+}
+
+func (p *Plan) merge(theirs *version) (merge.Result, error) {
+	if bytes.Equal(p.ours.data, theirs.data) {
+		return merge.Result{Merged: theirs.data}, nil
+	}
+	in := merge.Input{Base: p.base.parse(), Ours: p.ours.parse(), Theirs: theirs.parse(), Back: p.back, Now: p.now}
+	switch {
+	case in.Ours == nil && in.Theirs == nil:
+		return merge.Result{}, merge.ErrBoth
+	case in.Ours == nil:
+		return merge.Result{}, merge.ErrOurs
+	case in.Theirs == nil:
+		return merge.Result{}, merge.ErrTheirs
+	}
+	return merge.Merge(in), nil
+}
+
+// Outstanding is what could not be stored of one memory, to be given to others
+// that come for the same user. It does not change.
+type Outstanding struct {
+	base, ours *version
+	back       []tokencache.Account
+	at         time.Time
+}
+
+// Outstanding returns what could not be stored, or nil.
+func (r *Replica) Outstanding(now time.Time) *Outstanding {
+	if r.pending == nil {
+		return nil
+	}
+	return &Outstanding{r.base.clone(), r.pending.clone(), slices.Clone(r.back), now}
+}
+
+// With returns o and what else could not be stored, of another memory.
+func (o *Outstanding) With(other *Outstanding) *Outstanding {
+	// The other's changes are merged into o, which was read last: what o found signed
+	// out stays so.
+	both := &Plan{ours: other.ours, base: other.base, back: other.back, now: o.at}
+	m, err := both.merge(o.ours)
+	if err != nil {
+		return o
+	}
+	return &Outstanding{o.base, (&version{data: m.Merged}).clone(), append(slices.Clone(o.back), other.back...), o.at}
+}
+
+// Adopt makes o, which may be nil, what could not be stored, instead of what that
+// was before: somebody has stored it since, added to it, or signed the user out.
+func (r *Replica) Adopt(o *Outstanding) {
+	r.settleFirst()
+	r.Removed(Removed{All: true})
+	r.atRev = false
+	if o != nil {
+		r.base, r.pending, r.back = o.base.clone(), o.ours.clone(), slices.Clone(o.back)
+	}
+}
+
+// Discard drops what could not be stored. The next Replace gives the memory anew
+// what is stored.
+func (r *Replica) Discard() { r.pending, r.back, r.atRev = nil, nil, false }
+
+// clone returns v with bytes of its own: a Replica writes into those of its base.
+func (v *version) clone() *version {
+	if v == nil {
+		return nil
+	}
+	return &version{data: bytes.Clone(v.data)}
+}

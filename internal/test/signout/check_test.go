@@ -1,0 +1,250 @@
+package signout
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// check says what is wrong with what is stored after a step.
+func (w *world) check() {
+	if w.changes == w.checked || w.bad != "" {
+		return
+	}
+	w.checked = w.changes
+	present := w.stored("")
+	for _, e := range present {
+		if e.text != "" {
+			w.checkStale(e)
+		} else if !w.beingSignedOut(e.user) && !slices.ContainsFunc(present, func(o entry) bool { return o.user == e.user && o.section == refreshTokens }) {
+			w.fail("P1: %s is stored without a refresh token", e.key)
+		}
+	}
+	for _, was := range w.before {
+		i := slices.IndexFunc(present, func(e entry) bool { return e.section == was.section && e.key == was.key })
+		switch {
+		case i < 0:
+			w.checkRemoved(was)
+		case present[i].text != was.text:
+			if old, now := w.secretOf(was.text), w.secretOf(present[i].text); now.answered < old.answered {
+				w.fail("P3: %s: %s is replaced by %s, which is older", was.key, was.text, present[i].text)
+			}
+		}
+	}
+	w.before = present
+}
+
+// beingSignedOut says whether a sign-out is under way: it goes name by name.
+func (w *world) beingSignedOut(user string) bool {
+	return slices.ContainsFunc(w.signOuts, func(o *signOut) bool { return o.of(user) && (o.ended == 0 || o.failed) })
+}
+
+func (w *world) secretOf(text string) *secret {
+	n, err := strconv.Atoi(text[1:])
+	if err != nil {
+		panic(err)
+	}
+	return w.secrets[n]
+}
+
+func (o *signOut) of(user string) bool { return o.user == "" || o.user == user }
+
+// checkStale is P1: nothing of a refresh that was asked for before a sign-out, or of
+// a session from before it, is stored after it.
+func (w *world) checkStale(e entry) {
+	s := w.secretOf(e.text)
+	for _, o := range w.signOuts {
+		if !o.of(e.user) || o.ended == 0 || o.failed {
+			continue
+		}
+		switch {
+		case s.refresh && (s.asked < o.ended || s.session.answered < o.begun):
+			if s.excused[o] = s.parent.excused[o] && s.asked > o.ended || w.excepted(s, o); !s.excused[o] {
+				w.fail("P1: %s: %s, of a refresh that was asked for at %d, is stored although the user was signed out at %d", e.key, e.text, s.asked, o.ended)
+			}
+		case !s.refresh && s.done != 0 && s.done < o.begun:
+			if !w.excepted(s, o) {
+				w.fail("P1: %s: %s, of a sign-in that was done at %d, is stored although the user was signed out at %d", e.key, e.text, s.done, o.ended)
+			}
+		}
+	}
+}
+
+// excepted says whether it cannot be known that s came before o, for a reason
+// that the documents give.
+func (w *world) excepted(s *secret, o *signOut) bool {
+	if s.c == nil {
+		return w.backAt(s.user, o) != 0
+	}
+	// A sign-in that could not be stored, of which the sign-out saw nothing, is stored
+	// later.
+	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
+		return (x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun)) && x.user == s.user && !(o.everywhere && o.p == x.c.p) && o.by != x.c
+	}) {
+		return true
+	}
+	// It was in doubt for its time since a sign-out, which has passed.
+	if !s.known && slices.ContainsFunc(w.signOuts, func(o *signOut) bool {
+		return o.of(s.user) && o.ended > s.session.asked && w.later > o.begun
+	}) {
+		s.revived = s.refresh
+		return true
+	}
+	back := w.backAt(s.user, o)
+	if back == 0 {
+		return false
+	}
+	// The user is signed in again. Whether s is older can be known if the memory saw
+	// that the user was signed out, and its calls have contexts of their own.
+	return !s.c.saw(s.user, o.ended, back) || s.mixed || !s.refresh
+}
+
+// backAt returns the tick at which the user was first signed in again after o.
+func (w *world) backAt(user string, o *signOut) (tick int) {
+	for _, s := range w.secrets {
+		if at := max(s.answered, s.done); s.user == user && (!s.refresh || s.revived) && at > o.ended && (tick == 0 || at < tick) {
+			tick = at
+		}
+	}
+	return tick
+}
+
+// checkRemoved is P3, and that no sign-out is carried out over a later sign-in.
+func (w *world) checkRemoved(e entry) {
+	since := 0
+	if e.text == "" {
+		for _, s := range w.secrets {
+			if s.user == e.user && !s.refresh && s.done != 0 {
+				since = max(since, s.asked)
+			}
+		}
+	} else {
+		since = w.secretOf(e.text).session.asked
+	}
+	for _, o := range w.signOuts {
+		if o.of(e.user) && (o.ended == 0 || o.ended > since) {
+			return
+		}
+	}
+	w.fail("P3: %s (%s) is gone although nobody signed %s out since %d", e.key, e.text, e.user, since)
+}
+
+// checkSignIn is P2: a sign-in that began after a sign-out is stored.
+func (w *world) checkSignIn(s *secret, working bool) {
+	if !working || !w.mustStay(s) {
+		return
+	}
+	w.checkThere(s)
+}
+
+// mustStay says whether s is a sign-in that is to be stored.
+func (w *world) mustStay(s *secret) bool {
+	for _, o := range w.signOuts {
+		if o.of(s.user) && (o.ended == 0 || o.ended > s.asked) {
+			return false
+		}
+	}
+	p := s.c.p
+	if p.public || p.clients == perSignIn || !s.mixed {
+		return true
+	}
+	// In doubt, and for how long: until its time has passed since the memory saw
+	// that the user was signed out.
+	for _, o := range w.signOuts {
+		if !o.of(s.user) {
+			continue
+		}
+		withheld := slices.ContainsFunc(w.secrets, func(other *secret) bool {
+			return other != s && other.c == s.c && other.user == s.user && other.answered > o.ended
+		})
+		if !s.c.saw(s.user, o.ended, w.later) || s.asked < w.later || withheld {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *world) checkThere(s *secret) {
+	account, token := false, false
+	for _, e := range w.stored(s.user) {
+		switch e.section {
+		case accounts:
+			account = true
+		case refreshTokens:
+			token = token || e.env == online && w.secretOf(e.text).answered >= s.answered
+		}
+	}
+	if !account || !token {
+		w.fail("P2: the sign-in of %s with secret %d, which began at %d, is not stored (account %v, refresh token %v)", s.user, s.n, s.asked, account, token)
+	}
+}
+
+// finish has every client look once more and sign another user in, and checks
+// that what could not be stored is, and that each memory is as what is stored.
+func (w *world) finish() {
+	if w.bad != "" {
+		return
+	}
+	w.failLoads, w.failSaves = false, false
+	w.trace = append(w.trace, "the end")
+	for _, c := range slices.Clone(w.clients) {
+		if len(c.looks) == 0 && !c.saved {
+			continue
+		}
+		if c.p.partitioned {
+			continue
+		}
+		w.now++
+		look := &call{c: c, ctx: c.p.contextOf(0)}
+		if err := w.replace(look, c.p.signInHint("zoe")); err != nil {
+			w.fail("at the end: R: %v", err)
+			return
+		}
+		s := w.mint(c, "zoe", false)
+		s.session, s.answered = s, w.now
+		c.memory.write(s, online)
+		if err := w.export(look, c.p.signInHint("zoe")); err != nil {
+			w.fail("at the end: E: %v", err)
+			return
+		}
+		s.done = w.now
+		w.check()
+	}
+	for _, p := range w.processes {
+		for _, s := range w.secrets {
+			if p.partitioned && s.c != nil && s.c.p == p {
+				w.now++
+				look := &call{c: w.newClient(p), ctx: p.contextOf(0)}
+				if err := w.replace(look, s.user); err != nil {
+					w.fail("at the end: R: %v", err)
+					return
+				}
+				w.check()
+			}
+		}
+	}
+	for _, s := range w.secrets {
+		if s.c != nil && !s.refresh && s.done != 0 && s.user != "zoe" && w.mustStay(s) {
+			w.checkThere(s)
+		}
+	}
+	for _, c := range slices.Clone(w.clients) {
+		if len(c.looks) == 0 || c.p.partitioned {
+			continue
+		}
+		w.now++
+		if err := w.replace(&call{c: c, ctx: c.p.contextOf(0)}, c.p.signInHint("zoe")); err != nil {
+			w.fail("at the end: R: %v", err)
+			return
+		}
+		held := slices.DeleteFunc(slices.Clone(c.memory.entries), func(e entry) bool { return e.user == "" })
+		if stored := w.stored(""); !slices.Equal(sorted(held), sorted(stored)) {
+			w.fail("P1: a memory holds at the end what is not stored: %v, not %v", held, stored)
+		}
+	}
+}
+
+func sorted(entries []entry) []entry {
+	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.section+a.key, b.section+b.key) })
+	return entries
+}

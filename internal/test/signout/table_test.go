@@ -1,0 +1,111 @@
+package signout
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+)
+
+// Each of these lost to rules that were simpler than those of package replica. A
+// schedule says which actor does its next step, by its number.
+func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
+	one := map[string][]string{alice: {online}}
+	two := map[string][]string{alice: {online}, bob: {online}}
+	in := func(process int, ops ...op) actor { return actor{process, ops} }
+	look := func(user string) op { return op{do: "hit", user: user} }
+	out := func(k kind) op {
+		if k.partitioned {
+			return op{do: "sign out here", user: alice}
+		}
+		return signOutOf(alice)
+	}
+	cached := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.partitioned })
+	partitioned := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return !k.partitioned })
+	silentSharing := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.clients == perRequest })
+	sharing := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.clients != shared })
+	for _, c := range []struct {
+		name     string
+		kinds    []kind
+		stored   map[string][]string
+		actors   func(k kind) []actor
+		schedule string
+		answers  int // how many the authority has given, at the end
+	}{
+		{"C1, two refreshes under way", kinds, one, func(k kind) []actor {
+			return []actor{in(0, during(1, silent(alice))), in(0, during(1, silent(alice))), in(1, out(k))}
+		}, "0011 22 0011", 2},
+		{"C1, of two requests", kinds, one, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(0, silent(alice)), in(1, out(k))}
+		}, "0011 22 0011", 2},
+		{"C2, a look at the account meanwhile", kinds, one, func(k kind) []actor {
+			return []actor{in(0, during(1, silent(alice))), in(0, during(1, look(alice))), in(1, out(k))}
+		}, "00 22 1 00", 1},
+		{"C2, a look at another account meanwhile", kinds, two, func(k kind) []actor {
+			return []actor{in(0, during(1, silent(alice))), in(0, during(1, look(bob))), in(1, out(k))}
+		}, "00 22 1 00", 1},
+		{"C3, another name of the cloud", kinds, map[string][]string{alice: {windows}}, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(1, out(k))}
+		}, "00 1111 00", 1},
+		{"C3, another name of the cloud, signed out before the save", kinds, map[string][]string{alice: {windows}}, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(1, out(k))}
+		}, "000 1111 0", 1},
+		{"C3, both names of the cloud", cached, map[string][]string{alice: {online, windows}}, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(1, out(k))}
+		}, "00 0 1 0 111", 1},
+		{"C3, both names of the cloud, asked for between them", cached, map[string][]string{alice: {online, windows}}, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(1, out(k))}
+		}, "11 1 0000 1", 1},
+		{"C4, a refresh with what was not stored", silentSharing, one, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(0, silent(alice)), in(1, out(k))}
+		}, "00 22 1 00 1 11", 2},
+		{"C5, a sign-in that could not read", sharing, one, func(k kind) []actor {
+			return []actor{in(0, look(alice), signIn(alice)), in(1, out(k)), events("reads fail", "all works")}
+		}, "0 11 2 00 2 0", 1},
+		{"C5, a sign-in that could neither read nor save", sharing, one, func(k kind) []actor {
+			return []actor{in(0, look(alice), signIn(alice)), in(1, out(k)), events("all fails", "all works")}
+		}, "0 11 2 000 2", 1},
+		{"C6, a sign-in that could not be stored, signed out", partitioned, one, func(k kind) []actor {
+			return []actor{in(0, out(k), during(1, signIn(alice))), events("saves fail", "all works"), in(0, during(2, silent(alice))), in(0, out(k))}
+		}, "0 1 000 22 1 3 22", 2},
+		{"C7, signed out after a sign-in that could not read", sharing, one, func(k kind) []actor {
+			return []actor{in(0, look(alice), signIn(alice), silent(alice)), events("all fails", "all works"), in(1, out(k))}
+		}, "0 1 000 1 000 22 0", 2},
+		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
+			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
+		}, "1 00 1 222 0", 1},
+		{"deleted while a sign-in could not be stored", cached, nil, func(k kind) []actor {
+			return []actor{in(0, signIn(alice)), events("saves fail", "all works"), in(0, op{do: "delete"})}
+		}, "0 1 00 1 2", 1},
+	} {
+		for _, k := range c.kinds {
+			t.Run(c.name+"/"+k.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					q := kindNamed("public")
+					if k.partitioned {
+						q = kindNamed("partitioned, client per request")
+					}
+					s := &scenario{name: c.name, processes: []kind{k, q}, stored: c.stored, by: -1, actors: c.actors(k)}
+					var schedule []turn
+					for _, r := range c.schedule {
+						if r != ' ' {
+							schedule = append(schedule, turn{int(r - '0'), -1})
+						}
+					}
+					w := run(s, schedule)
+					if w.bad != "" {
+						t.Fatal(w)
+					}
+					answers := 0
+					for _, s := range w.secrets {
+						if s.answered != 0 && s.c != nil && s.user != "zoe" {
+							answers++
+						}
+					}
+					if answers != c.answers {
+						t.Errorf("the authority has answered %d requests, not %d:\n%s", answers, c.answers, w)
+					}
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,264 @@
+// Package tokencache reads and writes the format of token caches.
+//
+// The MSAL libraries of all languages share one serialized cache: a JSON object
+// of sections ("AccessToken", "RefreshToken", "IdToken", "Account",
+// "AppMetadata"), each an object of entries, each an object of fields. Every
+// library may add sections and fields of its own; package tokensource keeps its
+// tokens in one. Two levels of keys lead to an entry, and they are all that this
+// package needs: a cache is any JSON object, an entry any value.
+//
+// As when MSAL reads, the last of repeated keys counts, what follows the object
+// is no part of it, a section that is null has no entries, and no bytes at all
+// are a cache with nothing in it. A byte order mark is no white space: what begins
+// with one is not a cache. A section that is another value than an object or
+// null has no entries, and is carried through.
+//
+// In the sections that MSAL libraries share, keys that differ only in the case
+// of ASCII letters are one: MSAL Go 1.0 wrote them in mixed case, and its
+// successors in lower case. Of two such keys in one cache the lower-case one
+// counts, as for MSAL. In all other sections keys are exact.
+package tokencache
+
+import (
+	"bytes"
+	"errors"
+	"hash/maphash"
+	"math/bits"
+	"slices"
+	"sync/atomic"
+)
+
+// The sections that all MSAL libraries share.
+const (
+	AccessToken    = "AccessToken"
+	RefreshToken   = "RefreshToken"
+	IDToken        = "IdToken"
+	AccountSection = "Account"
+	AppMetadata    = "AppMetadata"
+)
+
+// OAuth2Token is the section of package tokensource.
+const OAuth2Token = "OAuth2Token"
+
+// Shared reports whether all MSAL libraries share the section of that name.
+// Only then is it sure that keys that differ in nothing but case name one thing.
+func Shared(section string) bool {
+	switch section {
+	case AccessToken, RefreshToken, IDToken, AccountSection, AppMetadata:
+		return true
+	}
+	return false
+}
+
+// ErrFormat says that data is not a token cache: it does not begin with a JSON
+// object.
+var ErrFormat = errors.New("not a token cache")
+
+// A Doc is a parsed cache. It never changes, so several goroutines may use it.
+// It keeps the bytes that it was parsed from, and nobody may change these.
+type Doc struct {
+	data     []byte
+	end      int // where the object's closing brace is; 0 if there is no data
+	sections []Section
+	index    map[string]int // by Section.Name
+}
+
+// A Section is one key of the outer object with its value.
+type Section struct {
+	Name     string
+	Object   bool    // false if the value is neither an object nor null
+	Entries  []Entry // those that count, in their order
+	key, val []byte
+	slots    []int32 // a hash table by Entry.pair: where the entry is, counted from 1, or 0; nil if the entries are sorted by pair
+}
+
+// An Entry is one key of a section with its value.
+type Entry struct {
+	key, val []byte // slices of the data, the key with its quotes, without white space around them
+	pair     []byte // what pairs it with an entry of another cache; most often a part of key
+}
+
+// Key returns the key of the entry.
+func (e *Entry) Key() string { return string(text(e.key)) }
+
+// Value returns the value of the entry: valid JSON, a part of the data.
+func (e *Entry) Value() []byte { return e.val }
+
+var parses atomic.Uint64
+
+// Parses returns how often [Parse] has scanned data, for tests that count.
+func Parses() uint64 { return parses.Load() }
+
+// Parse parses a cache in one scan. The error is ErrFormat if data is not a
+// cache.
+func Parse(data []byte) (*Doc, error) {
+	parses.Add(1)
+	d := &Doc{data: data, index: map[string]int{}}
+	if len(data) == 0 {
+		return d, nil
+	}
+	i := space(data, 0)
+	if i == len(data) || data[i] != '{' {
+		return nil, ErrFormat
+	}
+	var last int // how many entries the section before has: a guess for the next
+	end := object(data, i, 1, func(key []byte, i int) int {
+		s := Section{key: key, Name: string(text(key))}
+		folded := Shared(s.Name)
+		sorted, end := true, -1
+		if data[i] == '{' {
+			end = object(data, i, 2, func(key []byte, i int) int {
+				end := value(data, i, 2)
+				if end < 0 {
+					return end
+				}
+				n := len(s.Entries)
+				if n == cap(s.Entries) {
+					s.Entries = slices.Grow(s.Entries, max(n, 16, min(last, 64))) // append alone grows by a quarter, and leaves four times as much behind
+				}
+				e := Entry{key: key, val: data[i:end], pair: text(key)}
+				if folded {
+					e.pair = foldBytes(e.pair)
+				}
+				sorted = sorted && (n == 0 || bytes.Compare(s.Entries[n-1].pair, e.pair) < 0)
+				s.Entries = append(s.Entries, e)
+				return end
+			})
+		} else {
+			end = value(data, i, 1)
+		}
+		if end < 0 {
+			return end
+		}
+		last = len(s.Entries)
+		s.val = data[i:end]
+		s.Object = data[i] == '{' || data[i] == 'n'
+		if !sorted {
+			s.hash()
+		}
+		if at, ok := d.index[s.Name]; ok { // of two with one name the last counts
+			d.sections[at] = s
+		} else {
+			d.index[s.Name] = len(d.sections)
+			d.sections = append(d.sections, s)
+		}
+		return end
+	})
+	if end < 0 {
+		return nil, ErrFormat
+	}
+	d.end = end - 1
+	return d, nil
+}
+
+// hash makes the table of a section whose entries are not sorted, and leaves
+// the entries that count.
+func (s *Section) hash() {
+	s.slots = make([]int32, 2<<bits.Len(uint(len(s.Entries))))
+	kept := s.Entries[:0]
+	for _, e := range s.Entries {
+		slot := s.slot(e.pair)
+		if *slot == 0 {
+			kept = append(kept, e)
+			*slot = int32(len(kept))
+			continue
+		}
+		// Of one key the last counts. Of two keys that differ in case it is the
+		// lower-case one: an old version of MSAL wrote the other.
+		old := &kept[*slot-1]
+		if was := text(old.key); bytes.Equal(was, text(e.key)) || !bytes.Equal(was, e.pair) {
+			*old = e
+		}
+	}
+	s.Entries = kept
+}
+
+var seed = maphash.MakeSeed()
+
+// slot returns where the table has the entry of that pair, or would have it. At
+// least half of the table is empty.
+func (s *Section) slot(pair []byte) *int32 {
+	for h := maphash.Bytes(seed, pair); ; h++ {
+		slot := &s.slots[h&uint64(len(s.slots)-1)]
+		if *slot == 0 || bytes.Equal(s.Entries[*slot-1].pair, pair) {
+			return slot
+		}
+	}
+}
+
+// Value returns the value of the section: valid JSON, a part of the data.
+func (s *Section) Value() []byte { return s.val }
+
+// Data returns the bytes that the cache was parsed from.
+func (d *Doc) Data() []byte { return d.data }
+
+// Sections returns the sections in their order. Nobody may change them.
+func (d *Doc) Sections() []Section { return d.sections }
+
+// Section returns the section of that name, or nil.
+func (d *Doc) Section(name string) *Section {
+	if i, ok := d.index[name]; ok {
+		return &d.sections[i]
+	}
+	return nil
+}
+
+// List returns the entries of a section that may be nil.
+func (s *Section) List() []Entry {
+	if s == nil {
+		return nil
+	}
+	return s.Entries
+}
+
+// Whole returns the section, which may be nil, as one entry without a key of its
+// own, or nil if it says as much as an absent one.
+func (s *Section) Whole() *Entry {
+	if s == nil || s.Object && len(s.Entries) == 0 || isEmpty(s.val) {
+		return nil
+	}
+	return &Entry{key: s.key, val: s.val}
+}
+
+// A Finder finds the entries of one section. It is fast where it is asked in the
+// order of the section, and logarithmic at worst.
+type Finder struct {
+	s    *Section
+	next int
+}
+
+// Finder returns a Finder for the section, which may be nil.
+func (s *Section) Finder() Finder { return Finder{s: s} }
+
+// Find returns the entry that pairs with e, an entry of a section of the same
+// name in another cache, or nil.
+func (f *Finder) Find(e *Entry) *Entry { return f.find(e.pair) }
+
+func (f *Finder) find(pair []byte) *Entry {
+	if f.s == nil {
+		return nil
+	}
+	es := f.s.Entries
+	if f.next < len(es) && bytes.Equal(es[f.next].pair, pair) {
+		f.next++
+		return &es[f.next-1]
+	}
+	at := f.s.search(pair)
+	if at < 0 {
+		return nil
+	}
+	f.next = at + 1
+	return &es[at]
+}
+
+// search returns the index of the entry of that pair, or -1.
+func (s *Section) search(pair []byte) int {
+	if s.slots != nil {
+		return int(*s.slot(pair)) - 1
+	}
+	at, ok := slices.BinarySearchFunc(s.Entries, pair, func(e Entry, pair []byte) int { return bytes.Compare(e.pair, pair) })
+	if !ok {
+		return -1
+	}
+	return at
+}

@@ -1,0 +1,121 @@
+package transfer
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
+)
+
+// Merge merges from into to: a three-way merge where base is what an earlier
+// copy took, else (base is nil) one that keeps every entry of either, and of two
+// tokens the newer. changed is false if to would stay as it is.
+func Merge(base, from, to []byte) (merged []byte, changed bool, err error) {
+	return merge.Bytes(merge.BytesInput{Base: base, BaseUnknown: base == nil, Ours: from, Theirs: to, Now: time.Now()})
+}
+
+// Malformed reports whether data starts as a JSON object and is no token cache:
+// it breaks off, or is broken. Data of another format is not malformed, and
+// neither is no data.
+func Malformed(data []byte) bool {
+	data = bytes.TrimLeft(data, " \t\r\n")
+	if len(data) == 0 || data[0] != '{' {
+		return false
+	}
+	_, err := tokencache.Parse(data)
+	return err != nil
+}
+
+// Accounts returns how many accounts data has. Data that is not a token cache has
+// none.
+func Accounts(data []byte) int {
+	d, err := tokencache.Parse(data)
+	if err != nil {
+		return 0
+	}
+	return len(identities(d))
+}
+
+// identities returns the accounts of a cache, each once.
+func identities(d *tokencache.Doc) map[tokencache.Account]bool {
+	all := map[tokencache.Account]bool{}
+	for _, a := range d.Accounts() {
+		all[a.Identity()] = true
+	}
+	return all
+}
+
+// Added is what [Add] did.
+type Added struct {
+	Entries int // that were added
+	Left    int // that were neither added nor there already
+}
+
+// Add adds to a cache what data of unknown origin may add to it. to is a cache
+// whose every entry was saved with its key; anybody who can write a file may
+// have made from, from an old copy too. So Add
+//
+//   - replaces no entry: where both have a key, to's entry stands, whatever its
+//     age;
+//   - adds no account that to lacks, and no entry of such an account: it may have
+//     been signed out;
+//   - adds nothing to sections that are not MSAL's, where a key stands for a
+//     sign-in of its own.
+//
+// What remains are entries of accounts that to has, and of no account.
+func Add(from, to []byte) (sum []byte, changed bool, a Added, err error) {
+	source, err := tokencache.Parse(from)
+	if err != nil {
+		return nil, false, Added{}, err
+	}
+	target, err := tokencache.Parse(to)
+	if err != nil {
+		return nil, false, Added{}, err
+	}
+	known := identities(target)
+	data, _ := source.Filter(func(section string, e *tokencache.Entry) bool {
+		of := e.Account()
+		isObject := e.Value()[0] == '{'
+		there, err := target.Get(section, e.Key())
+		switch {
+		case there != nil:
+			return false
+		case err != nil, !tokencache.Shared(section), !isObject, of.HomeAccountID != "" && !known[of.Identity()]:
+			a.Left++
+			return false
+		}
+		a.Entries++
+		return true
+	})
+	additions, err := tokencache.Parse(data)
+	if err != nil {
+		return nil, false, Added{}, err
+	}
+	// A section that is no object has no entries, and stays where it is.
+	for i := range additions.Sections() {
+		if s := &additions.Sections()[i]; !s.Object {
+			a.Left++
+		}
+	}
+	if a.Entries == 0 {
+		return to, false, a, nil
+	}
+	m := merge.Merge(merge.Input{Ours: objects(additions), Theirs: target, Now: time.Now()})
+	return m.Merged, m.Changed, a, nil
+}
+
+// objects returns the sections of a cache that are objects, and have entries.
+func objects(d *tokencache.Doc) *tokencache.Doc {
+	var b tokencache.Builder
+	for i := range d.Sections() {
+		if s := &d.Sections()[i]; s.Object && len(s.Entries) > 0 {
+			b.Copy(s)
+		}
+	}
+	only, err := tokencache.Parse(b.Bytes())
+	if err != nil {
+		panic(err) // not reached: parts of a cache are one
+	}
+	return only
+}

@@ -1,0 +1,90 @@
+// Package weakmap keeps values by the address of others, for as long as those
+// live and no longer.
+package weakmap
+
+import (
+	"reflect"
+	"runtime"
+	"sync"
+	"weak"
+)
+
+// Key is the identity of what a pointer points to. It keeps nothing alive, and
+// no later value at the same address has the same Key. The zero Key stands for
+// all that has no identity.
+type Key struct {
+	at  weak.Pointer[byte]
+	typ reflect.Type // a struct and its first field have one address
+}
+
+// KeyOf returns the identity of v, or the zero Key where v has none: where it is
+// no pointer, nil, or points to a type without size, of which all values may
+// have one address.
+func KeyOf(v any) Key {
+	p, typ := pointer(v)
+	if p == nil {
+		return Key{}
+	}
+	return Key{weak.Make(p), typ}
+}
+
+// Alive reports whether what the Key is of may still be in use.
+func (k Key) Alive() bool { return k.at.Value() != nil }
+
+func pointer(v any) (*byte, reflect.Type) {
+	typ := reflect.TypeOf(v)
+	if typ == nil || typ.Kind() != reflect.Pointer || typ.Elem().Size() == 0 {
+		return nil, nil
+	}
+	return (*byte)(reflect.ValueOf(v).UnsafePointer()), typ
+}
+
+// Map keeps a V for each of any number of owners. It is safe for concurrent use.
+// A V that refers to its owner keeps it, and itself, alive. Make one with New.
+type Map[V any] struct {
+	mu     sync.Mutex
+	values map[Key]V
+}
+
+// New returns an empty Map.
+func New[V any]() *Map[V] { return &Map[V]{values: map[Key]V{}} }
+
+// Of returns the value of owner, which create makes at the first call. It
+// reports false where owner has no identity; see [KeyOf].
+func (m *Map[V]) Of(owner any, create func() V) (value V, ok bool) {
+	p, typ := pointer(owner)
+	if p == nil {
+		return value, false
+	}
+	k := Key{weak.Make(p), typ}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	value, ok = m.values[k]
+	if !ok {
+		value = create()
+		m.values[k] = value
+		// The cleanup must not keep the Map alive.
+		runtime.AddCleanup(p, remove[V], entry[V]{weak.Make(m), k})
+	}
+	return value, true
+}
+
+// Len returns of how many owners the Map has values.
+func (m *Map[V]) Len() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.values)
+}
+
+type entry[V any] struct {
+	of  weak.Pointer[Map[V]]
+	key Key
+}
+
+func remove[V any](e entry[V]) {
+	if m := e.of.Value(); m != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.values, e.key)
+	}
+}

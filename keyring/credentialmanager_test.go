@@ -1,0 +1,112 @@
+package keyring
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	gokeyring "github.com/zalando/go-keyring"
+
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// played plays go-keyring back: what it shows is our own mapping, and no
+// evidence about Windows.
+type played func() (string, error)
+
+func (p played) Get(string, string) (string, error) { return p() }
+func (p played) Set(string, string, string) error   { _, err := p(); return err }
+func (p played) Delete(string, string) error        { _, err := p(); return err }
+
+var errOfTheSystem = errors.New("an error of the system")
+
+func playedSystem(s settings, p played) *system {
+	return &system{&credentialManager{settings: s, calls: p, classify: func(err error) error {
+		if errors.Is(err, errOfTheSystem) {
+			return newTrouble(Denied, "no logon session", "Log on.")
+		}
+		return nil
+	}}}
+}
+
+func TestCredentialManagerErrors(t *testing.T) {
+	const secret = "planted-secret"
+	unknown := errors.New("unknown")
+	for _, c := range []struct {
+		err, class error
+	}{
+		{nil, nil},
+		{gokeyring.ErrNotFound, persistence.ErrNotFound},
+		{gokeyring.ErrSetDataTooBig, persistence.ErrTooLarge},
+		{errOfTheSystem, persistence.ErrUnavailable},
+		{unknown, unknown},
+	} {
+		k := playedSystem(settings{timeout: time.Minute}, func() (string, error) { return secret, c.err })
+		_, err := k.Get(t.Context(), "app", "alice")
+		for _, err := range []error{err, k.Set(t.Context(), "app", "alice", secret), k.Delete(t.Context(), "app", "alice")} {
+			if c.class == nil {
+				require.NoError(t, err)
+				continue
+			}
+			require.ErrorIs(t, err, c.class)
+			require.NotContains(t, err.Error(), secret)
+			var e *persistence.Error
+			require.ErrorAs(t, err, &e)
+		}
+	}
+}
+
+// A call that the system never lets return is left when its time is up.
+func TestCredentialManagerCallsAreBounded(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	hang := played(func() (string, error) { <-release; return "", nil })
+
+	_, err := playedSystem(settings{timeout: time.Millisecond}, hang).Get(context.Background(), "app", "alice")
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+
+	k := playedSystem(settings{timeout: time.Hour}, hang)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	err = k.Set(ctx, "app", "alice", "x")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NotErrorIs(t, err, persistence.ErrUnavailable)
+
+	// Where the user may be asked, the context alone counts.
+	k = playedSystem(settings{timeout: time.Nanosecond, mayPrompt: true}, func() (string, error) { return "answered", nil })
+	ctx, cancel = context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	got, err := k.Get(ctx, "app", "alice")
+	require.NoError(t, err)
+	require.Equal(t, "answered", got)
+}
+
+func TestNames(t *testing.T) {
+	never := played(func() (string, error) { return "", errors.New("called") })
+	for _, bad := range []string{"", "a\nquit", "\xff", strings.Repeat("x", 501)} {
+		require.NotContains(t, playedSystem(settings{timeout: time.Hour}, never).Delete(t.Context(), bad, "u").Error(), "called")
+		require.NotContains(t, playedSystem(settings{timeout: time.Hour}, never).Delete(t.Context(), "s", bad).Error(), "called")
+	}
+}
+
+func TestItemLimit(t *testing.T) {
+	require.Equal(t, 2560, (*credentialManager)(nil).ItemLimit("app", "alice"))
+	for _, name := range []string{"app", "with space", `it's "quoted" \\`, strings.Repeat("é", 200), strings.Repeat(`"`, 500)} {
+		limit := (*keychain)(nil).ItemLimit(name, name)
+		line := func(n int) int {
+			return len(addCommand(name, name, base64.StdEncoding.EncodeToString(make([]byte, n))))
+		}
+		require.LessOrEqual(t, line(limit), 4095)
+		require.Greater(t, line(limit+30), 4095, "the limit wastes no more than a few bytes")
+	}
+	k := playedSystem(settings{timeout: time.Hour}, func() (string, error) { return "", nil })
+	require.NoError(t, k.Set(t.Context(), "app", "alice", strings.Repeat("x", 2560)))
+	err := k.Set(t.Context(), "app", "alice", strings.Repeat("x", 2561))
+	require.ErrorIs(t, err, persistence.ErrTooLarge)
+	require.ErrorContains(t, err, "2560")
+}

@@ -1,0 +1,3 @@
+package keyring
+
+func newSystem(s settings) Limited { return &keychain{s, execSecurity("/usr/bin/security")} }

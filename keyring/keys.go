@@ -1,0 +1,135 @@
+package keyring
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/tokenkeep/tokenkeep/internal/remedy"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// Keys keeps the keys of encrypted files in a keyring: 32 random bytes in one
+// small item for each key id. It implements the KeySource and KeyDeleter
+// interfaces of package encrypted, and is safe for concurrent use.
+//
+// The item's service is the one given to [NewKeys]; its user is "tokenkeep key "
+// and the id, and its secret is the key in base64url without padding. A key is
+// never overwritten: an id names the same key for ever.
+//
+// It keeps no key in memory; every Key is one call of the keyring.
+type Keys struct {
+	keyring Keyring
+	service string
+}
+
+// NewKeys returns the keys that k keeps under a service, most often the name of
+// the cache. It does no I/O.
+func NewKeys(k Keyring, service string) *Keys { return &Keys{k, service} }
+
+// keySize is the size of every key, in bytes.
+const keySize = 32
+
+// Source returns "keyring".
+func (*Keys) Source() string { return "keyring" }
+
+// NewKey makes a random key under an id and reads it back, to prove that the
+// keyring keeps it. If there is already a key of that id, it returns that one.
+// The id must not be empty or contain spaces or control characters. ref, which
+// finds the key again, is the id.
+//
+// If the item of that id is not a key, NewKey returns ErrCorrupt and changes
+// nothing. If the keyring does not return what it was given, the error is
+// ErrUnavailable.
+func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, err error) {
+	user, err := keyUser(id)
+	if err != nil || strings.Contains(id, " ") {
+		return "", nil, wrap("new key", k.service, user, cmp.Or(err, errBadID))
+	}
+	fail := func(err error) (string, []byte, error) { return "", nil, wrap("new key", k.service, user, err) }
+	key, err = k.get(ctx, user)
+	switch {
+	case err == nil:
+		return id, key, nil
+	case errors.Is(err, errNoKey):
+		return fail(fmt.Errorf("%w: %w", persistence.ErrCorrupt, err))
+	case !errors.Is(err, persistence.ErrNotFound):
+		return fail(err)
+	}
+	key = make([]byte, keySize)
+	rand.Read(key)
+	if err := k.keyring.Set(ctx, k.service, user, coding.EncodeToString(key)); err != nil {
+		return fail(err)
+	}
+	back, err := k.get(ctx, user)
+	switch {
+	case err == nil && subtle.ConstantTimeCompare(back, key) == 1:
+		return id, key, nil
+	case err == nil, errors.Is(err, errNoKey), errors.Is(err, persistence.ErrNotFound):
+		return fail(newTrouble(Failed, "the keyring did not keep a key that it was given", "Use another keyring program, or a passphrase."))
+	}
+	return fail(err)
+}
+
+// Key returns the key of a ref. Of the ref only the id counts, which ends at the
+// first space. It returns ErrKeyMissing only if the keyring is open and has no
+// such key, or the item under its name is not a key; a locked or unavailable
+// keyring has its own errors.
+func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
+	user, err := keyUser(ref)
+	if err != nil {
+		return nil, wrap("key", k.service, user, err)
+	}
+	key, err := k.get(ctx, user)
+	switch {
+	case errors.Is(err, errNoKey):
+		err = fmt.Errorf("%w: %w", persistence.ErrKeyMissing, err)
+	case errors.Is(err, persistence.ErrNotFound):
+		// It is not also ErrNotFound: the file that needs the key is stored.
+		err = remedy.With("If the keyring was reset or belongs to another user, restore the old one. Otherwise sign in again.", persistence.ErrKeyMissing)
+	}
+	return key, wrap("key", k.service, user, err)
+}
+
+// DeleteKey deletes the key of a ref. It succeeds if there is no such key.
+func (k *Keys) DeleteKey(ctx context.Context, ref string) error {
+	user, err := keyUser(ref)
+	if err == nil {
+		err = k.keyring.Delete(ctx, k.service, user)
+	}
+	if errors.Is(err, persistence.ErrNotFound) {
+		err = nil
+	}
+	return wrap("delete key", k.service, user, err)
+}
+
+var (
+	errNoKey = errors.New("the keyring item is not a key")
+	errBadID = errors.New("the key id is empty or has a space")
+)
+
+func (k *Keys) get(ctx context.Context, user string) ([]byte, error) {
+	text, err := k.keyring.Get(ctx, k.service, user)
+	if err != nil {
+		return nil, err
+	}
+	// The error does not show what it could not decode: it may be a secret.
+	key, err := coding.DecodeString(text)
+	if err != nil || len(key) != keySize {
+		return nil, errNoKey
+	}
+	return key, nil
+}
+
+func keyUser(ref string) (user string, err error) {
+	id, _, _ := strings.Cut(ref, " ")
+	user = "tokenkeep key " + id
+	if id == "" {
+		return user, errBadID
+	}
+	return user, checkName("service", user)
+}

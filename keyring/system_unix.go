@@ -1,5 +1,0 @@
-//go:build linux || freebsd || netbsd || openbsd
-
-package keyring
-
-func newSystem(o systemOptions) Limited { return &secretService{o} }

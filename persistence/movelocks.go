@@ -1,0 +1,81 @@
+package persistence
+
+import (
+	"context"
+	"sync"
+)
+
+// Why a context carries locks. Move holds the locks of both its backends while it
+// calls their LoadRevision, SaveIf and DeleteIf, and those take the same locks
+// again: a FileLock lets its own Hold in under its own Lock, so that works for a
+// lock that a backend has to itself. But the two backends may have two FileLocks
+// of one path (the encrypted and the plaintext file of one cache, opened on their
+// own). Then Move would wait for itself, in the second Lock or in a Hold. Which
+// FileLocks there are inside a backend Move cannot see: it knows them as Locker,
+// whose Lock takes a context and nothing else. So the context says which paths
+// this Move has locked and by which FileLock, and Lock and Hold of another
+// FileLock of such a path rely on that one. No other caller's context does this:
+// for everybody else the locks of one path exclude each other.
+
+// locks are what one [Move] has locked. Its context carries them, so that two
+// FileLocks of one file do not wait for each other.
+type locks struct {
+	mu     sync.Mutex
+	held   map[string]*FileLock // by path
+	shared bool                 // one was to be locked twice
+}
+
+type locksKey struct{}
+
+func withLocks(ctx context.Context) context.Context {
+	return context.WithValue(ctx, locksKey{}, &locks{held: map[string]*FileLock{}})
+}
+
+// locksOf returns nil, which is of use too, where ctx carries none.
+func locksOf(ctx context.Context) *locks {
+	h, _ := ctx.Value(locksKey{}).(*locks)
+	return h
+}
+
+// owner returns the FileLock that holds the lock of l's file, or nil.
+func (h *locks) owner(l *FileLock) *FileLock {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.held[l.Path()]
+}
+
+// reenter says whether l is to be locked although its file is locked already.
+func (h *locks) reenter(l *FileLock) bool {
+	if h.owner(l) == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.shared = true
+	return true
+}
+
+func (h *locks) isShared() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.shared
+}
+
+func (h *locks) add(l *FileLock) {
+	if h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.held[l.Path()] = l
+	}
+}
+
+func (h *locks) remove(l *FileLock) {
+	if h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.held, l.Path())
+	}
+}
