@@ -12,7 +12,7 @@ import (
 )
 
 type owner struct{ first inner }
-type inner struct{ n [4]int }
+type inner struct{ _ [4]int }
 
 func number(n int) func() int { return func() int { return n } }
 

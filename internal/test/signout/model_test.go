@@ -319,7 +319,6 @@ type call struct {
 	began  int
 	secret *secret
 	out    *signOut
-	taken  bool
 }
 
 // A secret stands for what one token response brought.

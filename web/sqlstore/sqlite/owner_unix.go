@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -50,3 +51,6 @@ func checkFolder(dir string) error {
 	}
 	return nil
 }
+
+// shell returns a word as a POSIX shell takes it for one.
+func shell(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
@@ -106,9 +105,6 @@ func refuse(remedy, format string, args ...any) error {
 
 func (r *refusal) Error() string { return r.reason }
 func (r *refusal) Unwrap() error { return fs.ErrPermission }
-
-// shell returns a word as a POSIX shell takes it for one.
-func shell(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
 func dsn(path string) string {
 	u := url.URL{Path: filepath.ToSlash(path)}
