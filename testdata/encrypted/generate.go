@@ -50,7 +50,7 @@ var (
 	b64     = base64.RawURLEncoding.EncodeToString
 
 	// Of a stored key: its own id, and where it was stored.
-	ownID  = hex.EncodeToString(bytesOf("key id")[:8]) + hex.EncodeToString(keyedHash(machineID, "owner", hex.EncodeToString(bytesOf("key id")[:8]), user, "/home/alice/.config/contoso-cli", name)[:8])
+	ownID  = hex.EncodeToString(bytesOf("key id")[:8]) + hex.EncodeToString(keyedHash(machineID, "owner", hex.EncodeToString(bytesOf("key id")[:8]), user, "/srv/tokens/contoso-cli", name)[:8])
 	origin = b64(keyedHash(machineID, "origin", ownID, user))
 	boot   = b64(keyedHash(bootID, "boot", ownID, user))
 	userns = b64(keyedHash(bootID, "userns", ownID, "user:[4026531837]"))
