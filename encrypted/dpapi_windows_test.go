@@ -70,7 +70,7 @@ func TestDPAPITampered(t *testing.T) {
 			}
 		}
 		class := "wrong-key"
-		if i < 20 { // the version and the provider
+		if i < 4 { // the version
 			class = "unsupported-version"
 		}
 		_, err := f.Load(ctx)
