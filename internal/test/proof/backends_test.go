@@ -96,10 +96,10 @@ func (p place) encrypted() (*encrypted.File, error) {
 func (p place) cache(ctx context.Context, strict bool) (*persistence.Cache, error) {
 	quiet := slog.New(slog.DiscardHandler)
 	if p.kind == opened || p.kind == openedPlain {
-		cfg := tokenkeep.Config{Name: cacheName, Dir: p.dir, Keyring: p.keyring(), Strict: strict,
+		cfg := tokenkeep.Config{Name: cacheName, Dir: p.dir, Keyring: p.keyring(), AllowPlaintext: true, Strict: strict,
 			Logger: quiet, Warn: func(fallback.Warning) {}}
 		if p.kind == openedPlain {
-			cfg.Keyring, cfg.AllowPlaintext = keyringtest.NewAbsent(), true
+			cfg.Keyring = keyringtest.NewAbsent()
 		}
 		return tokenkeep.Open(ctx, cfg)
 	}

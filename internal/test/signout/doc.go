@@ -13,5 +13,7 @@
 //     sign-in,
 //
 // but for what cannot be known; see package replica. With the environment variable
-// TOKENKEEP_LONG=1 all interleavings are run, and many more at random.
+// TOKENKEEP_LONG=1 all interleavings are run. With TOKENKEEP_SEEDS=new many more are
+// run at random: that search is open, and what it finds may be a limit that
+// check_test.go does not know yet.
 package signout
