@@ -134,9 +134,6 @@ const (
 	blobFlagsOthers = flagMachine | flagSystem
 )
 
-// blobProvider is the identifier of DPAPI, df9d8cd0-1501-11d1-8c7a-00c04fc297eb.
-var blobProvider = []byte{0xd0, 0x8c, 0x9d, 0xdf, 0x01, 0x15, 0xd1, 0x11, 0x8c, 0x7a, 0x00, 0xc0, 0x4f, 0xc2, 0x97, 0xeb}
-
 // checkBlob refuses a blob that is not protected for one user. CryptUnprotectData
 // decrypts a blob of the whole machine without being asked to, and every user of
 // the machine can make one.
@@ -144,7 +141,7 @@ func checkBlob(blob []byte) error {
 	switch {
 	case len(blob) < blobHeader:
 		return remedy.With(remedyCorrupt, corrupt("its header has a key of DPAPI that is too short"))
-	case binary.LittleEndian.Uint32(blob) != blobVersion, !bytes.Equal(blob[4:20], blobProvider):
+	case binary.LittleEndian.Uint32(blob) != blobVersion:
 		return remedy.Errorf("Update this program: the file is sound and needs a newer one.",
 			"%w: the key is protected in a form of DPAPI that is not known here", persistence.ErrUnsupportedVersion)
 	case binary.LittleEndian.Uint32(blob[blobFlags:])&blobFlagsOthers != 0:

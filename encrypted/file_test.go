@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -661,7 +662,13 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	key := bytes.Repeat([]byte{0xA7}, 32)
 	secrets := []string{secret, string(key), encode(key), strings.Repeat("a7", 8), "167 167", "0xa7, 0xa7"}
 	var printed []string
-	show := func(v any) { printed = append(printed, fmt.Sprintf("%v %+v %#v %s", v, v, v, v)) }
+	show := func(v any) {
+		printed = append(printed, fmt.Sprintf("%v %+v %#v %s %q %x %X %d %t %e", v, v, v, v, v, v, v, v, v, v))
+		var log strings.Builder
+		slog.New(slog.NewTextHandler(&log, nil)).Info("text", "value", v)
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("json", "value", v)
+		printed = append(printed, log.String())
+	}
 	do := func(f *File) {
 		if _, isFixed := f.source.(fixed); !isFixed { // which shows its key
 			defer func() { show(f) }()
@@ -706,4 +713,26 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			t.Errorf("%q is in: %s", s, all[max(0, i-500):min(len(all), i+100)])
 		}
 	}
+}
+
+// Whatever the verb, a File and a source are their descriptions.
+func TestFormattedAsADescription(t *testing.T) {
+	path := tempPath(t)
+	f := newFile(t, path, Raw(randomKey()))
+	for v, want := range map[any]string{
+		f:                 "encrypted file " + path + " (key from raw)",
+		Raw(randomKey()):  "a key that the program gave",
+		Env("NAME"):       "a key from the environment variable NAME",
+		cheap("password"): "a key from a passphrase",
+		DPAPI():           "a key protected by DPAPI",
+	} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%b", "%o", "%t", "%e", "%c", "%U"} {
+			require.Equal(t, want, fmt.Sprintf(verb, v), verb)
+		}
+		var log strings.Builder
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "value", v)
+		require.Contains(t, log.String(), `"value":"`+want+`"`)
+	}
+	var none *File
+	require.Equal(t, "encrypted file", fmt.Sprint(none))
 }

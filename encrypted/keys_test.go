@@ -303,3 +303,52 @@ func TestSourcesAskedDirectlySayWhatIsWrong(t *testing.T) {
 		require.Error(t, err)
 	}
 }
+
+// A header may ask for a small multiple of what this program writes, unless the
+// program is set higher.
+func TestAFileThatAsksForMuchWork(t *testing.T) {
+	const salt = " salt=AAAAAAAAAAAAAAAAAAAAAA "
+	for _, c := range []struct {
+		cost, ref string
+		refused   bool
+	}{
+		{"default", "m=262144 p=4" + salt + "t=3", false},
+		{"default", "m=262145 p=4" + salt + "t=1", true},
+		{"default", "m=65536 p=4" + salt + "t=12", false},
+		{"default", "m=65536 p=4" + salt + "t=13", true},
+		{"default", "m=1048576 p=4" + salt + "t=4", true},
+		{"little", "m=262144 p=4" + salt + "t=3", false},
+		{"little", "m=262145 p=4" + salt + "t=1", true},
+		{"much", "m=1048576 p=4" + salt + "t=4", false},
+	} {
+		stop := errors.New("asked")
+		cost := map[string]Cost{"little": {Memory: 32, Passes: 1, Lanes: 1}, "much": {Memory: 1 << 18, Passes: 4, Lanes: 4}}[c.cost]
+		source := Passphrase(func(context.Context) ([]byte, error) { return nil, stop }, &PassphraseOptions{Cost: cost})
+		_, err := source.Key(ctx, "id "+c.ref)
+		if !c.refused {
+			require.ErrorIs(t, err, stop, "%s %s", c.cost, c.ref)
+			continue
+		}
+		require.ErrorIs(t, err, persistence.ErrUnsupportedVersion, "%s %s", c.cost, c.ref)
+		require.NotErrorIs(t, err, stop)
+		require.ErrorContains(t, err, "much more work")
+		require.NotEmpty(t, persistence.Remedy(err))
+	}
+}
+
+// A wrong passphrase on a file that costs more than usual may be a forged header:
+// the error says so.
+func TestAWrongPassphraseOnAFileThatCostsMoreThanUsual(t *testing.T) {
+	write := func(cost Cost) string {
+		path := tempPath(t)
+		source := Passphrase(func(context.Context) ([]byte, error) { return []byte("right"), nil }, &PassphraseOptions{Cost: cost})
+		require.NoError(t, newFile(t, path, source).Save(ctx, nil))
+		return path
+	}
+	err := newFile(t, write(Cost{Memory: DefaultCost.Memory + 1024, Passes: 3, Lanes: 4}), cheap("wrong")).Check(ctx)
+	requireError(t, "wrong-key", err)
+	require.ErrorContains(t, err, "it asks for more work than this program writes")
+	err = newFile(t, write(Cost{Memory: 32, Passes: 1, Lanes: 1}), cheap("wrong")).Check(ctx)
+	requireError(t, "wrong-key", err)
+	require.NotContains(t, err.Error(), "more work", "control")
+}

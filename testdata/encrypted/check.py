@@ -14,7 +14,6 @@ import hmac
 import pathlib
 import re
 import sys
-import uuid
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,7 +26,6 @@ PARAMETER = re.compile(rb"([a-z][a-z0-9-]{0,31})=([A-Za-z0-9._~/:+@-]{1,2048})")
 
 
 USUAL_MEMORY, USUAL_PASSES = 65536, 3
-DPAPI_PROVIDER = uuid.UUID("df9d8cd0-1501-11d1-8c7a-00c04fc297eb").bytes_le
 
 
 class Corrupt(Exception):
@@ -132,10 +130,10 @@ def check_argon2id(parameters):
 
 
 def check_blob(blob):
-    """The blob's first fields, all of them little-endian."""
-    version, provider, flags = blob[:4], blob[4:20], blob[40:44]
+    """Looks at the version and the flags, both little-endian."""
+    version, flags = blob[:4], blob[40:44]
     need(len(flags) == 4)
-    if version != b"\x01\0\0\0" or provider != DPAPI_PROVIDER:
+    if version != b"\x01\0\0\0":
         raise UnsupportedVersion
     if int.from_bytes(flags, "little") & 0x20000004:
         raise WrongKey

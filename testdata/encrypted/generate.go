@@ -50,8 +50,7 @@ var (
 	b64     = base64.RawURLEncoding.EncodeToString
 
 	// Of a stored key: its own id, and where it was stored.
-	folder = "/" + "home/alice/.config/contoso-cli" // nobody's folder: an example
-	ownID  = hex.EncodeToString(bytesOf("key id")[:8]) + hex.EncodeToString(keyedHash(machineID, "owner", hex.EncodeToString(bytesOf("key id")[:8]), user, folder, name)[:8])
+	ownID  = hex.EncodeToString(bytesOf("key id")[:8]) + hex.EncodeToString(keyedHash(machineID, "owner", hex.EncodeToString(bytesOf("key id")[:8]), user, "/srv/tokens/contoso-cli", name)[:8])
 	origin = b64(keyedHash(machineID, "origin", ownID, user))
 	boot   = b64(keyedHash(bootID, "boot", ownID, user))
 	userns = b64(keyedHash(bootID, "userns", ownID, "user:[4026531837]"))
@@ -468,7 +467,6 @@ func Generate() map[string][]byte {
 	add("wrong-key", "dpapi-machine", "a blob that every user of the machine can make", dpapi("blob="+blobOf(func(b []byte) { b[40] = 0x04 })))
 	add("wrong-key", "dpapi-system", "a blob of the system's, not of the user's", dpapi("blob="+blobOf(func(b []byte) { b[43] = 0x20 })))
 	add("unsupported-version", "dpapi-version", "a blob of another version", dpapi("blob="+blobOf(func(b []byte) { b[0] = 2 })))
-	add("unsupported-version", "dpapi-provider", "a blob of another provider than DPAPI", dpapi("blob="+blobOf(func(b []byte) { b[4] ^= 1 })))
 	add("unsupported-version", "passphrase-much-memory", "more than four times the usual memory: refused before any work",
 		pass(strings.Replace(small, "m=64", "m=262145", 1), smallKey))
 	add("unsupported-version", "passphrase-much-work", "more than four times the usual work: refused before any work",
