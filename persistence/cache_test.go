@@ -17,6 +17,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -838,4 +839,35 @@ func TestBackendThatSharesItsBytes(t *testing.T) {
 	require.Equal(t, 6, stored(t, p).keys("Account"))
 	replace(t, b, cb, "")
 	require.Equal(t, 6, cb.keys("Account"))
+}
+
+// In one Export each byte string is parsed at most once: ours and base once, theirs
+// once for each revision that is met. One that failed parses nothing again.
+func TestExportParsesEachSideOnce(t *testing.T) {
+	parsed := func(f func()) uint64 {
+		before := tokencache.Parses()
+		f()
+		return tokencache.Parses() - before
+	}
+	p := newWatched()
+	c, a := open(t, p, persistence.WithLogger(slog.New(slog.DiscardHandler))), &client{}
+	replace(t, c, a, "")
+	a.signIn("ann", "rt1", 1)
+	export(t, c, a, "")
+	replace(t, c, a, "ann")
+	a.signIn("ann", "rt2", 2)
+	require.LessOrEqual(t, parsed(func() { export(t, c, a, "ann") }), uint64(2), "nobody else has saved")
+
+	other, b := open(t, p.Memory), &client{}
+	replace(t, other, b, "")
+	b.signIn("bob", "rt1", 1)
+	export(t, other, b, "")
+	a.signIn("ann", "rt3", 3)
+	require.LessOrEqual(t, parsed(func() { export(t, c, a, "ann") }), uint64(3), "merged")
+
+	replace(t, c, a, "ann")
+	p.failWith(&persistence.Error{Op: "save", Err: persistence.ErrUnavailable})
+	a.signIn("ann", "rt4", 4)
+	require.LessOrEqual(t, parsed(func() { export(t, c, a, "ann") }), uint64(2), "failed")
+	require.NotZero(t, parsed(func() { _, _ = tokencache.Parse(nil) }), "control: parses are counted")
 }
