@@ -3,6 +3,7 @@ package encrypted
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -731,7 +732,9 @@ func TestFormattedAsADescription(t *testing.T) {
 		}
 		var log strings.Builder
 		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "value", v)
-		require.Contains(t, log.String(), `"value":"`+want+`"`)
+		quoted, err := json.Marshal(want)
+		require.NoError(t, err)
+		require.Contains(t, log.String(), `"value":`+string(quoted))
 	}
 	var none *File
 	require.Equal(t, "encrypted file", fmt.Sprint(none))

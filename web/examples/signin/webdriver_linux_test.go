@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"os/exec"
 	"regexp"
 	"syscall"
@@ -152,9 +153,18 @@ func (b *browser) click(xpath string) {
 	b.do(http.MethodPost, b.element(xpath)+"/click", nil, nil)
 }
 
+// text returns the text of an element. A page that is on its way may have replaced
+// the element since it was found: then it is looked for again.
 func (b *browser) text(xpath string) (s string) {
 	b.t.Helper()
-	b.do(http.MethodGet, b.element(xpath)+"/text", nil, &s)
+	var err error
+	for range 10 {
+		err = b.try(http.MethodGet, b.element(xpath)+"/text", nil, &s)
+		if err == nil || !strings.Contains(err.Error(), "stale element reference") {
+			break
+		}
+	}
+	require.NoError(b.t, err)
 	return s
 }
 
