@@ -7,9 +7,9 @@ import (
 	"errors"
 )
 
-// digestVersioned makes a [Versioned] of a Persistence that is none: its revision is a
-// digest of its data, so every question about it costs a Load. It compares and
-// saves in two steps, so it is only used under a lock.
+// digestVersioned adapts a plain Persistence to [Versioned]. The revision is a
+// digest of the data, so asking for it costs a Load. SaveIf compares and saves in
+// two steps: callers hold the lock.
 type digestVersioned struct{ Persistence }
 
 func (h digestVersioned) Revision(ctx context.Context) (string, error) {

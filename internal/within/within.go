@@ -49,9 +49,9 @@ const (
 	longestWait = 100 * time.Millisecond
 )
 
-// Retry calls try until its error is none that again accepts, and returns that
-// error. Between two tries it waits, longer each time and never exactly as long
-// as another process does. When ctx ends during a wait, it returns the last
+// Retry calls try until it succeeds, or until it fails with an error for which
+// again returns false. It returns try's last error. Between two tries it waits,
+// longer each time and for a random time, so that processes do not keep step. When ctx ends during a wait, it returns the last
 // error of try and ended = true.
 func Retry(ctx context.Context, again func(error) bool, try func() error) (err error, ended bool) {
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
