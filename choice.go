@@ -36,7 +36,7 @@ const (
 // it follows. ok is false for a cache that [Open] did not return. ChoiceOf does no
 // I/O.
 func ChoiceOf(c *persistence.Cache) (choice Choice, ok bool) {
-	s, ok := c.Persistence().(*store)
+	s, ok := c.Backend().(*store)
 	if !ok {
 		return Choice{}, false
 	}

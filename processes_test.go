@@ -336,7 +336,7 @@ func TestWatchWhileAnotherTradesUp(t *testing.T) {
 	require.NoError(t, err)
 	save(t, running, `{"Account":{`+account("ann")+`}}`)
 	watching, cancel := context.WithCancel(ctx)
-	changes := running.Watch(watching, persistence.PollEvery(time.Hour))
+	changes := running.Watch(watching, time.Hour)
 	defer func() {
 		cancel()
 		for range changes {

@@ -14,10 +14,10 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/within"
 )
 
-// Persistence returns the backend that [New] was given. Saving through it
-// overwrites what others have stored meanwhile: it is for [Move], and for asking
-// what the backend is.
-func (c *Cache) Persistence() Persistence {
+// Backend returns the backend that [New] was given. Saving through it overwrites
+// what others have stored meanwhile: use it for [Move], and to ask what the
+// backend is.
+func (c *Cache) Backend() Persistence {
 	if h, ok := c.store.(digestVersioned); ok {
 		return h.Persistence
 	}

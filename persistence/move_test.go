@@ -437,9 +437,9 @@ func TestPersistenceOfACache(t *testing.T) {
 	memory := persistence.NewMemory()
 	c, err := persistence.New(memory)
 	require.NoError(t, err)
-	require.Same(t, memory, c.Persistence())
+	require.Same(t, memory, c.Backend())
 	plain := bare{memory}
 	c, err = persistence.New(plain, persistence.WithLockFile(filepath.Join(t.TempDir(), "lock")))
 	require.NoError(t, err)
-	require.Equal(t, plain, c.Persistence())
+	require.Equal(t, plain, c.Backend())
 }

@@ -37,18 +37,6 @@ func (a Account) identity() tokencache.Account {
 	return tokencache.Account{HomeAccountID: a.HomeAccountID, Environment: a.Environment}.Identity()
 }
 
-// WatchOption is a setting of [Cache.Watch].
-type WatchOption func(*watcher)
-
-// PollEvery makes Watch look for changes at least that often. The default is
-// every 5 seconds where the system tells of none, and every minute where it
-// does, as a safety net. Set it where other computers write the cache, on a
-// network file system for example. A look costs what [Versioned] says of
-// Revision. A d that is not positive means the default.
-func PollEvery(d time.Duration) WatchOption {
-	return func(w *watcher) { w.every = max(d, 0) }
-}
-
 const (
 	pollEvery = 5 * time.Second
 	safetyNet = time.Minute
@@ -62,7 +50,7 @@ const (
 // channel. What is stored when it is called is what the first Change is compared
 // with, so an app calls it first and then shows who is signed in:
 //
-//	changes := c.Watch(ctx)
+//	changes := c.Watch(ctx, 0)
 //	show(accounts of the client)
 //	for change := range changes {
 //		show(change.Accounts)
@@ -77,20 +65,21 @@ const (
 // state. What was done and undone in between is not reported.
 //
 // For a file the system tells of changes in its folder, mostly within a tenth of
-// a second; all else is polled, see [PollEvery]. Watch reads the stored cache
+// a second; all else is polled. Watch reads the stored cache
 // before it returns, and whenever it has changed, so a key source may ask for a
 // passphrase then. What cannot be read is logged, once per kind, and read again
 // later; until it can be read for the first time, nobody counts as signed in.
 //
+// Watch looks for changes at least once in the time every. 0 or less means the
+// default: every 5 seconds where the system tells of no change, and every minute where it does,
+// as a safety net. Give an interval where other computers write the cache, on a
+// network file system for example. A look costs what [Versioned] says of
+// Revision.
+//
 // Watch has a goroutine of its own, and what it needs of the system, until the
 // channel is closed.
-func (c *Cache) Watch(ctx context.Context, opts ...WatchOption) <-chan Change {
-	w := &watcher{cache: c, changes: make(chan Change)}
-	for _, o := range opts {
-		if o != nil {
-			o(w)
-		}
-	}
+func (c *Cache) Watch(ctx context.Context, every time.Duration) <-chan Change {
+	w := &watcher{cache: c, changes: make(chan Change), every: max(every, 0)}
 	w.look(ctx)
 	w.reported = w.current
 	go w.run(ctx)

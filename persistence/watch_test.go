@@ -67,10 +67,10 @@ type watching struct {
 	changes <-chan persistence.Change
 }
 
-func watch(t testing.TB, c *persistence.Cache, opts ...persistence.WatchOption) *watching {
+func watch(t testing.TB, c *persistence.Cache, every time.Duration) *watching {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &watching{t, c.Watch(ctx, opts...)}
+	w := &watching{t, c.Watch(ctx, every)}
 	t.Cleanup(func() {
 		cancel()
 		for range w.changes { // until it is closed
@@ -113,20 +113,20 @@ func names(accounts []persistence.Account) (all []string) {
 }
 
 // waysToWatch runs a test with the notifications of the system, and without.
-func waysToWatch(t *testing.T, test func(t *testing.T, opts ...persistence.WatchOption)) {
-	t.Run("notified", func(t *testing.T) { test(t, persistence.PollEvery(time.Hour)) })
+func waysToWatch(t *testing.T, test func(t *testing.T, every time.Duration)) {
+	t.Run("notified", func(t *testing.T) { test(t, time.Hour) })
 	t.Run("polling", func(t *testing.T) {
 		persistence.WithoutNotifications(t)
-		test(t, persistence.PollEvery(5*time.Millisecond))
+		test(t, 5*time.Millisecond)
 	})
 }
 
 func TestWatch(t *testing.T) {
-	waysToWatch(t, func(t *testing.T, opts ...persistence.WatchOption) {
+	waysToWatch(t, func(t *testing.T, every time.Duration) {
 		path := filepath.Join(t.TempDir(), "cache.json")
 		other := plainCache(t, path)
 		signIn(t, other, "ann")
-		w := watch(t, plainCache(t, path), opts...)
+		w := watch(t, plainCache(t, path), every)
 
 		signIn(t, other, "ben")
 		change := w.next()
@@ -164,9 +164,9 @@ func TestWatch(t *testing.T) {
 
 // The changes made through the very Cache that is watched are reported too.
 func TestWatchOfOnesOwnChanges(t *testing.T) {
-	waysToWatch(t, func(t *testing.T, opts ...persistence.WatchOption) {
+	waysToWatch(t, func(t *testing.T, every time.Duration) {
 		c := plainCache(t, filepath.Join(t.TempDir(), "cache.json"))
-		w := watch(t, c, opts...)
+		w := watch(t, c, every)
 		signIn(t, c, "ann")
 		require.Equal(t, []string{"ann"}, names(w.next().Added))
 	})
@@ -175,10 +175,10 @@ func TestWatchOfOnesOwnChanges(t *testing.T) {
 // Another program replaces, removes or tears the file, and knows nothing of
 // locks.
 func TestWatchOfAFileThatIsReplaced(t *testing.T) {
-	waysToWatch(t, func(t *testing.T, opts ...persistence.WatchOption) {
+	waysToWatch(t, func(t *testing.T, every time.Duration) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "cache.json")
-		w := watch(t, plainCache(t, path), opts...)
+		w := watch(t, plainCache(t, path), every)
 		put := func(data []byte) {
 			temporary := filepath.Join(dir, "new")
 			require.NoError(t, os.WriteFile(temporary, data, 0o600))
@@ -204,7 +204,7 @@ func TestWatchOfAFileThatIsReplaced(t *testing.T) {
 // The folder is made after the watch has begun, removed, and made again. The
 // system cannot tell of that; polling finds it.
 func TestWatchOfAFolderThatIsNotThereYet(t *testing.T) {
-	every := persistence.PollEvery(10 * time.Millisecond)
+	const every = 10 * time.Millisecond
 	folder := filepath.Join(t.TempDir(), "a", "b")
 	path := filepath.Join(folder, "cache.json")
 	w := watch(t, plainCache(t, path), every)
@@ -226,11 +226,11 @@ func TestWatchOfAFolderThatIsNotThereYet(t *testing.T) {
 // An account that comes and goes while nobody receives is not reported, the
 // final state is, and the writers are not held up.
 func TestWatchWithASlowReceiver(t *testing.T) {
-	waysToWatch(t, func(t *testing.T, opts ...persistence.WatchOption) {
+	waysToWatch(t, func(t *testing.T, every time.Duration) {
 		path := filepath.Join(t.TempDir(), "cache.json")
 		other := plainCache(t, path)
 		signIn(t, other, "ann", "ben")
-		w := watch(t, plainCache(t, path), opts...)
+		w := watch(t, plainCache(t, path), every)
 		for n := range 20 {
 			signIn(t, other, fmt.Sprint("user", n))
 			if n > 0 {
@@ -259,7 +259,7 @@ func TestWatchGathers(t *testing.T) {
 		memory := persistence.NewMemory()
 		other := cacheOf(t, memory)
 		ctx, cancel := context.WithCancel(t.Context())
-		changes := cacheOf(t, memory).Watch(ctx)
+		changes := cacheOf(t, memory).Watch(ctx, 0)
 		start := time.Now()
 		signIn(t, other, "ann", "ben", "carl")
 		change := <-changes
@@ -300,7 +300,7 @@ func TestWatchPollsAsOftenAsItIsTold(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			memory := persistence.NewMemory()
 			ctx, cancel := context.WithCancel(t.Context())
-			changes := cacheOf(t, memory).Watch(ctx, persistence.PollEvery(every), nil)
+			changes := cacheOf(t, memory).Watch(ctx, every)
 			start := time.Now()
 			signIn(t, cacheOf(t, memory), "ann")
 			<-changes
@@ -328,7 +328,7 @@ func TestWatchLoadsOnlyWhatIsNew(t *testing.T) {
 		})
 		signIn(t, cacheOf(t, memory), "ann")
 		ctx, cancel := context.WithCancel(t.Context())
-		changes := cacheOf(t, counting).Watch(ctx)
+		changes := cacheOf(t, counting).Watch(ctx, 0)
 		elapse(time.Hour + time.Second)
 		cancel()
 		for range changes {
@@ -356,7 +356,7 @@ func TestWatchOfWhatCannotBeRead(t *testing.T) {
 				})
 				var log bytes.Buffer
 				ctx, cancel := context.WithCancel(t.Context())
-				changes := cacheOf(t, faulty, persistence.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))).Watch(ctx)
+				changes := cacheOf(t, faulty, persistence.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))).Watch(ctx, 0)
 				locked.Store(true)
 				signIn(t, other, "ben")
 				elapse(time.Minute)
@@ -395,7 +395,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 			return call()
 		})
 		ctx, cancel := context.WithCancel(t.Context())
-		changes := cacheOf(t, hangs).Watch(ctx)
+		changes := cacheOf(t, hangs).Watch(ctx, 0)
 		hanging.Store(true)
 		elapse(7 * time.Second) // in the second look
 		cancel()
@@ -404,7 +404,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 
 		ctx, cancel = context.WithCancel(t.Context())
 		cancel()
-		for range cacheOf(t, persistence.NewMemory()).Watch(ctx) { // it has ended already
+		for range cacheOf(t, persistence.NewMemory()).Watch(ctx, 0) { // it has ended already
 			t.Fatal("a change")
 		}
 	})
@@ -417,7 +417,7 @@ func TestWatchLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var all []<-chan persistence.Change
 	for range 20 {
-		all = append(all, c.Watch(ctx))
+		all = append(all, c.Watch(ctx, 0))
 	}
 	signIn(t, c, "ann")
 	for _, changes := range all[:10] { // the others never receive
@@ -461,7 +461,7 @@ func TestWatchFollowsThePlace(t *testing.T) {
 	memory := persistence.NewMemory()
 	m := &moving{Versioned: memory}
 	m.place.Store(&first)
-	w := watch(t, cacheOf(t, m), persistence.PollEvery(time.Hour))
+	w := watch(t, cacheOf(t, m), time.Hour)
 	touch := func(path string) { require.NoError(t, os.WriteFile(path, nil, 0o600)) }
 	signIn(t, cacheOf(t, memory), "ann")
 	m.place.Store(&second)
@@ -477,7 +477,7 @@ func TestWatchOfOddAccounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := persistence.NewMemory()
 		ctx, cancel := context.WithCancel(t.Context())
-		changes := cacheOf(t, memory).Watch(ctx)
+		changes := cacheOf(t, memory).Watch(ctx, 0)
 		require.NoError(t, memory.Save(ctx, []byte(`{"Account":{
 			"a":{"home_account_id":"A.b","environment":"Login","username":7},
 			"b":{"home_account_id":"c.d","environment":"login"},
@@ -503,7 +503,7 @@ func TestWatchChild(t *testing.T) {
 		return
 	}
 	c := watchedFile(t, path)
-	w := watch(t, c)
+	w := watch(t, c, 0)
 	fmt.Println("watching")
 	go func() { // until the parent has enough, or has gone
 		io.Copy(io.Discard, os.Stdin)
@@ -601,7 +601,7 @@ func ExampleCache_Watch() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	changes := open().Watch(ctx)
+	changes := open().Watch(ctx, 0)
 
 	// Another program signs a user in.
 	err = open().Update(ctx, func([]byte) ([]byte, error) {

@@ -88,7 +88,7 @@ func watched(t *testing.T, data string) (accounts []persistence.Account) {
 		cache, err := persistence.New(memory)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
-		changes := cache.Watch(ctx)
+		changes := cache.Watch(ctx, 0)
 		require.NoError(t, memory.Save(ctx, []byte(data)))
 		accounts = (<-changes).Accounts
 		cancel()

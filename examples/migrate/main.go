@@ -93,7 +93,7 @@ func adopt(ctx context.Context, tokens *persistence.Cache, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := persistence.Move(ctx, old, tokens.Persistence()); err != nil {
+	if err := persistence.Move(ctx, old, tokens.Backend()); err != nil {
 		return err
 	}
 	fmt.Println("The sign-in was moved. It is kept in " + tokens.Describe().Location + " now.")

@@ -61,7 +61,7 @@ func desktop(ctx context.Context) error {
 	}
 	ctx, closeWindow := context.WithCancel(ctx)
 	defer closeWindow()
-	changes := tokens.Watch(ctx)
+	changes := tokens.Watch(ctx, 0)
 	for _, command := range []string{"login", "logout"} {
 		if err := elsewhere(command); err != nil {
 			return err
