@@ -382,6 +382,8 @@ type step struct {
 	take   bool  // the client's write lock
 	writes bool  // to the store
 	saves  bool
+	soon   bool          // MSAL waits for nothing before it: no time goes by
+	long   bool          // time goes by
 	run    func() []step // returns the steps that follow
 }
 
@@ -580,7 +582,7 @@ func (w *world) first(p *process, o op) step {
 	case "all works":
 		return step{name: o.do, writes: true, run: func() []step { w.failLoads, w.failSaves = false, false; return nil }}
 	case "time goes by":
-		return step{name: o.do, writes: true, run: func() []step {
+		return step{name: o.do, writes: true, long: true, run: func() []step {
 			<-time.After(wait)
 			w.later = w.now
 			return nil
@@ -620,7 +622,9 @@ func (w *world) first(p *process, o op) step {
 			if w.replace(c, o.user) != nil {
 				return nil
 			}
-			return []step{next("ask", func() []step { return w.ask(c, next) })}
+			s := next("ask", func() []step { return w.ask(c, next) })
+			s.soon = true // between the two, MSAL only lets its lock go
+			return []step{s}
 		})
 	case "sign in":
 		return next("begin", func() []step {
@@ -773,8 +777,12 @@ func (w *world) fail(format string, args ...any) {
 
 // runnable returns the actors that can do their next step.
 func (w *world) runnable(except int) (actors []int) {
+	soon := slices.ContainsFunc(w.queues, func(q []step) bool { return len(q) > 0 && q[0].soon })
 	for i, q := range w.queues {
-		if i != except && len(q) > 0 && (q[0].call == nil || q[0].call.c.writer == nil || q[0].call.c.writer == q[0].call) {
+		if i == except || len(q) == 0 || soon && q[0].long {
+			continue
+		}
+		if c := q[0].call; c == nil || c.c.writer == nil || c.c.writer == c {
 			actors = append(actors, i)
 		}
 	}
