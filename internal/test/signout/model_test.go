@@ -339,6 +339,7 @@ type secret struct {
 	mixed    bool              // its context is also another call's
 	session  *secret           // the sign-in that it descends from
 	unseen   bool              // could not be stored, and nothing that is stored tells of it
+	withheld bool              // was not stored although the storage worked: an earlier sign-out is in doubt
 }
 
 // A signOut is one that began at a tick and has ended at another.
@@ -349,7 +350,8 @@ type signOut struct {
 	begun      int
 	ended      int // 0: under way
 	failed     bool
-	everywhere bool // by Delete or SignOut
+	everywhere bool    // by Delete or SignOut
+	inside     *client // inside of whose save, while nothing was stored; else nil
 }
 
 // An op is what a program does next.
@@ -392,7 +394,8 @@ type world struct {
 	failLoads bool
 	failSaves bool
 	inside    func()
-	later     int // tick at which the time last went by
+	saving    *client // inside of whose save this step is; else nil
+	later     int     // tick at which the time last went by
 	request   int
 
 	disks     map[string]*disk
@@ -680,6 +683,7 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 		working := !w.failSaves && !w.failLoads
 		err := w.export(c, hint)
 		working = working && !w.failSaves && !w.failLoads
+		s.withheld = working && !slices.ContainsFunc(w.stored(s.user), func(e entry) bool { return e.text == "R"+strconv.Itoa(s.n) })
 		s.unseen, s.unread = !s.refresh && !working && lone, !s.refresh && !working && unread
 		if err != nil {
 			return nil
@@ -737,6 +741,9 @@ var errNobody = errors.New("there was nobody to sign out")
 
 func (w *world) signingOut(o *signOut) *signOut {
 	o.begun = w.now
+	if len(w.stored("")) == 0 {
+		o.inside = w.saving
+	}
 	w.signOuts = append(w.signOuts, o)
 	return o
 }
@@ -802,7 +809,9 @@ func (w *world) do(actor, inside int) {
 	if inside >= 0 {
 		w.inside = func() {
 			w.trace = append(w.trace, "-- inside the save:")
+			w.saving = s.call.c
 			w.do(inside, -1)
+			w.saving = nil
 			w.trace = append(w.trace, "--")
 			w.now++
 		}
