@@ -63,5 +63,8 @@ func Bytes(in BytesInput) (merged []byte, changed bool, err error) {
 		docs.Base, _ = tokencache.Parse(in.Base) // nil if it is not a cache
 	}
 	r := Merge(docs)
-	return r.Merged, r.Changed, nil
+	if !r.Changed {
+		return in.Theirs, false, nil
+	}
+	return r.Merged, true, nil
 }

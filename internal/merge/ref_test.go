@@ -40,7 +40,8 @@ type refEntry struct {
 // refParse parses a cache; ok is false if it is none.
 func refParse(data []byte) (d refDoc, ok bool) {
 	d = refDoc{}
-	if len(data) == 0 {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	if blank := string(bytes.Trim(data, " \t\r\n\x00")); blank == "" || blank == "null" {
 		return d, true
 	}
 	var raw json.RawMessage

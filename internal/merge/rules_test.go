@@ -87,8 +87,10 @@ func TestRule0Equality(t *testing.T) {
 		{"and differs from an object", `{"X":1}`, `{"X":{"k":1}}`, false},
 		{"what is no cache equals itself", `[1]`, `[1]`, true},
 		{"and nothing else", `[1]`, `[1] `, false},
-		{"not even nothing", `null`, ``, false},
-		{"blanks are no cache", ` `, `{}`, false},
+		{"null is an empty cache", `null`, ``, true},
+		{"so are blanks", ` `, `{}`, true},
+		{"and zero bytes", "\x00\x00", `{}`, true},
+		{"a byte order mark says nothing", "\ufeff{\"A\":{\"k\":1}}", `{"A":{"k":1}}`, true},
 	} {
 		t.Run(c.says, func(t *testing.T) {
 			require.Equal(t, c.want, Equal([]byte(c.a), []byte(c.b)))
@@ -484,7 +486,7 @@ func TestRule8Unknown(t *testing.T) {
 
 // Rule 8: what is no cache is not merged.
 func TestRule8Errors(t *testing.T) {
-	broken := []string{`null`, ` `, `[]`, `"{}"`, `{`, `{"a"}`, `{"A":{"k":}}`, `{"A":{"k":1,}}`, "{\"A\":\"\n\"}", `{"A":"\x41"}`, `{"A":01}`, "\x00", `nul`}
+	broken := []string{`[]`, `"{}"`, `{`, `{"a"}`, `{"A":{"k":}}`, `{"A":{"k":1,}}`, "{\"A\":\"\n\"}", `{"A":"\x41"}`, `{"A":01}`, "\x00{}", `nul`}
 	for _, b := range broken {
 		for _, good := range []string{``, `{}`, `{"A":{"k":1}}`} {
 			for _, base := range []string{``, `{"A":{"k":2}}`, b} {
