@@ -380,6 +380,11 @@ func (r *Replica) Unsaved(p *Plan) {
 		r.dirty = true
 		return
 	}
+	if p.bare && r.pending == nil {
+		// There is nothing of the user's. As what is pending it would only give others
+		// this base, which may know of a sign-out that they have not seen.
+		return
+	}
 	r.base = p.base
 	r.pending = &version{data: bytes.Clone(p.ours.data)} // MSAL may marshal into the same bytes again
 }

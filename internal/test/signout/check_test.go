@@ -15,6 +15,9 @@ func (w *world) check() {
 	present := w.stored("")
 	for _, e := range present {
 		if e.text != "" {
+			if s := w.secretOf(e.text); s.landed == 0 {
+				s.landed = w.now
+			}
 			w.checkStale(e)
 		} else if !w.beingSignedOut(e.user) && !slices.ContainsFunc(present, func(o entry) bool { return o.user == e.user && o.section == refreshTokens }) {
 			w.fail("P1: %s is stored without a refresh token", e.key)
@@ -80,7 +83,10 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 	// later. A Delete of its own process sees it, unless it is being stored just then.
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
 		saw := o.by == x.c || o.everywhere && o.p == x.c.p && o.inside != x.c
-		return (x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun)) && x.user == s.user && !saw
+		there := slices.ContainsFunc(o.there, func(e entry) bool { return e.user == x.user })
+		unseen := x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun) ||
+			x.unsaved && !there && (x.landed == 0 || x.landed > o.begun)
+		return unseen && x.user == s.user && !saw
 	}) {
 		return true
 	}

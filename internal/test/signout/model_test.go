@@ -338,7 +338,9 @@ type secret struct {
 	revived  bool              // stored although the user was signed out, as it may be
 	mixed    bool              // its context is also another call's
 	session  *secret           // the sign-in that it descends from
+	unsaved  bool              // of a sign-in: could not be stored at once
 	unseen   bool              // could not be stored, and nothing that is stored tells of it
+	landed   int               // tick at which it was first seen in the store; 0: never
 	withheld bool              // was not stored although the storage worked: an earlier sign-out is in doubt
 }
 
@@ -352,6 +354,7 @@ type signOut struct {
 	failed     bool
 	everywhere bool    // by Delete or SignOut
 	inside     *client // inside of whose save, while nothing was stored; else nil
+	there      []entry // what was stored when it began
 }
 
 // An op is what a program does next.
@@ -684,6 +687,7 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 		err := w.export(c, hint)
 		working = working && !w.failSaves && !w.failLoads
 		s.withheld = working && !slices.ContainsFunc(w.stored(s.user), func(e entry) bool { return e.text == "R"+strconv.Itoa(s.n) })
+		s.unsaved = !s.refresh && !working
 		s.unseen, s.unread = !s.refresh && !working && lone, !s.refresh && !working && unread
 		if err != nil {
 			return nil
@@ -741,7 +745,7 @@ var errNobody = errors.New("there was nobody to sign out")
 
 func (w *world) signingOut(o *signOut) *signOut {
 	o.begun = w.now
-	if len(w.stored("")) == 0 {
+	if o.there = w.stored(""); len(o.there) == 0 {
 		o.inside = w.saving
 	}
 	w.signOuts = append(w.signOuts, o)
