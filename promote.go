@@ -15,6 +15,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/ledger"
 	"github.com/tokenkeep/tokenkeep/internal/place"
 	"github.com/tokenkeep/tokenkeep/internal/shell"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/internal/transfer"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -139,7 +140,9 @@ func (m *promotion) combine(h transfer.Held) (transfer.Next, error) {
 		return transfer.Next{}, errMalformed
 	case h.To == nil:
 		m.alone = true
-		return transfer.Next{Data: h.From, Changed: true}, nil
+		var data []byte
+		data, m.added.Refused = tokencache.Sound(h.From)
+		return transfer.Next{Data: data, Changed: true}, nil
 	case m.ledger.Promoted() == h.Rev:
 		m.known = true
 		return transfer.Next{Data: h.To}, nil
@@ -148,10 +151,11 @@ func (m *promotion) combine(h transfer.Held) (transfer.Next, error) {
 	case m.alone && h.Copied != nil:
 		// A program that keeps plaintext saved once more after the copy, which was
 		// all that was stored. What it changed is known.
-		merged, changed, err := transfer.Merge(h.Copied, h.From, h.To)
+		merged, changed, refused, err := transfer.Merge(h.Copied, h.From, h.To)
 		if err != nil {
 			return transfer.Next{}, errNotMergeable
 		}
+		m.added.Refused = refused
 		return transfer.Next{Data: merged, Changed: changed}, nil
 	}
 	sum, changed, added, err := transfer.Add(h.From, h.To)
@@ -172,6 +176,10 @@ func (m *promotion) record(ctx context.Context, rev string) error {
 func (m *promotion) report() error {
 	from, into := m.place.Plaintext, m.to.Describe().Location
 	const why = "They can be stored encrypted here."
+	if len(m.added.Refused) > 0 {
+		m.warn(m.warning(fmt.Sprintf("Some of the unencrypted entries in %s were left out: %s.", from, tokencache.Names(m.added.Refused)),
+			"MSAL cannot read them, and would refuse all others with them.", "If a sign-in is missing, sign in again."))
+	}
 	switch {
 	case m.known:
 		m.warn(m.warning(fmt.Sprintf("%s was removed. Its unencrypted tokens had been moved into the encrypted file %s before.", from, into),
