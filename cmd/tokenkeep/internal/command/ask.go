@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"github.com/tokenkeep/tokenkeep/internal/quote"
 )
 
 // ask returns a passphrase: from the environment variable, if one was named by
@@ -85,7 +87,7 @@ func (c *call) confirm(ctx context.Context, question string) error {
 	if !isTerminal(c.Stdin) {
 		return &refusal{"there is no terminal to ask on whether to go on", "Pass -yes if you are sure.", nil}
 	}
-	fmt.Fprint(c.Stderr, question+" [y/N] ")
+	fmt.Fprint(c.Stderr, quote.Inline(question)+" [y/N] ")
 	read := make(chan string, 1)
 	go func() {
 		answer, _ := bufio.NewReader(c.Stdin).ReadString('\n')

@@ -21,7 +21,7 @@ func checkFolder(_ context.Context, x *examination) outcome {
 	dir, err := x.folder()
 	if err != nil {
 		o := outcome{Summary: "not known"}
-		o.problem(finding{ID: "folder.unknown", What: sentence(cause(err)), Remedy: remedyOf(err)})
+		o.problem(finding{ID: "folder.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
 		return o
 	}
 	fi, err := os.Stat(dir)
@@ -175,46 +175,45 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
-	data, store, err := x.read(ctx, f, k)
+	from, err := x.read(ctx, f, k)
 	switch {
 	case err == nil:
-		if _, parseErr := parseCache(data); parseErr != nil && !f.encrypted {
+		if _, parseErr := parseCache(from.data); parseErr != nil && !f.encrypted {
 			fail("damaged", "the file is not encrypted and not whole.", signInAgain, clear)
 			return
 		}
-		o.Details = append(o.Details, f.name+" is kept "+f.keptIn(store).String()+".")
+		o.Details = append(o.Details, f.name+" is kept "+f.keptIn(from.store).String()+".")
 	case errors.Is(err, persistence.ErrCorrupt):
-		fail("damaged", "the file is damaged: "+strings.TrimPrefix(cause(err), persistence.ErrCorrupt.Error()+": ")+".", signInAgain, clear)
+		fail("damaged", cause(err)+".", signInAgain, clear)
 	case errors.Is(err, persistence.ErrKeyMissing):
 		fail("key-missing", "the keyring is open and has not got the key. Perhaps it was made anew or put back to an older state. Without the key the file is worthless.", signInAgain, clear)
 	case errors.Is(err, persistence.ErrUnsupportedVersion):
 		fail("newer", "a newer version of tokenkeep wrote the file. It is sound.", "Update the programs that use it, and this one:", "go install github.com/tokenkeep/tokenkeep/cmd/tokenkeep@latest")
 	case errors.Is(err, persistence.ErrWrongKey):
-		fail("wrong-key", "the key is not that of this file.", remedyOf(err), "")
+		fail("wrong-key", "the key is not that of this file.", persistence.Remedy(err), "")
 	case k.KeySource == storeKeyring && x.keyring(ctx).situation != "":
 		o.note(finding{"caches.waiting", statusNote, f.name, f.name + " is kept with its key in the keyring, which cannot be asked now. Its program says so rather than begin anew; nothing is lost.", "", ""})
 	default:
-		fail("unreadable", cause(err)+".", remedyOf(err), "")
+		fail("unreadable", cause(err)+".", persistence.Remedy(err), "")
 	}
 }
 
 // read reads the cache, but asks no keyring a second time that has not worked.
-func (x *examination) read(ctx context.Context, f *files, k kept) (data []byte, store string, err error) {
+func (x *examination) read(ctx context.Context, f *files, k kept) (*opened, error) {
 	if k.err != nil {
-		return nil, "", k.err
+		return nil, k.err
 	}
 	if k.Backend == "encrypted" && k.KeySource == storeKeyring {
 		if state := x.keyring(ctx); state.situation != "" {
 			if x.Kernel != nil {
-				if _, data, err := x.tryKey(ctx, f, storeKernel); err == nil {
-					return data, storeKernel, nil
+				if from, err := x.openFrom(ctx, f, storeKernel); err == nil {
+					return from, nil
 				}
 			}
-			return nil, "", state.err
+			return nil, state.err
 		}
 	}
-	_, data, store, err = x.open(ctx, f)
-	return data, store, err
+	return x.open(ctx, f)
 }
 
 // longHeld is how long programs wait for a lock unless they say otherwise.

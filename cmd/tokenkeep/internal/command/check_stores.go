@@ -30,7 +30,7 @@ func probe(ctx context.Context, k keyring.Keyring) keyringState {
 	situation := keyring.SituationOf(err)
 	switch {
 	case situation != "":
-	case timedOut(err): // the doctor's own timeout
+	case errors.Is(err, context.DeadlineExceeded): // the doctor's own timeout
 		situation = keyring.NoAnswer
 	default:
 		situation = keyring.Failed
@@ -67,7 +67,7 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 	if state.situation == "" {
 		return outcome{Summary: keyringName() + " answers and is open", Details: []string{"The key of a cache is there under the service tokenkeep/NAME."}}
 	}
-	f := finding{ID: "keyring." + string(state.situation), What: sentence(cause(state.err)), Remedy: remedyOf(state.err)}
+	f := finding{ID: "keyring." + string(state.situation), What: sentence(cause(state.err)), Remedy: persistence.Remedy(state.err)}
 	var o outcome
 	switch state.situation {
 	case keyring.NoBus:
@@ -131,7 +131,7 @@ func checkKernel(ctx context.Context, x *examination) outcome {
 			Details: []string{"Its items are gone after a reboot, and after three days without use."}}
 	}
 	o := outcome{Summary: "not to be used here"}
-	o.note(finding{ID: "kernel.unavailable", What: sentence(cause(state.err)) + " Only programs that ask for it need it.", Remedy: remedyOf(state.err)})
+	o.note(finding{ID: "kernel.unavailable", What: sentence(cause(state.err)) + " Only programs that ask for it need it.", Remedy: persistence.Remedy(state.err)})
 	return o
 }
 
@@ -148,7 +148,7 @@ func checkDPAPI(ctx context.Context, x *examination) outcome {
 	// Makes a key, in memory, and gets it back.
 	if _, _, err := encrypted.DPAPI().NewKey(ctx, newID()); err != nil {
 		o := outcome{Summary: "Windows does not protect keys here"}
-		o.problem(finding{ID: "dpapi.failed", What: sentence(cause(err)), Remedy: remedyOf(err)})
+		o.problem(finding{ID: "dpapi.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
 		return o
 	}
 	return outcome{Summary: "Windows protects keys for this user"}
@@ -161,7 +161,7 @@ func checkPassphrase(ctx context.Context, x *examination) outcome {
 	source := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("doctor"), nil }, &encrypted.PassphraseOptions{Cost: x.Cost})
 	if _, _, err := source.NewKey(ctx, newID()); err != nil {
 		o := outcome{Summary: "no key could be made from a passphrase"}
-		o.problem(finding{ID: "passphrase.failed", What: sentence(cause(err)), Remedy: remedyOf(err)})
+		o.problem(finding{ID: "passphrase.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
 		return o
 	}
 	return outcome{Summary: "a file can be encrypted with one, by programs that can ask for it",

@@ -101,7 +101,7 @@ func (c *call) remove(ctx context.Context, f *files, path string) error {
 	switch {
 	case err == nil && source == storeKeyring:
 		keys = c.storedKeys(f.name)
-	case err != nil && !keyLost(err) && !errors.Is(err, persistence.ErrUnsupportedVersion):
+	case err != nil && !errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, persistence.ErrUnsupportedVersion):
 		return err
 	}
 	p, err := f.openEncrypted(path, keys)

@@ -1,7 +1,7 @@
 package command
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"io/fs"
 	"strings"
@@ -24,39 +24,51 @@ type refusal struct {
 func (r *refusal) Error() string { return r.what }
 func (r *refusal) Unwrap() error { return r.err }
 
-// explain says what is wrong, as one sentence, and what helps, with a space
-// before it, or "".
+// explain returns what is wrong, as one sentence, and what helps, or "".
 func explain(err error) (what, remedy string) {
-	what = err.Error()
-	var none *fallback.NoneError
 	var wrong *misuse
 	var no *refusal
-	var placed *persistence.Error
+	var none *fallback.NoneError
 	switch {
-	case errors.As(err, &none):
-		what = "there is no place to keep the tokens"
-		for i, r := range none.Refusals {
-			what += map[bool]string{true: ": ", false: "; "}[i == 0] + r.Candidate + ": " + r.Reason()
-			if i == 0 {
-				remedy = r.Remedy()
-			}
-		}
 	case errors.As(err, &wrong):
-		remedy = wrong.remedy
+		what, remedy = wrong.what, wrong.remedy
 	case errors.As(err, &no):
-		remedy = no.remedy
-	case errors.As(err, &placed):
-		remedy = placed.Remedy
-		bare := *placed
-		bare.Remedy = ""
-		// What stands around it stays.
-		what = strings.Replace(what, placed.Error(), strings.TrimPrefix(bare.Error(), "tokenkeep: "), 1)
+		what, remedy = no.what, no.remedy
+	case errors.As(err, &none):
+		what, remedy = explainNone(none)
+	default:
+		what, remedy = placed(err)+persistence.Cause(err).Error(), persistence.Remedy(err)
 	}
-	what = strings.TrimSuffix(what, ".") + "."
-	if remedy != "" {
-		remedy = " " + remedy
+	return strings.TrimSuffix(what, ".") + ".", remedy
+}
+
+// explainNone names every candidate, and the remedy of the one that was preferred.
+func explainNone(err *fallback.NoneError) (what, remedy string) {
+	var reasons []string
+	for _, r := range err.Refusals {
+		reasons = append(reasons, r.Candidate+": "+r.Reason())
+		if remedy == "" {
+			remedy = r.Remedy()
+		}
 	}
-	return what, remedy
+	return "there is no place to keep the tokens: " + strings.Join(reasons, "; "), remedy
+}
+
+// operations are those of persistence.Error whose word is not what a person would
+// say.
+var operations = map[string]string{
+	"load": "read", "revision": "read", "save": "write", "delete": "remove", "check": "use", "rotate": "give a new key to",
+	"list keys": "list the keys of", "key": "get a key from", "new key": "store a key in", "delete key": "delete a key from",
+}
+
+// placed says what failed and where, before the cause: the outermost operation and
+// place of the layers that err has crossed. It is "" if err names none.
+func placed(err error) string {
+	var e *persistence.Error
+	if !errors.As(err, &e) || e.Op == "" {
+		return ""
+	}
+	return "cannot " + cmp.Or(operations[e.Op], e.Op) + " " + cmp.Or(e.Location, e.Backend, "the cache") + ": "
 }
 
 // classOf is the error's class, as -json has it.
@@ -82,10 +94,5 @@ func classOf(err error) string {
 	return "other"
 }
 
-// cause is err without the operations and places on the way to it.
-func cause(err error) string { return fallback.Refusal{Err: err}.Reason() }
-
-func remedyOf(err error) string { return fallback.Refusal{Err: err}.Remedy() }
-
-// timedOut says whether err is of a wait that was given up.
-func timedOut(err error) bool { return errors.Is(err, context.DeadlineExceeded) }
+// cause is why err happened, without the operations and places on the way to it.
+func cause(err error) string { return persistence.Cause(err).Error() }

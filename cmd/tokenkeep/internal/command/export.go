@@ -41,11 +41,11 @@ func runExport(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, data, _, err := c.open(ctx, f)
+	from, err := c.open(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	d, err := parseCache(data)
+	d, err := parseCache(from.data)
 	if err != nil {
 		return nil, err
 	}

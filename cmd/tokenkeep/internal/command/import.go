@@ -57,9 +57,11 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	}
 	store := c.to
 	if f.stored() {
-		if _, _, store, err = c.open(ctx, f); err != nil {
+		from, err := c.open(ctx, f)
+		if err != nil {
 			return nil, err
 		}
+		store = from.store
 		if c.to != "" && c.to != store {
 			return nil, &refusal{fmt.Sprintf("%s is there already, kept %s", f.name, f.kept()), "Leave out -to; tokenkeep move changes where it is kept.", nil}
 		}
@@ -86,7 +88,7 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	if store == storeKernel {
 		k.KeySource = storeKernel
 	}
-	return &imported{changed{f.name, k, "imported"}, len(sum.Accounts)}, nil
+	return &imported{changed{Name: f.name, kept: k, done: "imported"}, len(sum.Accounts)}, nil
 }
 
 // input is the file that was named, or standard input.

@@ -29,18 +29,18 @@ func runInspect(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, data, store, err := c.open(ctx, f)
+	from, err := c.open(ctx, f)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	sum, err := summarize(data, now)
+	sum, err := summarize(from.data, now)
 	if err != nil {
 		return nil, err
 	}
 	i := &inspection{f.name, f.kept(), f.encrypted && f.plaintext, sum, now}
 	if f.encrypted {
-		i.KeySource = store
+		i.KeySource = from.store
 	}
 	return i, nil
 }

@@ -3,7 +3,6 @@ package command
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -84,49 +83,56 @@ func (c *call) bounded(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeout(ctx, cmp.Or(c.Patience, persistence.DefaultTimeout))
 }
 
-// open returns the backend that holds what is stored, having read it once, and
-// the store that it is. It changes nothing.
-func (c *call) open(ctx context.Context, f *files) (backend, []byte, string, error) {
+// opened is the file that holds what is stored, read once.
+type opened struct {
+	persistence.Versioned
+	file  *encrypted.File // nil for the plaintext file
+	data  []byte
+	store string
+}
+
+// open opens the file that holds what is stored, and reads it. It changes nothing.
+func (c *call) open(ctx context.Context, f *files) (*opened, error) {
 	if !f.encrypted {
 		p, err := f.openPlaintext()
 		if err != nil {
-			return nil, nil, "", err
+			return nil, err
 		}
 		data, err := p.Load(ctx)
-		return p, data, storePlaintext, err
+		if err != nil {
+			return nil, err
+		}
+		return &opened{Versioned: p, data: data, store: storePlaintext}, nil
 	}
 	source, err := encrypted.StoredSource(f.encryptedPath())
 	if err != nil {
-		return nil, nil, "", err
+		return nil, err
 	}
 	if source == storeKeyring && c.Kernel != nil {
 		// The header does not tell the keyrings apart, and asking the kernel's
 		// costs nothing.
-		if p, data, err := c.tryKey(ctx, f, storeKernel); err == nil {
-			return p, data, storeKernel, nil
+		if o, err := c.openFrom(ctx, f, storeKernel); err == nil {
+			return o, nil
 		}
 	}
-	p, data, err := c.tryKey(ctx, f, source)
-	return p, data, source, err
+	return c.openFrom(ctx, f, source)
 }
 
-func (c *call) tryKey(ctx context.Context, f *files, store string) (backend, []byte, error) {
+// openFrom opens the encrypted file with the key that the store has.
+func (c *call) openFrom(ctx context.Context, f *files, store string) (*opened, error) {
 	keys, err := c.keySource(ctx, store, f.name, true)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	p, err := f.openEncrypted(f.encryptedPath(), keys)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	data, err := p.Load(ctx)
-	return p, data, err
-}
-
-// backend is what both files are.
-type backend interface {
-	persistence.Versioned
-	persistence.Describer
+	if err != nil {
+		return nil, err
+	}
+	return &opened{p, p, data, store}, nil
 }
 
 // openCache opens the cache as a program does, in that store, "" for the
@@ -146,7 +152,7 @@ func (c *call) asProgram(ctx context.Context, f *files, store string, do func(co
 		Logger: slog.New(slog.DiscardHandler), // what the user ought to know comes by Warn, and trouble as an error
 		Warn: func(w fallback.Warning) {
 			if w.Backend != storePlaintext { // which was asked for
-				fmt.Fprintln(c.Stderr, "tokenkeep: "+w.String())
+				c.tell(w.String())
 			}
 		}}
 	if store == storeKernel {
@@ -165,8 +171,8 @@ func (c *call) asProgram(ctx context.Context, f *files, store string, do func(co
 			return err
 		}
 	}
-	// First the lock alone, lest another process that has it pass for a keyring that
-	// does not answer.
+	// First the lock alone: otherwise another process that has it would look like
+	// a keyring that does not answer.
 	wait, cancel := c.bounded(ctx)
 	defer cancel()
 	unlock, err := f.lock.Lock(wait)
@@ -181,11 +187,6 @@ func (c *call) asProgram(ctx context.Context, f *files, store string, do func(co
 	return do(ctx, config)
 }
 
-// keyLost says that the file can certainly not be read any more.
-func keyLost(err error) bool {
-	return errors.Is(err, persistence.ErrCorrupt) || errors.Is(err, persistence.ErrKeyMissing)
-}
-
 func (c *call) encryptedCache(name string) (*files, error) {
 	f, err := c.storedCache(name)
 	if err == nil && !f.encrypted {
@@ -195,11 +196,11 @@ func (c *call) encryptedCache(name string) (*files, error) {
 }
 
 // rekey gives an encrypted file a key of another source or a new one of its own.
-func (c *call) rekey(ctx context.Context, f *files, p backend, to encrypted.KeySource, store, done string) (report, error) {
+func (c *call) rekey(ctx context.Context, f *files, from *opened, to encrypted.KeySource, store, done string) (report, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	if err := p.(*encrypted.File).Rotate(ctx, to); err != nil {
+	if err := from.file.Rotate(ctx, to); err != nil {
 		return nil, err
 	}
-	return &changed{f.name, f.keptIn(store), done}, nil
+	return &changed{Name: f.name, kept: f.keptIn(store), done: done}, nil
 }

@@ -5,6 +5,8 @@ import (
 	"flag"
 	"os"
 	"time"
+
+	"github.com/tokenkeep/tokenkeep/internal/quote"
 )
 
 var listCommand = &command{
@@ -60,10 +62,10 @@ func (l *list) write(p *printer) {
 		width = max(width, len(once.Name))
 	}
 	for _, once := range l.Caches {
-		how := once.String()
+		how := styled(quote.Inline(once.String()))
 		switch {
 		case once.Backend == "plaintext" || once.err != nil:
-			how = p.in(red, how)
+			how = p.in(red, once.String())
 		case once.Plaintext:
 			how += p.in(red, ", and unencrypted tokens beside it")
 		}

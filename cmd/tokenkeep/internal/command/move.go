@@ -40,11 +40,11 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, _, store, err := c.open(ctx, f)
+	from, err := c.open(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	to, target := c.to, f
+	store, to, target := from.store, c.to, f
 	if to == "" {
 		to = store
 	}
@@ -74,14 +74,14 @@ func runMove(ctx context.Context, c *call) (report, error) {
 		if p, err = f.openPlaintext(); err == nil {
 			ctx, cancel := c.bounded(ctx)
 			defer cancel()
-			err = persistence.Move(ctx, from, p)
+			err = persistence.Move(ctx, from.Versioned, p)
 		}
 	case f.encrypted && to != store:
 		var keys encrypted.KeySource
 		if keys, err = c.keySource(ctx, to, f.name, false); err == nil {
 			ctx, cancel := c.bounded(ctx)
 			defer cancel()
-			err = from.(*encrypted.File).Rotate(ctx, keys)
+			err = from.file.Rotate(ctx, keys)
 		}
 	default:
 		err = c.asProgram(ctx, f, to, tokenkeep.MovePlaintext)
@@ -89,11 +89,11 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &changed{f.name, target.keptIn(to), "moved"}, nil
+	return &changed{Name: f.name, kept: target.keptIn(to), done: "moved"}, nil
 }
 
 // moveFolder moves to a folder where nothing is stored under that name.
-func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string, target *files) error {
+func (c *call) moveFolder(ctx context.Context, f *files, from *opened, to string, target *files) error {
 	there, err := scan(target.dir)
 	if err != nil {
 		return err
@@ -117,5 +117,5 @@ func (c *call) moveFolder(ctx context.Context, f *files, from backend, to string
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	return persistence.Move(ctx, from, p)
+	return persistence.Move(ctx, from.Versioned, p)
 }

@@ -105,12 +105,12 @@ func summarize(data []byte, now time.Time) (*contents, error) {
 		if _, known := byOwner[a.Identity()]; !known {
 			byOwner[a.Identity()] = len(sum.Accounts)
 		}
-		sum.Accounts = append(sum.Accounts, account{printable(e.Field("username")), printable(a.HomeAccountID), printable(a.Environment), printable(e.Field("realm")), []token{}})
+		sum.Accounts = append(sum.Accounts, account{short(e.Field("username")), short(a.HomeAccountID), short(a.Environment), short(e.Field("realm")), []token{}})
 	}
 	for _, kind := range []struct{ section, name string }{{tokencache.AccessToken, "access"}, {tokencache.RefreshToken, "refresh"}, {tokencache.IDToken, "id"}} {
 		for _, e := range entriesOf(d, kind.section) {
 			f := e.Fields()
-			t := token{Kind: kind.name, ClientID: printable(f.ClientID), Family: printable(f.FamilyID), Realm: printable(f.Realm), Scopes: strings.Fields(printable(e.Field("target"))),
+			t := token{Kind: kind.name, ClientID: short(f.ClientID), Family: short(f.FamilyID), Realm: short(f.Realm), Scopes: strings.Fields(short(e.Field("target"))),
 				CachedAt: timeOf(f.Times[tokencache.CachedAt]), ExpiresOn: timeOf(f.Times[tokencache.ExpiresOn])}
 			t.Expired = t.ExpiresOn != nil && !t.ExpiresOn.After(now)
 			i, known := byOwner[f.Account.Name()]
@@ -139,7 +139,7 @@ func oauth2Of(d *tokencache.Doc, now time.Time) []oauth2 {
 			continue
 		}
 		f := e.Fields()
-		t := oauth2{Key: printable(e.Key()), TokenType: printable(e.Field("token_type")), Scopes: strings.Fields(printable(e.Field("scope"))),
+		t := oauth2{Key: short(e.Key()), TokenType: short(e.Field("token_type")), Scopes: strings.Fields(short(e.Field("scope"))),
 			RefreshToken: e.Field("refresh_token") != "", CachedAt: timeOf(f.Times[tokencache.CachedAt]), ExpiresOn: timeOf(f.Times[tokencache.ExpiresOn])}
 		t.Expired = t.ExpiresOn != nil && !t.ExpiresOn.After(now)
 		tokens = append(tokens, t)

@@ -27,7 +27,7 @@ func runPassphrase(ctx context.Context, c *call) (report, error) {
 		return nil, &refusal{f.name + " has no passphrase: it is kept " + k.String(), "Give it one: tokenkeep move " + f.name + " -to passphrase", nil}
 	}
 	// The old one is proved before anybody thinks of a new one.
-	p, _, _, err := c.open(ctx, f)
+	from, err := c.open(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -35,5 +35,5 @@ func runPassphrase(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.rekey(ctx, f, p, to, storePassphrase, "the passphrase is changed")
+	return c.rekey(ctx, f, from, to, storePassphrase, "the passphrase is changed")
 }

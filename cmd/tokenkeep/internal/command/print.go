@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
+
+	"github.com/tokenkeep/tokenkeep/internal/quote"
 )
 
 // printer writes a report for a person.
@@ -15,7 +16,24 @@ type printer struct {
 	colour bool
 }
 
-func (p *printer) line(format string, args ...any) { fmt.Fprintf(p.w, format+"\n", args...) }
+// line prints a line. Of its arguments, only what [printer.in] returns and JSON
+// reach the terminal as they are: others may have written parts of the rest.
+func (p *printer) line(format string, args ...any) {
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case string:
+			args[i] = quote.Inline(arg)
+		case fmt.Stringer:
+			args[i] = quote.Inline(arg.String())
+		case json.RawMessage:
+			args[i] = quote.JSON(arg)
+		}
+	}
+	fmt.Fprintf(p.w, format+"\n", args...)
+}
+
+// styled is text that a terminal may get as it is.
+type styled string
 
 // The colours, by their numbers in ECMA-48.
 const (
@@ -26,11 +44,13 @@ const (
 	faint  = "2"
 )
 
-func (p *printer) in(colour, text string) string {
+// in returns the text in that colour, if there are colours.
+func (p *printer) in(colour, text string) styled {
+	text = quote.Inline(text)
 	if !p.colour {
-		return text
+		return styled(text)
 	}
-	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+	return styled("\x1b[" + colour + "m" + text + "\x1b[0m")
 }
 
 // wrapped writes text in lines of at most 80 characters, first before the first
@@ -51,17 +71,10 @@ func (p *printer) wrapped(first, text string) {
 	p.line("%s", line)
 }
 
-// printable makes text of a cache fit for a terminal: without what could move
-// the cursor or be read backwards, and not too long.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '\uFFFD'
-		}
-		return r
-	}, s)
+// short is text of a cache, not too long to be shown.
+func short(s string) string {
 	if r := []rune(s); len(r) > 200 {
-		s = string(r[:200]) + "…"
+		return string(r[:200]) + "…"
 	}
 	return s
 }

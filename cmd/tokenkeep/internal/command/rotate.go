@@ -19,13 +19,13 @@ func runRotate(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, _, store, err := c.open(ctx, f)
+	from, err := c.open(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	to, err := c.keySource(ctx, store, f.name, true)
+	to, err := c.keySource(ctx, from.store, f.name, true)
 	if err != nil {
 		return nil, err
 	}
-	return c.rekey(ctx, f, p, to, store, "the key is a new one")
+	return c.rekey(ctx, f, from, to, from.store, "the key is a new one")
 }

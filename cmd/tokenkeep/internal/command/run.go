@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/internal/quote"
 	"github.com/tokenkeep/tokenkeep/keyring"
 )
 
@@ -101,7 +102,7 @@ func Run(ctx context.Context, args []string, m *Machine) int {
 	}
 	if !errors.Is(err, errProblems) {
 		what, remedy := c.explain(err)
-		fmt.Fprintln(m.Stderr, "tokenkeep: "+what+remedy)
+		c.tell(strings.TrimSuffix(what+" "+remedy, " "))
 	}
 	var target *misuse
 	if errors.As(err, &target) {
@@ -205,6 +206,9 @@ func (c *call) explain(err error) (what, remedy string) {
 	return what, remedy
 }
 
+// tell prints a line on standard error, which others may have written parts of.
+func (c *call) tell(text string) { fmt.Fprintln(c.Stderr, "tokenkeep: "+quote.Inline(text)) }
+
 // writeJSON writes the one object of -json.
 func (c *call) writeJSON(w io.Writer, rep report, err error) {
 	type failure struct {
@@ -224,12 +228,14 @@ func (c *call) writeJSON(w io.Writer, rep report, err error) {
 	}
 	if err != nil && !errors.Is(err, errProblems) {
 		what, remedy := c.explain(err)
-		object.Error = &failure{strings.TrimSuffix(what, "."), strings.TrimSpace(remedy), classOf(err)}
+		object.Error = &failure{strings.TrimSuffix(what, "."), remedy, classOf(err)}
 	}
-	e := json.NewEncoder(w)
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	e.Encode(object)
+	w.Write(quote.JSON(text.Bytes()))
 }
 
 func (c *call) wantsColour() bool { return c.Env("NO_COLOR") == "" && c.Env("TERM") != "dumb" }

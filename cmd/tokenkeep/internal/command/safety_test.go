@@ -141,16 +141,27 @@ func TestMoveToPlaintextKilledBetween(t *testing.T) {
 	onlyItsFiles(t, dir)
 }
 
-func TestExplainKeepsWhatWraps(t *testing.T) {
-	inner := &persistence.Error{Op: "save", Backend: "plaintext", Location: "/x/app.plaintext.json", Err: errors.New("the disk is full"), Remedy: "Free some space."}
-	for err, want := range map[error]string{
-		inner: "save plaintext /x/app.plaintext.json: the disk is full.",
-		fmt.Errorf("%w; what was there is in %s now", inner, "/x/old"): "save plaintext /x/app.plaintext.json: the disk is full; what was there is in /x/old now.",
-		fmt.Errorf("the second copy: %w", inner):                       "the second copy: save plaintext /x/app.plaintext.json: the disk is full.",
+// An error that crosses several layers is worded once, with one place and one
+// remedy.
+func TestExplainWordsOnce(t *testing.T) {
+	locked := &persistence.Error{Op: "get", Backend: "keyring", Location: "tokenkeep/app tokenkeep key 7", Err: persistence.ErrKeyringLocked, Remedy: "Unlock it."}
+	file := &persistence.Error{Op: "load", Backend: "encrypted", Location: "/x/app.enc", Err: locked, Remedy: "Unlock it."}
+	for _, test := range []struct {
+		err          error
+		what, remedy string
+	}{
+		{locked, "cannot get tokenkeep/app tokenkeep key 7: the keyring is locked.", "Unlock it."},
+		{file, "cannot read /x/app.enc: the keyring is locked.", "Unlock it."},
+		{&persistence.Error{Op: "open", Backend: "cache", Location: "/x", Err: file}, "cannot open /x: the keyring is locked.", "Unlock it."},
+		{&persistence.Error{Op: "save", Backend: "plaintext", Err: errors.New("the disk is full.")}, "cannot write plaintext: the disk is full.", ""},
+		{&fallback.NoneError{Refusals: []fallback.Refusal{{Candidate: "plaintext", Err: errors.New("not permitted")}, {Candidate: "keyring", Err: file}}},
+			"there is no place to keep the tokens: plaintext: not permitted; keyring: the keyring is locked.", "Unlock it."},
+		{&refusal{"the two differ", "Try again.", file}, "the two differ.", "Try again."},
+		{errors.New("something else"), "something else.", ""},
 	} {
-		what, remedy := explain(err)
-		require.Equal(t, want, what)
-		require.Equal(t, " Free some space.", remedy)
+		what, remedy := explain(test.err)
+		require.Equal(t, test.what, what)
+		require.Equal(t, test.remedy, remedy)
 	}
 }
 

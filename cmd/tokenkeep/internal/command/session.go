@@ -58,7 +58,7 @@ func (c *call) findSession() session {
 		container: c.exists("/.dockerenv") || c.exists("/run/.containerenv") ||
 			c.Env("container") != "" || c.Env("KUBERNETES_SERVICE_HOST") != "",
 		wsl:     c.Env("WSL_DISTRO_NAME") != "" || c.exists("/proc/sys/fs/binfmt_misc/WSLInterop"),
-		desktop: printable(c.Env("XDG_CURRENT_DESKTOP")),
+		desktop: short(c.Env("XDG_CURRENT_DESKTOP")),
 	}
 	if s.desktop == "" && !s.ssh {
 		switch {
