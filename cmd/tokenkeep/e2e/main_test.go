@@ -182,7 +182,7 @@ func TestScripts(t *testing.T) {
 			}
 			return os.Mkdir(home, 0o700)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"hold": hold, "json": jsonField, "items": items, "spoil": spoil, "code": exitCode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"hold": hold, "json": jsonField, "items": items, "spoil": spoil, "code": exitCode, "putback": putBack},
 	})
 }
 
@@ -232,6 +232,18 @@ func items(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	if fmt.Sprint(len(names)) != args[0] {
 		ts.Fatalf("the keyring holds %d items", len(names))
+	}
+}
+
+// putBack copies the items of another keyring into the keyring: putback FOLDER
+func putBack(ts *testscript.TestScript, _ bool, args []string) {
+	from := ts.MkAbs(args[0])
+	entries, err := os.ReadDir(from)
+	ts.Check(err)
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(from, e.Name()))
+		ts.Check(err)
+		ts.Check(os.WriteFile(filepath.Join(ts.Getenv("WORK"), "keyring", e.Name()), text, 0o600))
 	}
 }
 

@@ -101,7 +101,7 @@ func (c *call) folder() (string, error) {
 // cache returns the files of the cache that was named.
 func (c *call) cache(name string) (*files, error) {
 	if !layout.ValidName(name) {
-		return nil, &misuse{fmt.Sprintf("%q is not the name of a cache", name), "See what there is: tokenkeep list"}
+		return nil, &misuse{fmt.Sprintf("%q is not the name of a cache", name), "See what there is: " + c.inFolder("tokenkeep list")}
 	}
 	dir, err := c.folder()
 	if err != nil {
@@ -126,7 +126,7 @@ func (c *call) cache(name string) (*files, error) {
 func (c *call) storedCache(name string) (*files, error) {
 	f, err := c.cache(name)
 	if err == nil && !f.stored() {
-		err = &refusal{fmt.Sprintf("nothing is stored under the name %s in %s", name, f.dir), "See what there is: tokenkeep list", persistence.ErrNotFound}
+		err = &refusal{fmt.Sprintf("nothing is stored under the name %s in %s", name, f.dir), "See what there is: " + c.inFolder("tokenkeep list"), persistence.ErrNotFound}
 	}
 	return f, err
 }
@@ -200,10 +200,14 @@ func keyWords(source string) string {
 type changed struct {
 	Name string `json:"name"`
 	kept
+	leftKeys
 	done string
 }
 
-func (r *changed) write(p *printer) { p.line("%s: %s; it is kept %s.", r.Name, r.done, r.kept) }
+func (r *changed) write(p *printer) {
+	p.line("%s: %s; it is kept %s.", r.Name, r.done, r.kept)
+	r.leftKeys.write(p, r.Name)
+}
 
 // pathless is an error's cause without the path, which the sentence has already.
 func pathless(err error) error {

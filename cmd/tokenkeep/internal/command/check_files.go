@@ -152,10 +152,7 @@ func checkCaches(ctx context.Context, x *examination) outcome {
 // examine reads the cache.
 func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 	k := f.kept()
-	clear := "tokenkeep clear " + f.name
-	if x.dir != "" {
-		clear += " -dir " + x.commandPath(f.dir)
-	}
+	clear := x.inFolder("tokenkeep clear " + f.name)
 	fail := func(id, what, remedy, command string) {
 		o.problem(finding{"caches." + id, statusProblem, f.name, f.name + ": " + what, remedy, command})
 	}
@@ -206,7 +203,7 @@ func (x *examination) read(ctx context.Context, f *files, k kept) (*opened, erro
 	if k.Backend == "encrypted" && k.KeySource == storeKeyring {
 		if state := x.keyring(ctx); state.situation != "" {
 			if x.Kernel != nil {
-				if from, err := x.openFrom(ctx, f, storeKernel); err == nil {
+				if from, err := x.openFrom(ctx, f, f.encryptedPath(), storeKernel); err == nil {
 					return from, nil
 				}
 			}
@@ -267,14 +264,14 @@ func (x *examination) holder(f *files, path string, o *outcome) {
 	}
 }
 
-func checkLeftovers(_ context.Context, x *examination) outcome {
+func checkLeftovers(ctx context.Context, x *examination) outcome {
 	all, err := x.caches()
 	if err != nil {
 		return outcome{Summary: "not to be read", Status: statusNote}
 	}
 	var o outcome
 	for _, f := range all {
-		var temporary, bareTemporary, aside, bare []string
+		var temporary, bareTemporary, aside, readable, bare []string
 		for _, n := range f.temporary {
 			path := filepath.Join(f.dir, n)
 			switch {
@@ -288,6 +285,8 @@ func checkLeftovers(_ context.Context, x *examination) outcome {
 		for _, n := range f.aside {
 			if path := filepath.Join(f.dir, n); layout.Parse(n).OfPlaintext {
 				bare = append(bare, path)
+			} else if x.readable(ctx, f, path) {
+				readable = append(readable, path)
 			} else {
 				aside = append(aside, path)
 			}
@@ -301,6 +300,11 @@ func checkLeftovers(_ context.Context, x *examination) outcome {
 			o.problem(finding{ID: "leftovers.temporary-plaintext", Cache: f.name,
 				What:   fmt.Sprintf("%s: %s of a save that was killed, and not encrypted: there may be tokens in it.", f.name, count(len(bareTemporary), "temporary file")),
 				Remedy: "Remove it:", Command: x.removeCommand(bareTemporary)})
+		}
+		if readable != nil {
+			o.note(finding{ID: "leftovers.readable", Cache: f.name,
+				What:   fmt.Sprintf("%s: %s set aside and can be read again, as its key is there: %s. Its sign-ins can be added to what was stored since then.", f.name, was(len(readable), "file"), base(readable)),
+				Remedy: "To do that:", Command: x.inFolder("tokenkeep restore " + f.name)})
 		}
 		if aside != nil {
 			o.note(finding{ID: "leftovers.aside", Cache: f.name,
@@ -320,6 +324,19 @@ func checkLeftovers(_ context.Context, x *examination) outcome {
 	return o
 }
 
+// readable reports whether an encrypted file that was set aside can be read again.
+// It asks nobody, and no keyring that does not work.
+func (x *examination) readable(ctx context.Context, f *files, path string) bool {
+	source, err := encrypted.StoredSource(path)
+	if err != nil || source == storeKeyring && x.keyring(ctx).situation != "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	_, err = x.openAside(ctx, f, path)
+	return err == nil
+}
+
 func (c *call) removeCommand(paths []string) string {
 	if isWindows {
 		return "del " + c.quoteAll(paths)
@@ -333,10 +350,6 @@ func checkUnencrypted(ctx context.Context, x *examination) outcome {
 		return outcome{Summary: "not to be read", Status: statusNote}
 	}
 	var o outcome
-	dir := ""
-	if x.dir != "" {
-		dir = " -dir " + x.commandPath(x.dir)
-	}
 	for _, f := range all {
 		switch {
 		case f.plaintext && f.encrypted:
@@ -346,15 +359,15 @@ func checkUnencrypted(ctx context.Context, x *examination) outcome {
 			}
 			o.problem(finding{ID: "unencrypted.beside", Cache: f.name,
 				What:   f.name + ": unencrypted tokens lie beside the encrypted ones, in " + filepath.Base(f.plaintextPath()) + ". Its program moves them when it next starts, if it permits plaintext.",
-				Remedy: "To do that now:", Command: "tokenkeep move " + f.name + " -to " + to + dir})
+				Remedy: "To do that now:", Command: x.inFolder("tokenkeep move " + f.name + " -to " + to)})
 		case f.plaintext && x.keyring(ctx).situation == "":
 			o.problem(finding{ID: "unencrypted.needless", Cache: f.name,
 				What:   f.name + " keeps its tokens unencrypted, from a time when there was no keyring. Now there is one. Its program moves them when it next starts, if it permits plaintext and was not told to use it.",
-				Remedy: "To do that now:", Command: "tokenkeep move " + f.name + " -to keyring" + dir})
+				Remedy: "To do that now:", Command: x.inFolder("tokenkeep move " + f.name + " -to keyring")})
 		case f.plaintext:
 			o.note(finding{ID: "unencrypted.only", Cache: f.name,
 				What:   f.name + " keeps its tokens unencrypted: whoever can read its file can sign in as you.",
-				Remedy: "Mend the keyring (see above), or use a passphrase:", Command: "tokenkeep move " + f.name + " -to passphrase" + dir})
+				Remedy: "Mend the keyring (see above), or use a passphrase:", Command: x.inFolder("tokenkeep move " + f.name + " -to passphrase")})
 		}
 	}
 	o.Summary = "none"

@@ -2,17 +2,16 @@ package command
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
-	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 var clearCommand = &command{
@@ -27,6 +26,7 @@ var clearCommand = &command{
 type cleared struct {
 	Name    string   `json:"name"`
 	Removed []string `json:"removed"`
+	leftKeys
 }
 
 func runClear(ctx context.Context, c *call) (report, error) {
@@ -55,12 +55,25 @@ func runClear(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	now.lock = f.lock
-	r := &cleared{f.name, now.removable()}
+	r := &cleared{Name: f.name, Removed: now.removable()}
+	var had []*encrypted.File
 	for _, path := range r.Removed {
-		if err := c.remove(ctx, now, path); err != nil {
+		file, err := c.remove(ctx, now, path)
+		if err != nil {
 			return nil, err
 		}
+		had = append(had, file)
 	}
+	// Keys of former stores are noted for the encrypted file, also where there is
+	// none any more.
+	if !slices.Contains(r.Removed, f.encryptedPath()) {
+		file, err := c.removeEncrypted(ctx, now, f.encryptedPath())
+		if err != nil {
+			return nil, err
+		}
+		had = append(had, file)
+	}
+	r.leftKeys = c.keysLeft(ctx, had...)
 	return r, nil
 }
 
@@ -84,31 +97,30 @@ func (f *files) removable() (paths []string) {
 	return paths
 }
 
-// remove removes the file, and its keys also where they cannot be had.
-func (c *call) remove(ctx context.Context, f *files, path string) error {
+// remove removes the file at path, and its keys as far as they can be had. It
+// returns what it was, if it was encrypted.
+func (c *call) remove(ctx context.Context, f *files, path string) (*encrypted.File, error) {
 	switch file := layout.Parse(filepath.Base(path)); {
 	case file.Kind == layout.PlaintextFile:
 		p, err := f.openPlaintext()
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return p.Delete(ctx)
+		return nil, p.Delete(ctx)
 	case file.Kind == layout.Temporary || file.OfPlaintext:
-		return securefile.Remove(path)
+		return nil, securefile.Remove(path)
 	}
-	keys := encrypted.DPAPI() // any source will do that stores no keys
-	source, err := encrypted.StoredSource(path)
-	switch {
-	case err == nil && source == storeKeyring:
-		keys = c.storedKeys(f.name)
-	case err != nil && !errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, persistence.ErrUnsupportedVersion):
-		return err
-	}
-	p, err := f.openEncrypted(path, keys)
+	return c.removeEncrypted(ctx, f, path)
+}
+
+// removeEncrypted removes an encrypted file that need not exist or be readable.
+// Its keys are deleted from the keyrings by their names alone.
+func (c *call) removeEncrypted(ctx context.Context, f *files, path string) (*encrypted.File, error) {
+	file, err := f.openEncrypted(path, c.storedKeys(f.name))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return p.Delete(ctx)
+	return file, file.Delete(ctx)
 }
 
 // storedKeys deletes the keys of a cache from whichever keyring has them: the
@@ -141,4 +153,5 @@ func (r *cleared) write(p *printer) {
 	for _, path := range r.Removed {
 		p.line("  %s", path)
 	}
+	r.leftKeys.write(p, r.Name)
 }

@@ -25,5 +25,5 @@ func Main() int {
 
 func commands() []*command {
 	return []*command{doctorCommand, listCommand, inspectCommand, moveCommand, rotateCommand, passphraseCommand,
-		clearCommand, exportCommand, importCommand, versionCommand}
+		clearCommand, restoreCommand, exportCommand, importCommand, versionCommand}
 }

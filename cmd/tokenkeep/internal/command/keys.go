@@ -104,27 +104,33 @@ func (c *call) open(ctx context.Context, f *files) (*opened, error) {
 		}
 		return &opened{Versioned: p, data: data, store: storePlaintext}, nil
 	}
-	source, err := encrypted.StoredSource(f.encryptedPath())
+	return c.openEncrypted(ctx, f, f.encryptedPath())
+}
+
+// openEncrypted opens an encrypted file of the cache: its own, or one that was set
+// aside.
+func (c *call) openEncrypted(ctx context.Context, f *files, path string) (*opened, error) {
+	source, err := encrypted.StoredSource(path)
 	if err != nil {
 		return nil, err
 	}
 	if source == storeKeyring && c.Kernel != nil {
 		// The header does not tell the keyrings apart, and asking the kernel's
 		// costs nothing.
-		if o, err := c.openFrom(ctx, f, storeKernel); err == nil {
+		if o, err := c.openFrom(ctx, f, path, storeKernel); err == nil {
 			return o, nil
 		}
 	}
-	return c.openFrom(ctx, f, source)
+	return c.openFrom(ctx, f, path, source)
 }
 
-// openFrom opens the encrypted file with the key that the store has.
-func (c *call) openFrom(ctx context.Context, f *files, store string) (*opened, error) {
+// openFrom opens the encrypted file at path with the key that the store has.
+func (c *call) openFrom(ctx context.Context, f *files, path, store string) (*opened, error) {
 	keys, err := c.keySource(ctx, store, f.name, true)
 	if err != nil {
 		return nil, err
 	}
-	p, err := f.openEncrypted(f.encryptedPath(), keys)
+	p, err := f.openEncrypted(path, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +139,42 @@ func (c *call) openFrom(ctx context.Context, f *files, store string) (*opened, e
 		return nil, err
 	}
 	return &opened{p, p, data, store}, nil
+}
+
+// leftKeys are keys that are still stored though no file of the cache needs them.
+type leftKeys struct {
+	LeftKeys []string `json:"leftKeys,omitempty"` // each as source/id
+}
+
+// keysLeft returns the keys that these files could not delete.
+func (c *call) keysLeft(ctx context.Context, from ...*encrypted.File) (left leftKeys) {
+	for _, file := range from {
+		if file == nil {
+			continue
+		}
+		names, err := file.LeftKeys(ctx)
+		if err != nil {
+			c.tell("whether old keys are still stored is not known: " + cause(err) + ".")
+		}
+		for _, name := range names {
+			if !slices.Contains(left.LeftKeys, name) {
+				left.LeftKeys = append(left.LeftKeys, name)
+			}
+		}
+	}
+	return left
+}
+
+func (l leftKeys) write(p *printer, cache string) {
+	if len(l.LeftKeys) == 0 {
+		return
+	}
+	p.line("Still stored, under the service %s, though no file of this cache needs it:", layout.KeyringService(cache))
+	for _, name := range l.LeftKeys {
+		source, id, _ := strings.Cut(name, "/")
+		p.line("  the key %s (%s)", id, source)
+	}
+	p.wrapped("", "The next save, rotate or clear tries again to delete it, unless it belongs to a copy of the file in another folder.")
 }
 
 // openCache opens the cache as a program does, in that store, "" for the
@@ -190,7 +232,7 @@ func (c *call) asProgram(ctx context.Context, f *files, store string, do func(co
 func (c *call) encryptedCache(name string) (*files, error) {
 	f, err := c.storedCache(name)
 	if err == nil && !f.encrypted {
-		err = &refusal{"the tokens of " + name + " are not encrypted, so they have no key", "Encrypt them: tokenkeep move " + name + " -to keyring", nil}
+		err = &refusal{"the tokens of " + name + " are not encrypted, so they have no key", "Encrypt them: " + c.inFolder("tokenkeep move "+name+" -to keyring"), nil}
 	}
 	return f, err
 }
@@ -202,5 +244,5 @@ func (c *call) rekey(ctx context.Context, f *files, from *opened, to encrypted.K
 	if err := from.file.Rotate(ctx, to); err != nil {
 		return nil, err
 	}
-	return &changed{Name: f.name, kept: f.keptIn(store), done: done}, nil
+	return &changed{Name: f.name, kept: f.keptIn(store), leftKeys: c.keysLeft(ctx, from.file), done: done}, nil
 }

@@ -89,7 +89,9 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &changed{Name: f.name, kept: target.keptIn(to), done: "moved"}, nil
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	return &changed{Name: f.name, kept: target.keptIn(to), leftKeys: c.keysLeft(ctx, from.file), done: "moved"}, nil
 }
 
 // moveFolder moves to a folder where nothing is stored under that name.

@@ -24,7 +24,7 @@ func runPassphrase(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	if k := f.kept(); k.err == nil && k.KeySource != storePassphrase {
-		return nil, &refusal{f.name + " has no passphrase: it is kept " + k.String(), "Give it one: tokenkeep move " + f.name + " -to passphrase", nil}
+		return nil, &refusal{f.name + " has no passphrase: it is kept " + k.String(), "Give it one: " + c.inFolder("tokenkeep move "+f.name+" -to passphrase"), nil}
 	}
 	// The old one is proved before anybody thinks of a new one.
 	from, err := c.open(ctx, f)

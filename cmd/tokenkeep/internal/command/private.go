@@ -113,3 +113,14 @@ func (c *call) commandPath(path string) string {
 	}
 	return shell.Quote(path)
 }
+
+// inFolder is a command of this program, for the folder that this call is about.
+func (c *call) inFolder(command string) string {
+	switch {
+	case c.dir == "":
+		return command
+	case c.command.public:
+		return command + " -dir " + c.commandPath(c.dir)
+	}
+	return command + " -dir " + shell.Quote(c.dir)
+}

@@ -251,6 +251,81 @@ func TestClearLeavesNoKeys(t *testing.T) {
 	runIn(t, ExitProblem, k, "clear", "app", "-yes", "-dir", dir)
 }
 
+// Nothing that was stored since a file was set aside is lost when it is put back,
+// and of its own entries only those that have a newer one.
+func TestRestoreMerges(t *testing.T) {
+	dir, items, away := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "away")
+	const before = `{"Account":{"a":{"home_account_id":"a","environment":"e","last_modification_time":"5"},"b":{"home_account_id":"b","environment":"e","last_modification_time":"5","n":"old"}},"S":{"before":{}}}`
+	const since = `{"Account":{"b":{"home_account_id":"b","environment":"e","last_modification_time":"9","n":"new"},"c":{"home_account_id":"c","environment":"e"}},"S":{"since":{}}}`
+	fill(t, inFolder(t, dir, keyringtest.NewDir(items)), before)
+	require.NoError(t, os.Rename(items, away))
+	require.NoError(t, os.Mkdir(items, 0o700))
+	fill(t, inFolder(t, dir, keyringtest.NewDir(items)), since)
+	keys, err := os.ReadDir(away)
+	require.NoError(t, err)
+	for _, key := range keys {
+		require.NoError(t, os.Rename(filepath.Join(away, key.Name()), filepath.Join(items, key.Name())))
+	}
+	k := keyringtest.NewDir(items)
+	require.Len(t, k.Items(), 2)
+
+	out, _ := runIn(t, ExitFine, k, "restore", "app", "-dir", dir)
+	require.Contains(t, out, "It has 3 accounts.")
+	require.NotContains(t, out, "Still stored")
+	data, err := inFolder(t, dir, k).Load(t.Context())
+	require.NoError(t, err)
+	require.JSONEq(t, `{"Account":{"a":{"home_account_id":"a","environment":"e","last_modification_time":"5"},"b":{"home_account_id":"b","environment":"e","last_modification_time":"9","n":"new"},"c":{"home_account_id":"c","environment":"e"}},"S":{"before":{},"since":{}}}`, string(data))
+	require.Len(t, k.Items(), 1)
+	onlyItsFiles(t, dir)
+	runIn(t, ExitProblem, k, "restore", "app", "-dir", dir)
+}
+
+// noDelete is a keyring that deletes nothing.
+type noDelete struct{ *keyringtest.Keyring }
+
+func (noDelete) Delete(context.Context, string, string) error { return persistence.ErrUnavailable }
+
+// Keys that a command cannot delete are named, in words and in JSON, and deleted
+// as soon as that is possible.
+func TestKeysThatStayAreNamed(t *testing.T) {
+	t.Setenv("NEW", planted)
+	for name, commands := range map[string][][]string{
+		"clear":        {{"clear", "app", "-yes"}},
+		"clear, JSON":  {{"clear", "app", "-yes", "-json"}},
+		"to plaintext": {{"move", "app", "-to", "plaintext", "-yes"}},
+		"rotate twice": {{"rotate", "app"}, {"rotate", "app"}}, // the first keeps the key for copies
+		"to a passphrase, and a new one": {{"move", "app", "-to", "passphrase", "-new-passphrase-env", "NEW"},
+			{"rotate", "app", "-passphrase-env", "NEW"}},
+		"to a passphrase, and clear": {{"move", "app", "-to", "passphrase", "-new-passphrase-env", "NEW"}, {"clear", "app", "-yes"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, k := t.TempDir(), keyringtest.New()
+			fill(t, inFolder(t, dir, k), `{"Account":{}}`)
+			require.Len(t, k.Items(), 1)
+			var first keyringtest.Item
+			for first = range k.Items() {
+			}
+			id := strings.TrimPrefix(first.User, "tokenkeep key ")
+			last := len(commands) - 1
+			for _, args := range commands[:last] {
+				out, _ := runIn(t, ExitFine, noDelete{k}, append(args, "-dir", dir)...)
+				require.NotContains(t, out, id)
+			}
+			out, _ := runIn(t, ExitFine, noDelete{k}, append(commands[last], "-dir", dir)...)
+			require.Contains(t, out, id)
+			require.True(t, strings.Contains(out, "the key "+id+" (keyring)") || strings.Contains(out, `"leftKeys": [`), out)
+			require.Contains(t, k.Items(), first)
+
+			if _, err := os.Stat(filepath.Join(dir, "app.enc")); err != nil { // a program uses the key, or deletes it
+				fill(t, inFolder(t, dir, k), `{"Account":{}}`)
+			}
+			out, _ = runIn(t, ExitFine, k, "clear", "app", "-yes", "-json", "-dir", dir)
+			require.NotContains(t, out, "leftKeys")
+			require.Empty(t, k.Items())
+		})
+	}
+}
+
 func damage(t *testing.T, path string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
