@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,7 +40,7 @@ const planted = sample.Planted
 func program() int {
 	m := &command.Machine{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.Getenv, Root: os.Getenv("TEST_ROOT"), Cost: cheap,
 		Keyring: testKeyring("TEST_KEYRING"), Kernel: testKeyring("TEST_KERNEL")}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := command.Signals()
 	defer stop()
 	if os.Getenv("TEST_FILE_LIMIT") != "" {
 		limitFiles()
@@ -186,7 +185,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// hold keeps a cache locked until the script ends: hold NAME [SINCE]
+// hold keeps a cache locked until the script ends: hold NAME [SINCE [PID]]
 func hold(ts *testscript.TestScript, _ bool, args []string) {
 	path := filepath.Join(ts.Getenv("DATA"), args[0]+".lock")
 	unlock, err := persistence.NewFileLock(path).Lock(context.Background())
@@ -196,7 +195,11 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		ts.Check(err)
 		defer f.Close()
-		_, err = f.WriteAt(fmt.Appendf(nil, "%10d %s\n", os.Getpid(), args[1]), 1)
+		pid := fmt.Sprint(os.Getpid())
+		if len(args) > 2 {
+			pid = args[2]
+		}
+		_, err = f.WriteAt(fmt.Appendf(nil, "%10s %s\n", pid, args[1]), 1)
 		ts.Check(err)
 	}
 }

@@ -6,10 +6,9 @@ import (
 	"context"
 	"crypto/subtle"
 	"fmt"
+	"io"
 	"os"
 	"strings"
-
-	"golang.org/x/term"
 
 	"github.com/tokenkeep/tokenkeep/internal/quote"
 )
@@ -48,17 +47,20 @@ func (c *call) ask(ctx context.Context, prompt, variable, flag string, twice boo
 	return answer, nil
 }
 
-// readHidden reads a line from the terminal with its echo off.
+// readHidden reads a line from the terminal with its echo off. The terminal is
+// put right before readHidden returns, also when ctx ends: it has one owner, and
+// what still waits for the line then does not touch it any more.
 func (c *call) readHidden(ctx context.Context, prompt string) ([]byte, error) {
-	fd := int(c.Stdin.(*os.File).Fd())
+	terminal := c.Stdin.(*os.File)
 	c.terminal.Lock()
 	defer c.terminal.Unlock()
-	// The echo goes before the prompt comes, not a moment after it, as it would
-	// with ReadPassword alone.
-	before, err := term.MakeRaw(fd)
+	// The echo goes before the prompt comes.
+	restore, err := hideInput(terminal)
 	if err != nil {
 		return nil, err
 	}
+	defer fmt.Fprintln(c.Stderr)
+	defer func() { restore(ctx.Err() != nil) }()
 	type line struct {
 		text []byte
 		err  error
@@ -66,16 +68,39 @@ func (c *call) readHidden(ctx context.Context, prompt string) ([]byte, error) {
 	read := make(chan line, 1)
 	fmt.Fprint(c.Stderr, prompt)
 	go func() {
-		text, err := term.ReadPassword(fd)
+		text, err := readLine(terminal)
 		read <- line{text, err}
 	}()
-	defer fmt.Fprintln(c.Stderr)
-	defer term.Restore(fd, before)
 	select {
 	case l := <-read:
-		return l.text, l.err
+		if l.err != nil {
+			return nil, &refusal{"no passphrase was given; nothing was changed", "", l.err}
+		}
+		return l.text, nil
 	case <-ctx.Done():
-		return nil, &refusal{"interrupted; nothing was changed", "", ctx.Err()}
+		return nil, errInterrupted(ctx)
+	}
+}
+
+func errInterrupted(ctx context.Context) error {
+	return &refusal{"interrupted; nothing was changed", "", context.Cause(ctx)}
+}
+
+// readLine reads up to the end of the line, and nothing behind it.
+func readLine(r io.Reader) (line []byte, err error) {
+	var b [1]byte
+	for {
+		n, err := r.Read(b[:])
+		switch {
+		case n == 1 && b[0] == '\n':
+			return bytes.TrimSuffix(line, []byte("\r")), nil
+		case n == 1:
+			line = append(line, b[0])
+		case err == io.EOF && len(line) > 0:
+			return line, nil
+		case err != nil:
+			return nil, err
+		}
 	}
 }
 

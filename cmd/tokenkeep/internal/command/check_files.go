@@ -253,14 +253,19 @@ func (x *examination) holder(f *files, path string, o *outcome) {
 		return
 	}
 	what := fmt.Sprintf("%s is locked by process %d, since %s (%s)", f.name, pid, since.Local().Format(time.DateTime), ago(time.Since(since)))
+	stuck := time.Since(since) > longHeld
+	certain := holdsLock(pid, path)
 	switch {
-	case !processAlive(pid):
-		o.note(finding{ID: "locks.unseen", Cache: f.name, What: what + ", which is not to be seen from here.", Remedy: "It runs in another container or on another machine, or has just ended."})
-	case time.Since(since) > longHeld:
-		o.problem(finding{ID: "locks.stuck", Cache: f.name, What: what + ". Programs that want to save wait that long for nothing, and give up.",
-			Remedy: "See what it is, and end it if it hangs:", Command: endCommand(pid)})
+	case !certain && !processAlive(pid):
+		o.note(finding{ID: "locks.unseen", Cache: f.name, What: what + ". No process here has that number.", Remedy: "It runs in another container or on another machine, or has just ended."})
+	case !stuck:
+		o.note(finding{ID: "locks.held", Cache: f.name, What: what + ". This is normal unless it lasts."})
+	case certain:
+		o.problem(finding{ID: "locks.stuck", Cache: f.name, What: what + ". Programs that want to save wait for the lock, and give up in the end.",
+			Remedy: "See what the process is, and end it if it hangs:", Command: fmt.Sprintf("ps -p %d; kill %d", pid, pid)})
 	default:
-		o.note(finding{ID: "locks.held", Cache: f.name, What: what + ". That is as it should be, unless it stays so."})
+		o.problem(finding{ID: "locks.stuck", Cache: f.name, What: what + ". Programs that want to save wait for the lock, and give up in the end.",
+			Remedy: "It is not certain that the process of that number here is meant: it may run in a container, on another machine or for another user. Look for a program that hangs, and end it."})
 	}
 }
 

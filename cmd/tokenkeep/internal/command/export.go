@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/internal/tokencache"
@@ -87,7 +88,9 @@ var plainFields = []string{
 }
 
 // plainOAuth2Fields are those of package tokensource.
-var plainOAuth2Fields = []string{"expires_in", "expires_on", "cached_at", "scope", "token_type"}
+var plainOAuth2Fields = []string{
+	"expires_in", "expires_on", "cached_at", "scope", "token_type", "bound_client_id", "bound_issuer", "bound_token_endpoint",
+}
 
 // redact returns the known sections with plain fields alone as they are.
 func redact(d *tokencache.Doc) map[string]json.RawMessage {
@@ -105,8 +108,9 @@ func redact(d *tokencache.Doc) map[string]json.RawMessage {
 			var fields map[string]json.RawMessage
 			json.Unmarshal(e.Value(), &fields) // what is not an object has no fields to show
 			for field, value := range fields {
-				// A plain value is a number or a string; what else there may be is not known.
-				if !slices.Contains(plain, field) || value[0] == '{' || value[0] == '[' {
+				// A plain value is a number or a string; what else there may be is not
+				// known. An address may have a password or a query.
+				if !slices.Contains(plain, field) || value[0] == '{' || value[0] == '[' || strings.HasPrefix(field, "bound_") && bytes.ContainsAny(value, "@?#") {
 					fields[field] = json.RawMessage(`"` + redacted + `"`)
 				}
 			}

@@ -1,8 +1,9 @@
 package command
 
 import (
+	"bytes"
 	"context"
-	"errors"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -31,7 +33,8 @@ var importCommand = &command{
 
 type imported struct {
 	changed
-	Accounts int `json:"accounts"` // that the cache has now
+	Accounts int `json:"accounts"`          // that the cache has now
+	LeftOut  int `json:"leftOut,omitempty"` // bytes behind the JSON
 }
 
 // maxImport is the largest cache that there may be.
@@ -45,10 +48,11 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := c.input()
+	data, err := c.input(ctx)
 	if err != nil {
 		return nil, err
 	}
+	data, left := object(data)
 	if _, err := parseCache(data); err != nil || len(data) == 0 {
 		return nil, &refusal{"what is to be imported is not a token cache of an MSAL library", "Give it the JSON that export -secrets or an MSAL library wrote.", nil}
 	}
@@ -88,33 +92,59 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	if store == storeKernel {
 		k.KeySource = storeKernel
 	}
-	return &imported{changed{Name: f.name, kept: k, done: "imported"}, len(sum.Accounts)}, nil
+	return &imported{changed: changed{Name: f.name, kept: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left}, nil
 }
 
-// input is the file that was named, or standard input.
-func (c *call) input() ([]byte, error) {
-	from := c.Stdin
+// input returns the content of the file that was named, or of standard input.
+func (c *call) input(ctx context.Context) ([]byte, error) {
+	open := func() (io.ReadCloser, error) { return io.NopCloser(c.Stdin), nil }
 	if len(c.args) == 2 && c.args[1] != "-" {
-		file, err := os.Open(c.args[1])
-		if err != nil {
-			return nil, &refusal{fmt.Sprintf("%s cannot be read: %v", c.args[1], pathless(err)), "", err}
-		}
-		defer file.Close()
-		from = file
+		open = func() (io.ReadCloser, error) { return os.Open(c.args[1]) }
 	} else if isTerminal(c.Stdin) {
 		return nil, &misuse{"import needs a file, or its content on standard input", "See: tokenkeep help import"}
 	}
-	data, err := io.ReadAll(io.LimitReader(from, maxImport+1))
-	if err == nil && len(data) > maxImport {
-		err = &refusal{"what is to be imported is larger than any cache", "", persistence.ErrTooLarge}
+	// A pipe may have no writer, or one that writes nothing for long.
+	data, err := within.Call(ctx, func() ([]byte, error) {
+		from, err := open()
+		if err != nil {
+			return nil, err
+		}
+		defer from.Close()
+		return io.ReadAll(io.LimitReader(from, maxImport+1))
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil, errInterrupted(ctx)
+	case err != nil:
+		what := "standard input"
+		if len(c.args) == 2 && c.args[1] != "-" {
+			what = c.args[1]
+		}
+		return nil, &refusal{fmt.Sprintf("%s cannot be read: %v", what, pathless(err)), "", err}
+	case len(data) > maxImport:
+		return nil, &refusal{"what is to be imported is larger than any cache", "", persistence.ErrTooLarge}
 	}
-	if errors.Is(err, os.ErrInvalid) {
-		err = &refusal{"what is to be imported cannot be read", "Name a file.", nil}
+	return data, nil
+}
+
+// object returns the JSON object in what an MSAL library has stored, and how many
+// bytes it leaves out. There may be a byte order mark before the object, and behind
+// it the end of an older, longer file, or zeros after a crash.
+func object(data []byte) (object []byte, left int) {
+	object = bytes.TrimPrefix(data, []byte("\ufeff"))
+	d := json.NewDecoder(bytes.NewReader(object))
+	var whole json.RawMessage
+	if d.Decode(&whole) != nil {
+		return object, 0
 	}
-	return data, err
+	rest := bytes.Trim(object[d.InputOffset():], "\x00 \t\r\n")
+	return object[:d.InputOffset()], len(rest)
 }
 
 func (r *imported) write(p *printer) {
 	r.changed.write(p)
 	p.line("It has %s.", count(r.Accounts, "account"))
+	if r.LeftOut > 0 {
+		p.line("Left out: %s behind the end of the JSON.", count(r.LeftOut, "byte"))
+	}
 }

@@ -99,8 +99,6 @@ func processAlive(pid int) bool {
 	return err == nil || err == unix.EPERM
 }
 
-func endCommand(pid int) string { return fmt.Sprintf("ps -p %d; kill %d", pid, pid) }
-
 func commandExists(name string) bool {
 	_, err := exec.LookPath(name)
 	return err == nil

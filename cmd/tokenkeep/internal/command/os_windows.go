@@ -2,7 +2,6 @@ package command
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"time"
@@ -69,7 +68,5 @@ func processAlive(pid int) bool {
 	const stillActive = 259
 	return windows.GetExitCodeProcess(h, &code) != nil || code == stillActive
 }
-
-func endCommand(pid int) string { return fmt.Sprintf("taskkill /PID %d", pid) }
 
 func commandExists(string) bool { return false }

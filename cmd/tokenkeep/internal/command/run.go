@@ -84,6 +84,9 @@ func Run(ctx context.Context, args []string, m *Machine) int {
 	c := &call{Machine: m, asked: map[string][]byte{}}
 	c.json = slices.ContainsFunc(args, func(a string) bool { return a == "-json" || a == "--json" }) // for an error before it is parsed
 	rep, err := c.dispatch(ctx, args)
+	if no := new(refusal); err != nil && ctx.Err() != nil && !errors.As(err, &no) {
+		err = &refusal{"interrupted", "", err}
+	}
 	// An interrupted question may have been left behind that is about to put the
 	// terminal right; and there is to be no other.
 	c.terminal.Lock()

@@ -40,7 +40,8 @@ func Cache(now time.Time) []byte {
 		"AppMetadata": m{"m": m{"client_id": client, "environment": env, "family_id": "1"}},
 		"OAuth2Token": m{
 			"github": m{"access_token": Planted + "-access", "refresh_token": Planted + "-refresh", "token_type": "bearer", "scope": "repo read:user", "expires_in": 28800,
-				"cached_at": now.Unix(), "expires_on": now.Add(8*time.Hour - time.Minute).Unix(), "id_token": Planted + "-id", "team": m{"name": Planted + "-team"}},
+				"cached_at": now.Unix(), "expires_on": now.Add(8*time.Hour - time.Minute).Unix(), "id_token": Planted + "-id",
+				"bound_client_id": "Iv1.5e1f", "bound_issuer": "https://user:" + Planted + "@id.example", "bound_token_endpoint": "https://id.example/login/oauth/access_token", "team": m{"name": Planted + "-team"}},
 			"gitlab": m{"access_token": Planted + "-access", "token_type": "bearer", "refresh_token": "", "scope": m{"name": Planted + "-scope"}},
 		},
 		"Wishes": m{Planted + "-key": Planted + "-value"},
