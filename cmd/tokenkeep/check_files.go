@@ -205,11 +205,6 @@ func (x *examination) read(ctx context.Context, f *files, k kept) (data []byte, 
 	}
 	if k.Backend == "encrypted" && k.KeySource == storeKeyring {
 		if state := x.keyring(ctx); state.situation != "" {
-			if x.kernel != nil {
-				if _, data, err := x.tryKey(ctx, f, storeKernel); err == nil {
-					return data, storeKernel, nil
-				}
-			}
 			return nil, "", state.err
 		}
 	}

@@ -99,9 +99,13 @@ func (c *call) remove(ctx context.Context, f *files, path string) error {
 	keys := encrypted.DPAPI() // any source will do that stores no keys
 	source, err := encrypted.StoredSource(path)
 	switch {
-	case err == nil && source == storeKeyring:
-		keys = c.storedKeys(f.name)
-	case err != nil && !keyLost(err) && !errors.Is(err, persistence.ErrUnsupportedVersion):
+	case err == nil:
+		for _, stored := range c.storedKeys(f.name) {
+			if stored.Source() == source {
+				keys = stored
+			}
+		}
+	case !keyLost(err) && !errors.Is(err, persistence.ErrUnsupportedVersion):
 		return err
 	}
 	p, err := f.openEncrypted(path, keys)
@@ -111,29 +115,13 @@ func (c *call) remove(ctx context.Context, f *files, path string) error {
 	return p.Delete(ctx)
 }
 
-// storedKeys deletes the keys of a cache from whichever keyring has them: the
-// header does not say in which.
-func (c *call) storedKeys(name string) *keyring.Keys {
-	k := c.keyring
+// storedKeys returns the keys of a cache in each keyring.
+func (c *call) storedKeys(name string) []encrypted.KeyDeleter {
+	all := []encrypted.KeyDeleter{keyring.NewKeys(c.keyring, layout.KeyringService(name))}
 	if c.kernel != nil {
-		k = eitherKeyring{c.kernel, k}
+		all = append(all, c.kernelKeys(name))
 	}
-	return keyring.NewKeys(k, layout.KeyringService(name))
-}
-
-// eitherKeyring deletes an item from the kernel's keyring or, if it is not
-// there, from the operating system's.
-type eitherKeyring struct {
-	kernel keyring.Keyring
-	keyring.Keyring
-}
-
-// Delete implements keyring.Keyring.
-func (k eitherKeyring) Delete(ctx context.Context, service, user string) error {
-	if k.kernel.Delete(ctx, service, user) == nil {
-		return nil // an id is random: the other one has not got it, too
-	}
-	return k.Keyring.Delete(ctx, service, user)
+	return all
 }
 
 func (r *cleared) write(p *printer) {

@@ -83,9 +83,6 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	}
 	d := cache.Describe()
 	k := kept{Backend: d.Backend, KeySource: d.KeySource, Location: d.Location}
-	if store == storeKernel {
-		k.KeySource = storeKernel
-	}
 	return &imported{changed{f.name, k, "imported"}, len(sum.Accounts)}, nil
 }
 
