@@ -178,7 +178,10 @@ func (m *promotion) record(ctx context.Context, rev string) error {
 // report says what was moved, and what was not.
 func (m *promotion) report() error {
 	from, into := m.place.Plaintext, m.to.Describe().Location
-	const why = "They can be stored encrypted here."
+	why := "They can be stored encrypted here."
+	if m.to.Describe().KeySource == layout.Keyring {
+		why += " A session in which the keyring is locked, as over SSH, cannot use them any more."
+	}
 	switch {
 	case m.known:
 		m.warn(m.warning(fmt.Sprintf("%s was removed. Its unencrypted tokens had been moved into the encrypted file %s before.", from, into),

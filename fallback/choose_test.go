@@ -108,8 +108,8 @@ func TestChooseAsksWhatMayFollow(t *testing.T) {
 func TestRefusalAsData(t *testing.T) {
 	for want, r := range map[string]fallback.Refusal{
 		`{"candidate":"keyring","class":"unavailable","reason":"not available in this environment: no bus","remedy":"Start a session bus."}`: {Candidate: "keyring", Err: noBus},
-		`{"candidate":"vault","class":"other","reason":"mine"}`: {Candidate: "vault", Err: errors.New("mine")},
-		`{"candidate":"none","class":"","reason":""}`:           {Candidate: "none"},
+		`{"candidate":"vault","class":"other","reason":"mine"}`:                                                                              {Candidate: "vault", Err: errors.New("mine")},
+		`{"candidate":"none","class":"","reason":""}`:                                                                                        {Candidate: "none"},
 	} {
 		data, err := json.Marshal(r)
 		require.NoError(t, err)
