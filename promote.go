@@ -42,7 +42,9 @@ type promoter struct {
 	lock      *persistence.FileLock
 	ledger    ledger.Ledger
 	permitted bool
+	toKernel  bool // plaintext may be moved to the kernel's keyring, because the user asks for it
 	warn      func(fallback.Warning)
+	ended     func(message string) // told of a sign-in that was kept for a time, and has ended
 	// notMoved is told of what stays in plaintext. What it returns is the error
 	// of promote.
 	notMoved func(fallback.Warning) error
@@ -75,6 +77,11 @@ func (p *promoter) promote(ctx context.Context, to *encrypted.File) error {
 		return p.notMoved(p.warning(fmt.Sprintf("Unencrypted tokens stay in %s. They were neither used nor moved.", p.place.Plaintext),
 			"This program does not permit plaintext.",
 			fmt.Sprintf("Remove the file or, if the tokens are yours, move them with: tokenkeep move %s -to %s", p.arguments(), to.Describe().KeySource)))
+	}
+	if to.Describe().KeySource == layout.Kernel && !p.toKernel {
+		return p.notMoved(p.warning(fmt.Sprintf("Unencrypted tokens stay in %s. They were neither used nor moved.", p.place.Plaintext),
+			"What is stored encrypted here lasts until this machine is restarted, and they may last longer.",
+			fmt.Sprintf("Remove the file or, if the tokens are yours, move them with: tokenkeep move %s -to %s", p.arguments(), layout.Kernel)))
 	}
 	ctx, cancel := boundedWait(ctx)
 	defer cancel()
@@ -175,7 +182,10 @@ func (m *promotion) record(ctx context.Context, rev string) error {
 // report says what was moved, and what was not.
 func (m *promotion) report() error {
 	from, into := m.place.Plaintext, m.to.Describe().Location
-	const why = "They can be stored encrypted here."
+	why := "They can be stored encrypted here."
+	if m.to.Describe().KeySource == layout.Keyring {
+		why += " A session in which the keyring is locked, as over SSH, cannot use them any more."
+	}
 	if len(m.added.Refused) > 0 {
 		m.warn(m.warning(fmt.Sprintf("Some of the unencrypted entries in %s were left out: %s.", from, tokencache.Names(m.added.Refused)),
 			"MSAL cannot read them, and would refuse all others with them.", "If a sign-in is missing, sign in again."))
@@ -246,6 +256,10 @@ func (p *promoter) quarantinePlaintext(ctx context.Context, file *fallback.Insec
 func (p *promoter) quarantined(file persistence.Description, to string, err, reason error) error {
 	if errors.Is(err, persistence.ErrConflict) || errors.Is(err, persistence.ErrNotFound) {
 		return nil // another process was faster
+	}
+	if err == nil && file.KeySource == layout.Kernel && errors.Is(reason, persistence.ErrKeyMissing) {
+		p.ended("The sign-in was kept until a restart, or three days without use, and has ended. Sign in again.")
+		return nil
 	}
 	if err == nil {
 		p.warn(fallback.Warning{Location: file.Location,
