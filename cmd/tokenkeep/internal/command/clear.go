@@ -127,7 +127,7 @@ func (c *call) removeEncrypted(ctx context.Context, f *files, path string) (*enc
 				keys = stored
 			}
 		}
-	case !errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, persistence.ErrKeyMissing) && !errors.Is(err, persistence.ErrUnsupportedVersion):
+	case !errors.Is(err, persistence.ErrNotFound) && !errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, persistence.ErrKeyMissing) && !errors.Is(err, persistence.ErrUnsupportedVersion):
 		return nil, err
 	}
 	file, err := f.openEncrypted(path, keys)

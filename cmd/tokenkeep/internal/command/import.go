@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -35,6 +36,10 @@ type imported struct {
 	changed
 	Accounts int `json:"accounts"`          // that the cache has now
 	LeftOut  int `json:"leftOut,omitempty"` // bytes behind the JSON
+
+	// Refused names the entries that were left out, quoted, because MSAL cannot
+	// read them.
+	Refused string `json:"refused,omitempty"`
 }
 
 // maxImport is the largest cache that there may be.
@@ -53,12 +58,13 @@ func runImport(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	data, left := object(data)
-	if _, err := parseCache(data); err != nil || len(data) == 0 {
+	if _, err := parseCache(data); err != nil || !bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
 		return nil, &refusal{"what is to be imported is not a token cache of an MSAL library", "Give it the JSON that export -secrets or an MSAL library wrote.", nil}
 	}
 	if isRedacted(data) {
 		return nil, &refusal{"what is to be imported has no secrets: it was exported without them", "Export it with -secrets.", nil}
 	}
+	data, refused := tokencache.Sound(data)
 	store := c.to
 	if f.stored() {
 		from, err := c.open(ctx, f)
@@ -89,7 +95,7 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	}
 	d := cache.Describe()
 	k := kept{Backend: d.Backend, KeySource: d.KeySource, Location: d.Location}
-	return &imported{changed: changed{Name: f.name, kept: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left}, nil
+	return &imported{changed: changed{Name: f.name, kept: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left, Refused: tokencache.Names(refused)}, nil
 }
 
 // input returns the content of the file that was named, or of standard input.
@@ -143,5 +149,8 @@ func (r *imported) write(p *printer) {
 	p.line("It has %s.", count(r.Accounts, "account"))
 	if r.LeftOut > 0 {
 		p.line("Left out: %s behind the end of the JSON.", count(r.LeftOut, "byte"))
+	}
+	if r.Refused != "" {
+		p.wrapped("", "Left out, because MSAL cannot read it: "+r.Refused+".")
 	}
 }
