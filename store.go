@@ -435,6 +435,23 @@ func (s *store) repair(ctx context.Context, b backend, data []byte, rev string, 
 	return false, nil
 }
 
+// SetAside moves the file out of the way whose data the program could not use.
+// The user is told where it is, so SetAside returns no path.
+func (s *store) SetAside(ctx context.Context, rev string) (newPath string, err error) {
+	b, err := s.backend(ctx)
+	if err != nil {
+		return "", err
+	}
+	file, ok := b.(interface {
+		SetAside(ctx context.Context, rev string) (newPath string, err error)
+	})
+	if !ok { // in memory
+		return "", openError("", errors.ErrUnsupported, "")
+	}
+	to, err := file.SetAside(ctx, rev)
+	return "", s.promoter.quarantined(b.Describe(), to, err, errMalformed)
+}
+
 // otherSource reports whether the encrypted file has its key from elsewhere by
 // now: a process with another choice of keys was faster, or the key was rotated.
 func (s *store) otherSource(file *encrypted.File) bool {

@@ -12,25 +12,30 @@ import (
 // copy took, else (base is nil) one that keeps every entry of either, and of two
 // tokens the newer. changed is false if to would stay as it is.
 func Merge(base, from, to []byte) (merged []byte, changed bool, err error) {
-	return merge.Bytes(merge.BytesInput{Base: base, BaseUnknown: base == nil, Ours: from, Theirs: to, Now: time.Now()})
+	return merge.Bytes(merge.BytesInput{Base: base, BaseUnknown: base == nil, Ours: Usable(from), Theirs: Usable(to), Now: time.Now()})
 }
 
-// Malformed reports whether data starts as a JSON object and is no token cache:
-// it breaks off, or is broken. Data of another format is not malformed, and
-// neither is no data.
+// Usable returns what there is to use in data, which is empty where that is
+// nothing; see [tokencache.Trim].
+func Usable(data []byte) []byte { return tokencache.Trim(data) }
+
+// Malformed reports whether data is a damaged token cache: it begins as a JSON
+// object, or with a NUL or a byte order mark, and does not parse. Text of another
+// format is not malformed, and neither is what holds nothing.
 func Malformed(data []byte) bool {
-	data = bytes.TrimLeft(data, " \t\r\n")
-	if len(data) == 0 || data[0] != '{' {
+	usable := Usable(data)
+	_, err := tokencache.Parse(usable)
+	if err == nil {
 		return false
 	}
-	_, err := tokencache.Parse(data)
-	return err != nil
+	text := bytes.TrimLeft(usable, " \t\r\n")
+	return text[0] == '{' || text[0] == 0 || bytes.HasPrefix(text, []byte("\ufeff"))
 }
 
 // Accounts returns how many accounts data has. Data that is not a token cache has
 // none.
 func Accounts(data []byte) int {
-	d, err := tokencache.Parse(data)
+	d, err := tokencache.Parse(Usable(data))
 	if err != nil {
 		return 0
 	}
@@ -65,11 +70,11 @@ type Added struct {
 //
 // What remains are entries of accounts that to has, and of no account.
 func Add(from, to []byte) (sum []byte, changed bool, a Added, err error) {
-	source, err := tokencache.Parse(from)
+	source, err := tokencache.Parse(Usable(from))
 	if err != nil {
 		return nil, false, Added{}, err
 	}
-	target, err := tokencache.Parse(to)
+	target, err := tokencache.Parse(Usable(to))
 	if err != nil {
 		return nil, false, Added{}, err
 	}
