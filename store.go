@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
@@ -35,6 +37,7 @@ const keyringTimeout = 15 * time.Second
 // the promoter's business.
 type store struct {
 	cfg      Config
+	ofUser   bool // the folder is the platform's, which the user can change
 	place    place.Place
 	lock     *persistence.FileLock
 	promoter *promoter
@@ -119,6 +122,9 @@ func (s *store) selectBackend(ctx context.Context) error {
 	// What all candidates need comes first, so that its failure is not taken for
 	// that of one of them, and does not lead to something less safe.
 	if err := s.proveLock(ctx); err != nil {
+		if s.readPlaintext(ctx, err) {
+			return nil
+		}
 		return err
 	}
 	selected, err := fallback.Choose(ctx, s.candidates()...)
@@ -149,10 +155,43 @@ func (s *store) proveLock(ctx context.Context) error {
 	ctx, cancel := boundedWait(ctx)
 	defer cancel()
 	unlock, err := s.lock.Lock(ctx)
-	if err != nil {
-		return err
+	switch {
+	case err == nil:
+		return unlock()
+	case isReadOnly(err):
+		return writable(err, s.ofUser)
 	}
-	return unlock()
+	return err
+}
+
+// isReadOnly reports whether err says that a folder cannot be written.
+func isReadOnly(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)
+}
+
+// readPlaintext uses the plaintext file where the folder cannot be written, for
+// the reason why, and the file can be read. The user is told that nothing can be
+// saved.
+func (s *store) readPlaintext(ctx context.Context, why error) bool {
+	if !isReadOnly(why) || !s.promoter.found() {
+		return false
+	}
+	file, err := s.promoter.file()
+	if err != nil {
+		return false
+	}
+	if _, err := file.Load(ctx); err != nil {
+		return false
+	}
+	s.use(file, ByStored, nil)
+	s.warn(fallback.Warning{
+		Backend:  layout.Plaintext,
+		Location: s.place.Plaintext,
+		Message:  fmt.Sprintf("Tokens are stored unencrypted in %s. They can be used, but what changes cannot be saved.", s.place.Plaintext),
+		Reason:   sentence(persistence.Cause(why).Error()),
+		Remedy:   persistence.Remedy(why),
+	})
+	return true
 }
 
 // boundedWait bounds a wait for other processes. It is not for a wait for a

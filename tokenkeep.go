@@ -114,7 +114,8 @@ func prepare(cfg Config) (*store, error) {
 		return nil, err
 	}
 	cfg.Order = slices.Clone(cfg.Order)
-	if cfg.Dir == "" {
+	ofUser := cfg.Dir == ""
+	if ofUser {
 		dir, err := DefaultDir()
 		if err != nil {
 			return nil, err
@@ -128,10 +129,35 @@ func prepare(cfg Config) (*store, error) {
 	cfg.Dir = dir
 	if cfg.Store != layout.Memory {
 		if err := securefile.MkdirAll(dir); err != nil {
-			return nil, openError(dir, err, cmp.Or(persistence.Remedy(err), "Set Config.Dir to a folder that this user can make and write."))
+			return nil, writable(openError(dir, err, cmp.Or(persistence.Remedy(err), "This user must be able to make and write the folder.")), ofUser)
 		}
 	}
-	return newStore(cfg)
+	s, err := newStore(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.ofUser = ofUser
+	return s, nil
+}
+
+// writable adds to the remedy of a folder that cannot be written which variable
+// names another one, where the platform's is used. A remedy that ends in a command
+// stays as it is.
+func writable(err error, ofUser bool) error {
+	if remedy := persistence.Remedy(err); ofUser && !strings.Contains(remedy, " with: ") {
+		return remedied(err, strings.TrimSpace(remedy+" "+dirVariable()))
+	}
+	return err
+}
+
+func remedied(err error, remedy string) error {
+	var e *persistence.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	with := *e
+	with.Remedy = remedy
+	return &with
 }
 
 // MovePlaintext moves what the plaintext file holds into the encrypted one, where
