@@ -118,10 +118,20 @@ func (e *engine) refresh(ctx context.Context, u cache.Unmarshaler, r resident) e
 			return nil
 		}
 	}
-	data, rev, err := e.load(ctx)
-	if err != nil {
-		return err
+	for {
+		data, rev, err := e.load(ctx)
+		if err != nil {
+			return err
+		}
+		if err = e.hand(data, rev, u, r); err == nil || !e.setAside(ctx, data, rev, err) {
+			return err
+		}
+		r.empty = false // u may have taken a part of it
 	}
+}
+
+// hand gives u what is stored.
+func (e *engine) hand(data []byte, rev string, u cache.Unmarshaler, r resident) error {
 	now := e.now()
 	for {
 		usable, refused := r.Usable(data)
@@ -265,6 +275,23 @@ func (e *engine) writeOver(ctx context.Context, r resident, plan *replica.Plan, 
 	return nil
 }
 
+// setAside moves data out of the way that u did not take and that is no token
+// cache, if the store can do that, and reports whether to load again. Nobody
+// should have to do that by hand.
+func (e *engine) setAside(ctx context.Context, data []byte, rev string, why error) bool {
+	s, ok := e.store.(interface {
+		SetAside(ctx context.Context, rev string) (newPath string, err error)
+	})
+	if _, bad := tokencache.Parse(data); !ok || bad == nil {
+		return false
+	}
+	to, err := s.SetAside(ctx, rev)
+	if err == nil && to != "" {
+		e.report("set aside", "tokenkeep: what was stored is not a token cache, and was renamed to "+to, why)
+	}
+	return err == nil || errors.Is(err, ErrConflict)
+}
+
 // startsObject tells a damaged JSON object from data that was never meant to
 // be JSON.
 func startsObject(data []byte) bool {
@@ -272,13 +299,14 @@ func startsObject(data []byte) bool {
 	return len(data) > 0 && data[0] == '{'
 }
 
-// load is LoadRevision with "nothing stored" as no data and no revision.
+// load is LoadRevision with "nothing stored" as no data and no revision. What
+// holds nothing is data that is empty.
 func (e *engine) load(ctx context.Context) ([]byte, string, error) {
 	data, rev, err := e.store.LoadRevision(ctx)
 	if errors.Is(err, ErrNotFound) {
 		return nil, "", nil
 	}
-	return data, rev, err
+	return tokencache.Trim(data), rev, err
 }
 
 // delete removes what is stored.
