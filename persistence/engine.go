@@ -58,6 +58,10 @@ type resident struct {
 	removed func() replica.Removed
 	// signedOut returns the sign-outs among them.
 	signedOut func() replica.Removed
+	// created is told that a save has stored rev where nothing was stored. A sign-out
+	// that came just before removed nothing, so its save met no conflict: if there was
+	// one, created takes rev back and returns ErrConflict. nil: there is none such.
+	created func(ctx context.Context, rev string) error
 }
 
 // settle takes into account what was removed in the meantime, and reports whether
@@ -211,7 +215,7 @@ func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) 
 	}
 	var spare []byte
 	if m.Changed {
-		if _, err := e.store.SaveIf(ctx, m.Merged, rev); err != nil {
+		if _, err := e.save(ctx, r, m.Merged, rev); err != nil {
 			return err
 		}
 		spare = theirs
@@ -233,12 +237,21 @@ func (e *engine) writeOver(ctx context.Context, r resident, plan *replica.Plan, 
 	case err != nil:
 		e.report("format", "tokenkeep: the cache is not of the format that MSAL libraries share; the last writer wins", nil)
 	}
-	now, err := e.store.SaveIf(ctx, plan.Data(), rev)
+	now, err := e.save(ctx, r, plan.Data(), rev)
 	if err != nil {
 		return err
 	}
 	r.Stored(plan, now, plan.Spare())
 	return nil
+}
+
+// save is SaveIf for an in-memory cache.
+func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
+	now, err := e.store.SaveIf(ctx, data, rev)
+	if err == nil && rev == "" && r.created != nil {
+		err = r.created(ctx, now)
+	}
+	return now, err
 }
 
 // startsObject tells a damaged JSON object from data that was never meant to

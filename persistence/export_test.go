@@ -32,3 +32,13 @@ func ForgetUnsavedAfter(t *testing.T, d time.Duration) {
 func WithClock(now func() time.Time) Option {
 	return func(s *settings) error { s.now = now; return nil }
 }
+
+// InTurn returns how many calls have the partition's turn, or wait for it.
+func InTurn(p *Partitioned, partition string) int {
+	p.turns.mu.Lock()
+	defer p.turns.mu.Unlock()
+	if t := p.turns.of[partition]; t != nil {
+		return t.users
+	}
+	return 0
+}

@@ -74,6 +74,7 @@ type Partitioned struct {
 	memories *weakmap.Map[*clientMemory]
 	outbox   outbox
 	signOuts removals // by SignOut; the partition stands for the home account id
+	turns    turns    // of Exclusive, by partition
 }
 
 var _ cache.ExportReplace = (*Partitioned)(nil)
@@ -162,6 +163,10 @@ func (p *Partitioned) Replace(ctx context.Context, u cache.Unmarshaler, h cache.
 		return err
 	}
 	p.flush(ctx, of)
+	if x := p.exclusiveOf(ctx, h.PartitionKey); x != nil && due(of.replica, p.now()) && x.take(ctx, of.engine.store) {
+		// Another server may have refreshed the tokens meanwhile.
+		return of.engine.replace(ctx, u, p.resident(of), h)
+	}
 	return nil
 }
 
@@ -291,18 +296,35 @@ func (p *Partitioned) turnTo(ctx context.Context, m *clientMemory, partition str
 
 func (p *Partitioned) resident(of *user) resident {
 	before := p.signOuts.count()
+	start := before
 	return resident{
 		Replica: of.replica,
+		created: func(ctx context.Context, rev string) error {
+			all, now := p.signOuts.since(start)
+			start = now
+			if !isOf(all, of.partition) {
+				return nil
+			}
+			if err := of.engine.store.DeleteIf(ctx, rev); err != nil {
+				return err
+			}
+			return ErrConflict
+		},
 		removed: func() replica.Removed {
 			return replica.Removed{All: p.outbox.get(of.partition) != of.entry}
 		},
 		signedOut: func() (x replica.Removed) {
 			all, now := p.signOuts.since(before)
 			before = now
-			x.All = slices.ContainsFunc(all.Accounts, func(a tokencache.Account) bool { return a.HomeAccountID == of.partition })
+			x.All = isOf(all, of.partition)
 			return x
 		},
 	}
+}
+
+// isOf reports whether the partition's account is among those that were removed.
+func isOf(x replica.Removed, partition string) bool {
+	return slices.ContainsFunc(x.Accounts, func(a tokencache.Account) bool { return a.HomeAccountID == partition })
 }
 
 // restore makes what the outbox has of the partition the replica's own.

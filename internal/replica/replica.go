@@ -140,6 +140,9 @@ func (r *Replica) holds() *version {
 	return r.base
 }
 
+// Doc returns what the memory was last known to hold, or nil if that is no cache.
+func (r *Replica) Doc() *tokencache.Doc { return r.holds().parse() }
+
 // Emptied notes that the memory was emptied, to be given other data.
 func (r *Replica) Emptied() {
 	r.settleFirst()
