@@ -60,9 +60,13 @@ type resident struct {
 	signedOut func() replica.Removed
 	// created is told that a save has stored rev where nothing was stored. A sign-out
 	// that came just before removed nothing, so its save met no conflict: if there was
-	// one, created takes rev back and returns ErrConflict. nil: there is none such.
+	// one, created takes rev back and returns errTakenBack, and the save is planned
+	// anew. nil: no sign-out leaves nothing stored.
 	created func(ctx context.Context, rev string) error
 }
+
+// errTakenBack says that what was saved was taken back.
+var errTakenBack = errors.New("signed out meanwhile")
 
 // settle takes into account what was removed in the meantime, and reports whether
 // that was anything.
@@ -87,6 +91,16 @@ func (e *engine) replace(ctx context.Context, u cache.Unmarshaler, r resident, h
 	r.Read(replica.CallOf(ctx), h.PartitionKey)
 	err := e.refresh(bounded, u, r)
 	if err == nil {
+		return nil
+	}
+	if !r.GivenData() && !e.strict && !errors.Is(ctx.Err(), context.Canceled) && isSigningIn(ctx) && mayPass(err) {
+		e.report("replace", "tokenkeep: cannot read the stored tokens; those of a sign-in are kept until they can be stored", err)
+		if give := r.Blank(); give != nil {
+			if err := u.Unmarshal(bytes.Clone(give)); err != nil {
+				r.Failed()
+				return e.fail("load", redactedError{"the program's in-memory cache does not accept what it held before", err}, "")
+			}
+		}
 		return nil
 	}
 	if !r.GivenData() || e.strict || errors.Is(ctx.Err(), context.Canceled) {
@@ -297,7 +311,7 @@ func (e *engine) unlock(unlock func() error) {
 
 // untilNoConflict repeats try until it meets no conflict or ctx ends.
 func (e *engine) untilNoConflict(ctx context.Context, try func() error) error {
-	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) }, try)
+	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) || err == errTakenBack }, try)
 	if ended {
 		return e.fail("save", fmt.Errorf("%w: %w", ErrConflict, ctx.Err()), "Another writer keeps changing the cache; try again.")
 	}

@@ -11,16 +11,6 @@ func Remembered(c *Cache) int { return c.memories.Len() }
 // RememberedOf is Remembered for a Partitioned.
 func RememberedOf(p *Partitioned) int { return p.memories.Len() }
 
-// Unsaved returns of how many partitions p keeps what could not be stored.
-func Unsaved(p *Partitioned) int {
-	p.outbox.mu.Lock()
-	defer p.outbox.mu.Unlock()
-	return len(p.outbox.entries)
-}
-
-// MaxUnsaved is how many those can be.
-const MaxUnsaved = maxOutbox
-
 // ForgetUnsavedAfter makes them be kept for so long only, for the rest of a test.
 func ForgetUnsavedAfter(t *testing.T, d time.Duration) {
 	before := outboxTime

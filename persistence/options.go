@@ -21,11 +21,12 @@ type settings struct {
 	timeout  time.Duration
 	now      func() time.Time
 	logged   *kinds
+	unsaved  int // bytes
 }
 
 // set returns what the options set.
 func set(opts []Option) (settings, error) {
-	s := settings{timeout: DefaultTimeout, now: time.Now, logged: new(kinds)}
+	s := settings{timeout: DefaultTimeout, now: time.Now, logged: new(kinds), unsaved: DefaultMaxUnsaved}
 	for _, o := range opts {
 		if o == nil {
 			continue
@@ -73,6 +74,20 @@ func WithTimeout(d time.Duration) Option {
 			return errors.New("the timeout is not positive")
 		}
 		s.timeout = d
+		return nil
+	}
+}
+
+// WithMaxUnsaved sets how many bytes of tokens that could not be stored a
+// [Partitioned] keeps at most, instead of [DefaultMaxUnsaved]. An account takes
+// about twice the size of its stored cache. A [Cache] has no such
+// limit: it keeps those of each MSAL client for as long as that client lives.
+func WithMaxUnsaved(bytes int) Option {
+	return func(s *settings) error {
+		if bytes <= 0 {
+			return errors.New("the number of bytes is not positive")
+		}
+		s.unsaved = bytes
 		return nil
 	}
 }

@@ -174,6 +174,19 @@ func (r *Replica) Unread(now time.Time) (give []byte, again bool) {
 	return v.data, true
 }
 
+// Blank notes that a Replace could not read, and that MSAL goes on all the same,
+// with a sign-in: what is stored is not known. It returns what the memory, which
+// holds nothing, is to be given: what could not be stored yet, or nothing.
+func (r *Replica) Blank() []byte {
+	r.settleFirst()
+	r.loaded, r.stale, r.atRev, r.dirty = true, true, false, false
+	if r.pending == nil {
+		r.base = nil
+		return nil
+	}
+	return r.pending.data
+}
+
 // Pending returns what could not be stored, or nil.
 func (r *Replica) Pending() []byte {
 	if r.pending == nil {
@@ -468,6 +481,15 @@ func (r *Replica) Outstanding(now time.Time) *Outstanding {
 		return nil
 	}
 	return &Outstanding{r.base.clone(), r.pending.clone(), slices.Clone(r.back), now}
+}
+
+// Size returns how many bytes o holds.
+func (o *Outstanding) Size() int {
+	n := len(o.ours.data)
+	if o.base != nil {
+		n += len(o.base.data)
+	}
+	return n
 }
 
 // With returns o and what else could not be stored, of another memory.
