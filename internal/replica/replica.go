@@ -255,6 +255,11 @@ func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Pl
 		if hint == "" {
 			r.remove(p)
 		}
+	} else if r.stale {
+		// A sign-in after Blank. It may meet what another memory could not store.
+		for _, a := range p.ours.accounts() {
+			r.back = append(r.back, a.Identity())
+		}
 	}
 	p.back = slices.Clone(r.back)
 	return p
@@ -501,7 +506,16 @@ func (o *Outstanding) With(other *Outstanding) *Outstanding {
 	if err != nil {
 		return o
 	}
-	return &Outstanding{o.base, (&version{data: m.Merged}).clone(), append(slices.Clone(o.back), other.back...), o.at}
+	// An account that the other's memory has, and that was not stored when that was
+	// read, has signed in since. If o's base has it, that is of an earlier sign-in.
+	back := append(slices.Clone(o.back), other.back...)
+	before := set(other.base.accounts())
+	for _, a := range other.ours.accounts() {
+		if a = a.Identity(); !before[a] {
+			back = append(back, a)
+		}
+	}
+	return &Outstanding{o.base, (&version{data: m.Merged}).clone(), back, o.at}
 }
 
 // Adopt makes o, which may be nil, what could not be stored, instead of what that
