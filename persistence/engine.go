@@ -91,6 +91,7 @@ func (e *engine) replace(ctx context.Context, u cache.Unmarshaler, r resident, h
 	r.Read(replica.CallOf(ctx), h.PartitionKey)
 	err := e.refresh(bounded, u, r)
 	if err == nil {
+		e.worked("replace")
 		return nil
 	}
 	if !r.GivenData() && !e.strict && !errors.Is(ctx.Err(), context.Canceled) && isSigningIn(ctx) && mayPass(err) {
@@ -168,6 +169,7 @@ func (e *engine) export(ctx context.Context, m cache.Marshaler, r resident, h ca
 		e.report("other account", fmt.Sprintf("tokenkeep: %d entries of another account were not stored in this one's cache; use an MSAL client for each request", plan.Foreign), nil)
 	}
 	if err = e.write(bounded, r, plan); err == nil {
+		e.worked("export")
 		return nil
 	}
 	var format *formatError
@@ -366,7 +368,7 @@ type redactedError struct {
 func (r redactedError) Error() string { return r.text }
 func (r redactedError) Unwrap() error { return r.err }
 
-// report logs what is not returned, once per kind.
+// report logs what is not returned.
 func (e *engine) report(what, msg string, err error) {
 	e.settings.report(Describe(e.store), what, msg, err)
 }

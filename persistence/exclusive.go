@@ -144,6 +144,7 @@ func (x *exclusive) take(ctx context.Context, store Versioned) bool {
 			return true
 		case got:
 			x.lease = l
+			x.of.worked("lease")
 			return true
 		case time.Now().After(until):
 			x.of.report(Describe(store), "turn", "tokenkeep: another server has kept an account's lease for too long; going on without it", nil)

@@ -22,6 +22,7 @@ type settings struct {
 	now      func() time.Time
 	logged   *kinds
 	unsaved  int // bytes
+	onError  func(error)
 }
 
 // set returns what the options set.
@@ -62,6 +63,11 @@ func WithStrict() Option {
 
 // WithLogger sets where storage errors are logged. The default is
 // slog.Default(), asked at each record. No record holds a secret.
+//
+// A kind of error is logged when it comes, again when it comes after it had
+// worked, and while it lasts every five minutes, with the number of those that
+// were not logged. One that comes and goes all the time is logged five times and
+// then once a minute.
 func WithLogger(l *slog.Logger) Option {
 	return func(s *settings) error { s.logger = l; return nil }
 }
@@ -90,4 +96,12 @@ func WithMaxUnsaved(bytes int) Option {
 		s.unsaved = bytes
 		return nil
 	}
+}
+
+// WithOnError sets a function that is called with each storage error of Replace
+// and Export, whether it is logged or not and whether MSAL is told or not: to
+// count them for metrics. It is called by many goroutines at once, and while its
+// caller waits, so it must be quick. No error holds a secret.
+func WithOnError(f func(error)) Option {
+	return func(s *settings) error { s.onError = f; return nil }
 }

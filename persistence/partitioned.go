@@ -210,6 +210,7 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 	default:
 		if entry := p.outbox.put(of.partition, of.entry, waiting); entry != nil {
 			of.entry = entry
+			p.worked("unsaved")
 			return err
 		}
 		if err == nil {
