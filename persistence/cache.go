@@ -58,7 +58,7 @@ import (
 // the call all the same: the first Replace of an in-memory cache, an Export that
 // signs an account out, data that cannot be merged, and a context that was
 // cancelled. A sign-out that failed has not happened, and is not tried again by
-// itself. Every failure is logged, once per kind.
+// itself. Failures are logged; see [WithLogger].
 //
 // A context without a deadline gets one, [DefaultTimeout] by default. A Cache
 // holds no file, goroutine or connection between calls, except for a wait for a
