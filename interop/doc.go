@@ -1,0 +1,2 @@
+// Package interop shares the token caches of other programs.
+package interop
