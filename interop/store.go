@@ -238,7 +238,7 @@ func (s *Store) last() *sight {
 func (s *Store) look(ctx context.Context) (*sight, error) {
 	now, err := s.read(ctx)
 	if last := s.last(); last != nil && damaged(now, err, last) {
-		s.report("damaged", "another program was ended while it wrote its token cache; going on with what was read before")
+		s.report("damaged", "another program has not finished writing its token cache; going on with what was read before")
 		return last, nil
 	}
 	if err == nil {
