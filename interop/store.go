@@ -349,7 +349,7 @@ func (s *Store) DeleteIf(ctx context.Context, rev string) error {
 
 func (s *Store) save(ctx context.Context, op string, data []byte, rev *string) (now string, err error) {
 	if !s.o.Write {
-		return "", s.fail(op, remedy.With("The program's author can set Options.Write.", ErrReadOnly))
+		return "", s.fail(op, ErrReadOnly)
 	}
 	if err := ctx.Err(); err != nil {
 		return "", s.fail(op, err)
