@@ -2,9 +2,11 @@ package tokensource
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/tokenkeep/tokenkeep/internal/adopt"
 	"github.com/tokenkeep/tokenkeep/internal/quote"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -261,6 +264,61 @@ func (s *Source) Save(ctx context.Context, t *oauth2.Token) error {
 		s.current.Store(nil)
 	}
 	return err
+}
+
+// Adopt takes over the token that a program has kept elsewhere, for example in a
+// file of its own. read returns it; an error that is fs.ErrNotExist says that there
+// is none, and then Adopt does nothing and returns nil. The token is stored and bound
+// as [Source.Save] does it, unless one is stored already that does not expire earlier.
+// When what is stored can be read back, remove is called. stored reports whether the
+// token was stored. What [persistence.Cache.Adopt] says of kills, of a remove that
+// fails and of old programs holds here too. Errors of read are returned as they are.
+func (s *Source) Adopt(ctx context.Context, read func(context.Context) (*oauth2.Token, error), remove func(context.Context) error) (stored bool, err error) {
+	t, err := read(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {
+		return false, s.fail("adopt", errors.New("the token is empty"), "Nothing was changed. Remove the old token and sign in again.")
+	}
+	e := newEntry(t, s.now()).bind(s.client())
+	of, err := json.Marshal([]string{section, s.key, t.AccessToken, t.RefreshToken})
+	if err != nil {
+		return false, s.fail("adopt", errors.New("the token cannot be stored as JSON"), "")
+	}
+	ctx, cancel := within.Deadline(ctx, persistence.DefaultTimeout)
+	defer cancel()
+	stored, err = adopt.Run(ctx, s.cache, of, func(data []byte) ([]byte, error) {
+		found, err := find(data, s.key)
+		if err != nil {
+			return nil, s.corrupt("adopt", err)
+		}
+		here := found.time(expiresOn)
+		if found != nil && (here.IsZero() || !e.time(expiresOn).After(here)) {
+			return nil, nil
+		}
+		return replace(data, s.key, e)
+	}, remove)
+	if stored {
+		s.mu.Lock()
+		s.changes++
+		s.refused, s.unsaved, s.pause = nil, nil, time.Time{}
+		s.current.Store(nil)
+		s.mu.Unlock()
+	}
+	var kept *adopt.RemoveError
+	var own *persistence.Error
+	switch {
+	case err == nil:
+	case errors.As(err, &kept):
+		err = s.fail("adopt", err, "The token is stored. Remove the old copy by hand; the next start tries again.")
+	case !errors.As(err, &own):
+		err = s.fail("adopt", err, "Try again.")
+	}
+	return stored, err
 }
 
 // Delete removes the stored token of this key, whatever it is bound to. That is
