@@ -91,6 +91,7 @@ type Source struct {
 	issuer string
 	former []string // endpoints and issuers
 	early  time.Duration
+	byID   bool         // the ID token is the credential
 	logger *slog.Logger // nil: slog.Default()
 	now    func() time.Time
 
@@ -454,11 +455,13 @@ func (s *Source) lookup(ctx context.Context) (*current, entry, error) {
 		s.setIfUnchanged(c, before)
 		return c, e, nil
 	}
-	if e.text(refreshToken) == "" {
-		return nil, nil, s.signedOut(before)
-	}
-	if err := s.checkClient(e); err != nil {
-		return nil, nil, err
+	if !s.repeats() {
+		if e.text(refreshToken) == "" {
+			return nil, nil, s.signedOut(before)
+		}
+		if err := s.checkClient(e); err != nil {
+			return nil, nil, err
+		}
 	}
 	if c != nil && c.unexpired(s.now()) {
 		s.setIfUnchanged(c, before) // for the case that the refresh fails
@@ -491,7 +494,7 @@ func (s *Source) refresh(ctx context.Context, f *flight[*current]) (*current, er
 		// waits any more.
 		ctx := context.WithoutCancel(ctx)
 		if err == nil {
-			c, err = s.storeRefreshed(ctx, f, e, e.refreshed(t, s.now()).bind(s.client()), before)
+			c, err = s.storeRefreshed(ctx, f, e, s.next(e, t).bind(s.client()), before)
 		} else {
 			err = s.refusal(ctx, f, err, e, before)
 		}
@@ -504,15 +507,38 @@ func (s *Source) refresh(ctx context.Context, f *flight[*current]) (*current, er
 	}
 }
 
+// next returns the entry after a request that e was used for.
+func (s *Source) next(e entry, t *oauth2.Token) entry {
+	if s.repeats() { // then each answer is a new beginning
+		e = newEntry(t, s.now())
+		delete(e, refreshToken)
+		return e
+	}
+	e = e.refreshed(t, s.now())
+	if fresh, _ := t.Extra(idToken).(string); s.byID && fresh == "" {
+		delete(e, idToken) // the old one ends
+	}
+	return e
+}
+
 // errAgain: another token has been stored meanwhile.
 var errAgain = errors.New("another token is stored")
 
 // storeRefreshed stores e, which the refresh token of from was exchanged for. If
 // that fails, e is kept in memory.
-func (s *Source) storeRefreshed(ctx context.Context, f *flight[*current], from, e entry, before snapshot) (*current, error) {
+func (s *Source) storeRefreshed(ctx context.Context, f *flight[*current], from, e entry, before snapshot) (fresh *current, failed error) {
 	sent := from.text(refreshToken)
-	found, stored, err := s.store(ctx, e, func(found entry) bool { return s.replaces(found, sent) })
+	found, stored, err := s.store(ctx, e, func(found entry) bool {
+		return s.replaces(found, sent) || s.repeats() && found.sameAs(from)
+	})
 	c := s.currentOf(e)
+	if s.byID && c == nil && (err != nil || stored) {
+		defer func() {
+			if failed == nil {
+				failed = s.fail("refresh", errors.New("the provider's answer has no ID token that says when it expires"), "Ask for the scope openid when the user signs in.")
+			}
+		}()
+	}
 	switch {
 	case err != nil:
 		s.mu.Lock()
@@ -541,7 +567,7 @@ func (s *Source) storeRefreshed(ctx context.Context, f *flight[*current], from, 
 			s.set(c)
 		}
 		return c, nil
-	case found == nil: // signed out meanwhile
+	case found == nil && !s.repeats(): // signed out meanwhile
 		return nil, s.signedOut(before)
 	}
 	return nil, errAgain // signed in anew meanwhile
@@ -556,7 +582,13 @@ func (s *Source) refusal(ctx context.Context, f *flight[*current], err error, e 
 	if conf := configOf(s.conf); conf != nil {
 		clientID, secrets = conf.ClientID, append(secrets, conf.ClientSecret)
 	}
+	if s.repeats() {
+		err = withoutText(err)
+	}
 	why := newFailure(err, s.now(), func(text string) string { return scrub(text, secrets, clientID) })
+	if s.repeats() && why.class == ErrSignInRequired {
+		why.class, why.remedy, why.gone = nil, checkClient, false
+	}
 	err = s.fail("refresh", why, why.remedy)
 	if why.class == ErrTemporary && why.after > 0 {
 		s.mu.Lock()
@@ -590,7 +622,7 @@ func (s *Source) replaces(found entry, sent string) bool {
 	if u := s.unsaved; u != nil && u.entry.text(refreshToken) == sent && u.replaces(found) {
 		return true
 	}
-	return found != nil && found.text(refreshToken) == sent
+	return found != nil && !s.repeats() && found.text(refreshToken) == sent
 }
 
 // replaces is called with Source.mu held. Where nothing could be read when the
@@ -693,14 +725,17 @@ func (s *Source) set(c *current) {
 }
 
 // currentOf returns what the entry is as the current token, or nil if it has no
-// access token.
+// access token or, with WithIDToken, no ID token.
 func (s *Source) currentOf(e entry) *current {
 	if e.text(accessToken) == "" {
 		return nil
 	}
 	early := s.early
-	if e.text(refreshToken) == "" {
+	if e.text(refreshToken) == "" && !s.repeats() {
 		early = 0
+	}
+	if s.byID {
+		return e.currentID(early)
 	}
 	return &current{token: e.token(false), due: e.due(early)}
 }
