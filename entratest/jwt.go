@@ -27,6 +27,8 @@ type claims struct {
 	Scopes   string `json:"scp,omitempty"`   // of an access token for a user
 	AppID    string `json:"appid,omitempty"` // of an access token
 	Version  string `json:"ver"`
+
+	Capabilities []string `json:"xms_cc,omitempty"` // of an access token: those of the client
 }
 
 func issuer(tenant string) string { return "https://" + hosts[0] + "/" + tenant + "/v2.0" }

@@ -30,8 +30,8 @@ func (s *Server) SignIn(ctx context.Context, c cache.ExportReplace, clientID str
 	return dc.AuthenticationResult(ctx)
 }
 
-// Expire returns MSAL's serialized cache with every access token in it expired an
-// hour ago, so that the next silent sign-in refreshes. It fails if data is not
+// Expire returns MSAL's serialized cache with every access token in it (also those of
+// package azcredential) expired an hour ago, so that the next silent sign-in refreshes. It fails if data is not
 // such a cache, and returns nil for nil. It has the signature of the function that
 // persistence.Cache.Update takes:
 //
@@ -41,29 +41,31 @@ func Expire(data []byte) ([]byte, error) {
 		return nil, nil
 	}
 	var doc map[string]json.RawMessage
-	var tokens map[string]map[string]any
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return nil, errors.New("entratest: not a serialized cache of MSAL") // not err: it may quote a secret
 	}
-	section, ok := doc["AccessToken"]
-	if !ok {
-		return data, nil
-	}
-	if err := json.Unmarshal(section, &tokens); err != nil {
-		return nil, errors.New("entratest: the access tokens are not those of MSAL's serialized cache")
-	}
 	ago := fmt.Sprint(time.Now().Add(-time.Hour).Unix())
-	for _, t := range tokens {
-		if t == nil {
-			continue // null
+	for _, name := range []string{"AccessToken", "AccessTokenCAE"} {
+		section, ok := doc[name]
+		if !ok {
+			continue
 		}
-		t["expires_on"], t["extended_expires_on"] = ago, ago
-		delete(t, "refresh_on")
+		var tokens map[string]map[string]any
+		if err := json.Unmarshal(section, &tokens); err != nil {
+			return nil, errors.New("entratest: the access tokens are not those of MSAL's serialized cache")
+		}
+		for _, t := range tokens {
+			if t == nil {
+				continue // null
+			}
+			t["expires_on"], t["extended_expires_on"] = ago, ago
+			delete(t, "refresh_on")
+		}
+		section, err := json.Marshal(tokens)
+		if err != nil {
+			return nil, err
+		}
+		doc[name] = section
 	}
-	section, err := json.Marshal(tokens)
-	if err != nil {
-		return nil, err
-	}
-	doc["AccessToken"] = section
 	return json.Marshal(doc)
 }

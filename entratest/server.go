@@ -25,7 +25,8 @@
 // discovery, OpenID configuration and keys; the grants device_code (RFC 8628),
 // authorization_code with PKCE (RFC 7636), refresh_token with rotation and reuse
 // detection (RFC 9700, section 4.14.2), client_credentials with a secret, and
-// on-behalf-of. Tokens are signed (ES256). It checks what it is given: a code can
+// on-behalf-of. Tokens are signed (ES256), and name the client's capabilities
+// (xms_cc). It checks what it is given: a code can
 // be used once, a verifier must match its challenge, a secret its client, and an
 // assertion its signature.
 //

@@ -3,6 +3,7 @@ package entratest
 import (
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -97,7 +98,7 @@ func (s *Server) grant(r *http.Request, grant, tenant string) (map[string]any, e
 	if confidential && subtle.ConstantTimeCompare([]byte(secret), []byte(f.Get("client_secret"))) != 1 {
 		return nil, &refusal{http.StatusUnauthorized, "invalid_client", 7000215, "Invalid client secret provided."}
 	}
-	scopes := strings.Fields(f.Get("scope"))
+	scopes, capabilities := strings.Fields(f.Get("scope")), capabilitiesIn(f.Get("claims"))
 	switch grant {
 	case GrantDeviceCode:
 		d, err := s.redeemDevice(f.Get("device_code"), client, tenant)
@@ -105,20 +106,20 @@ func (s *Server) grant(r *http.Request, grant, tenant string) (map[string]any, e
 			return nil, err
 		}
 		// RFC 8628 has the scopes in the first request alone; MSAL Go repeats them.
-		return s.begin(session{Family: random(12), User: d.user, Client: client, Tenant: tenant}, d.scopes)
+		return s.begin(session{Family: random(12), User: d.user, Client: client, Tenant: tenant}, d.scopes, capabilities)
 	case GrantAuthorizationCode:
 		c, err := s.redeemCode(f.Get("code"), client, tenant, f.Get("redirect_uri"), f.Get("code_verifier"))
 		if err != nil {
 			return nil, err
 		}
-		return s.begin(session{Family: c.family, User: c.user, Client: client, Tenant: tenant}, scopes)
+		return s.begin(session{Family: c.family, User: c.user, Client: client, Tenant: tenant}, scopes, capabilities)
 	case GrantRefreshToken:
 		n, next, err := s.exchange(f.Get("refresh_token"), client)
 		if err != nil {
 			return nil, err
 		}
 		n.Tenant = tenant
-		return s.answer(n, scopes, next)
+		return s.answer(n, scopes, next, capabilities)
 	case GrantClientCredentials:
 		if !confidential {
 			return nil, &refusal{http.StatusUnauthorized, "invalid_client", 7000218, "The request body must contain the parameter 'client_secret'."}
@@ -130,7 +131,7 @@ func (s *Server) grant(r *http.Request, grant, tenant string) (map[string]any, e
 		if len(scopes) != 1 || !strings.HasSuffix(scopes[0], "/.default") {
 			return nil, refuse("invalid_scope", 1002012, "Client credential flows must have a scope value with /.default suffixed to the resource identifier.")
 		}
-		return s.answer(session{Client: client, Tenant: tenant}, scopes, "")
+		return s.answer(session{Client: client, Tenant: tenant}, scopes, "", capabilities)
 	case GrantOnBehalfOf:
 		if !confidential {
 			return nil, &refusal{http.StatusUnauthorized, "invalid_client", 7000218, "The request body must contain the parameter 'client_secret'."}
@@ -145,7 +146,7 @@ func (s *Server) grant(r *http.Request, grant, tenant string) (map[string]any, e
 		if a.Expires <= s.o.Now().Unix() {
 			return nil, refuse("invalid_grant", 500133, "The assertion has expired.")
 		}
-		return s.begin(session{Family: random(12), User: a.Username, Client: client, Tenant: tenant}, scopes)
+		return s.begin(session{Family: random(12), User: a.Username, Client: client, Tenant: tenant}, scopes, capabilities)
 	default:
 		return nil, refuse("unsupported_grant_type", 70003, "The grant type is not supported.")
 	}
@@ -209,14 +210,14 @@ func (s *Server) redeemCode(secret, client, tenant, redirect, verifier string) (
 }
 
 // begin answers the first request of a session.
-func (s *Server) begin(n session, scopes []string) (map[string]any, error) {
+func (s *Server) begin(n session, scopes, capabilities []string) (map[string]any, error) {
 	var token string
 	if slices.Contains(scopes, "offline_access") {
 		if err := s.tokens.update(func(m map[string]session) error { token = s.open(m, n); return nil }); err != nil {
 			return nil, err
 		}
 	}
-	return s.answer(n, scopes, token)
+	return s.answer(n, scopes, token, capabilities)
 }
 
 func isOpenID(scope string) bool {
@@ -224,14 +225,14 @@ func isOpenID(scope string) bool {
 }
 
 // answer makes a token response: for a user, unless n has none.
-func (s *Server) answer(n session, scopes []string, refresh string) (map[string]any, error) {
+func (s *Server) answer(n session, scopes []string, refresh string, capabilities []string) (map[string]any, error) {
 	s.mu.Lock()
 	access, refreshIn := s.access, s.refresh
 	s.mu.Unlock()
 	now := s.o.Now()
 	c := claims{
 		Audience: "00000003-0000-0000-c000-000000000000", Issuer: issuer(n.Tenant), Tenant: n.Tenant, Subject: n.Client, AppID: n.Client,
-		IssuedAt: now.Unix(), Expires: now.Add(access).Unix(), ID: random(16), Version: "2.0",
+		IssuedAt: now.Unix(), Expires: now.Add(access).Unix(), ID: random(16), Version: "2.0", Capabilities: capabilities,
 	}
 	a := map[string]any{"token_type": "Bearer", "expires_in": seconds(access), "ext_expires_in": seconds(access)}
 	if refreshIn > 0 {
@@ -254,7 +255,7 @@ func (s *Server) answer(n session, scopes []string, refresh string) (map[string]
 		a["client_info"] = b64json(map[string]string{"uid": u.ID, "utid": u.Tenant})
 		if slices.Contains(scopes, "openid") {
 			id := c
-			id.Audience, id.AppID, id.Scopes = n.Client, "", ""
+			id.Audience, id.AppID, id.Scopes, id.Capabilities = n.Client, "", "", nil
 			a["id_token"] = s.sign(id)
 		}
 		if refresh != "" {
@@ -270,6 +271,22 @@ func (s *Server) answer(n session, scopes []string, refresh string) (map[string]
 		}
 	}
 	return a, nil
+}
+
+// capabilitiesIn returns the client's capabilities, as the claims of a request for
+// tokens name them: "CP1" means that it can answer a claims challenge.
+func capabilitiesIn(claims string) []string {
+	var asked struct {
+		AccessToken struct {
+			Capabilities struct {
+				Values []string `json:"values"`
+			} `json:"xms_cc"`
+		} `json:"access_token"`
+	}
+	if json.Unmarshal([]byte(claims), &asked) != nil {
+		return nil
+	}
+	return asked.AccessToken.Capabilities.Values
 }
 
 // userCode is eight letters without vowels, as RFC 8628, section 6.1, advises:

@@ -32,6 +32,16 @@ type Limited interface {
 	ItemLimit(service, user string) int
 }
 
+// Lister is a [Keyring] that can list its items. The Secret Service on Linux and the
+// BSDs can.
+type Lister interface {
+	Keyring
+	// List returns the users of the items of a service, each once, sorted; none, and
+	// no error, where there is no item. What other programs have stored under that
+	// service is listed too. No secret is read.
+	List(ctx context.Context, service string) (users []string, err error)
+}
+
 // An Option is a setting of [System].
 type Option func(*settings)
 
@@ -83,7 +93,8 @@ const (
 
 // System returns the operating system's keyring: the Secret Service (GNOME
 // Keyring, KWallet, KeePassXC) on Linux and the BSDs, the Keychain on macOS,
-// Credential Manager on Windows. It is a [Limited]. It does no I/O, keeps
+// Credential Manager on Windows. It is a [Limited], and a [Lister] where that is
+// possible. It does no I/O, keeps
 // nothing open between calls and needs no Close.
 //
 // In addition to the errors of every Keyring, its calls return
@@ -104,7 +115,27 @@ func System(opts ...Option) Limited {
 	for _, opt := range opts {
 		opt(&s)
 	}
-	return &system{newSystem(s)}
+	platform := newSystem(s)
+	if lister, ok := platform.(Lister); ok {
+		return &listing{&system{platform}, lister}
+	}
+	return &system{platform}
+}
+
+// listing is a system that is a Lister.
+type listing struct {
+	*system
+	lister Lister
+}
+
+var _ Lister = (*listing)(nil)
+
+func (l *listing) List(ctx context.Context, service string) ([]string, error) {
+	if err := checkName(service, "any"); err != nil {
+		return nil, wrap("list", service, "", err)
+	}
+	users, err := l.lister.List(ctx, service)
+	return users, wrap("list", service, "", err)
 }
 
 // system checks names and makes every error a *persistence.Error; the platform's

@@ -130,6 +130,33 @@ func (s *secretService) Delete(ctx context.Context, service, user string) error 
 }
 
 // ItemLimit returns 0: only the size of a D-Bus message limits an item.
+func (s *secretService) List(ctx context.Context, service string) (users []string, err error) {
+	err = s.do(ctx, func(c *client) error {
+		users = nil
+		var open, shut []dbus.ObjectPath
+		if err := c.call(servicePath, serviceIface+".SearchItems", map[string]string{"service": service}).Store(&open, &shut); err != nil {
+			return err
+		}
+		if len(shut) > 0 {
+			return newTrouble(Locked, "some of the items are locked", needUnlock)
+		}
+		for _, path := range open {
+			var attrs map[string]string
+			if err := c.property(path, itemIface, "Attributes", &attrs); isGone(err) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			if user, ok := attrs["username"]; ok {
+				users = append(users, user)
+			}
+		}
+		return nil
+	})
+	slices.Sort(users)
+	return slices.Compact(users), err
+}
+
 func (*secretService) ItemLimit(service, user string) int { return 0 }
 
 // attributes returns the attributes that go-keyring gives an item. secret-tool

@@ -632,3 +632,25 @@ func TestBusAddresses(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{strings.TrimPrefix(bus, "unix:path=")}, got)
 }
+
+func TestSecretServiceLists(t *testing.T) {
+	_, service := unlockedKeyring(t)
+	k := System()
+	lister, ok := k.(Lister)
+	require.True(t, ok)
+	users, err := lister.List(t.Context(), "tokenkeep/list")
+	require.NoError(t, err)
+	require.Empty(t, users)
+	for _, user := range []string{"b", "a é"} {
+		require.NoError(t, k.Set(t.Context(), "tokenkeep/list", user, "planted-secret"))
+	}
+	require.NoError(t, k.Set(t.Context(), "tokenkeep/another", "c", "x"))
+	users, err = lister.List(t.Context(), "tokenkeep/list")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a é", "b"}, users)
+	_, err = lister.List(t.Context(), "")
+	require.Error(t, err)
+	service.Lock(t)
+	_, err = lister.List(t.Context(), "tokenkeep/list")
+	require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+}

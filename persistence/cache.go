@@ -242,6 +242,26 @@ func (c *Cache) SignOut(ctx context.Context, account Account) error {
 	})
 }
 
+// SignOutAll removes all accounts, as [Cache.SignOut] does it, and all tokens of
+// package tokensource. [Entries] stay, and so do the tokens of applications
+// themselves, which are no account's. It succeeds if nobody is signed in.
+func (c *Cache) SignOutAll(ctx context.Context) error {
+	c.removals.add(replica.Removed{All: true})
+	return c.Update(ctx, func(current []byte) ([]byte, error) {
+		d, err := tokencache.Parse(current)
+		if err != nil {
+			return nil, c.unmergeable(merge.ErrTheirs)
+		}
+		rest, removed := d.Filter(func(section string, e *tokencache.Entry) bool {
+			return section != tokencache.OAuth2Token && e.Account().HomeAccountID == ""
+		})
+		if removed == 0 {
+			return nil, nil
+		}
+		return rest, nil
+	})
+}
+
 // Exclusive runs fn while no other goroutine or process runs one under the same
 // name on this cache. It waits no longer than ctx, or the timeout if ctx has no
 // deadline; fn gets ctx itself. fn may use the Cache, but for Exclusive with a

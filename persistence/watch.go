@@ -18,9 +18,11 @@ type Change struct {
 	Accounts []Account
 	// Added and Removed are those that signed in and out since the last Change
 	// or, for the first one, since Watch was called. Both are empty where only
-	// tokens have changed, and where package tokensource's have: what is stored of
-	// other providers has no accounts, and is read with its Source.
+	// tokens have changed.
 	Added, Removed []Account
+	// Keys are the keys of package tokensource that have tokens now, and AddedKeys
+	// and RemovedKeys are what has become of them since the last Change.
+	Keys, AddedKeys, RemovedKeys []string
 }
 
 // Account is an account that is signed in, as the MSAL libraries store it. Its
@@ -102,6 +104,7 @@ type watcher struct {
 type state struct {
 	rev      string
 	accounts []Account
+	keys     []string
 }
 
 func (w *watcher) run(ctx context.Context) {
@@ -173,7 +176,7 @@ func (w *watcher) look(ctx context.Context) {
 	}
 	if err == nil {
 		w.cache.worked("watch")
-		w.current = state{rev, accountsIn(data)}
+		w.current = state{rev, accountsIn(data), keysIn(data)}
 	} else if ctx.Err() == nil {
 		w.cache.report("watch", "tokenkeep: cannot see whether the stored tokens have changed; trying again", err)
 	}
@@ -230,7 +233,27 @@ func (s state) to(next state) Change {
 		Accounts: slices.Clone(next.accounts),
 		Added:    without(next.accounts, s.accounts),
 		Removed:  without(s.accounts, next.accounts),
+
+		Keys:        slices.Clone(next.keys),
+		AddedKeys:   withoutKeys(next.keys, s.keys),
+		RemovedKeys: withoutKeys(s.keys, next.keys),
 	}
+}
+
+// withoutKeys returns those of keys that are not among others.
+func withoutKeys(keys, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return slices.Contains(others, k) })
+}
+
+// keysIn returns the keys of package tokensource in a token cache, sorted.
+func keysIn(data []byte) []string {
+	d, err := tokencache.Parse(data)
+	if err != nil {
+		return nil
+	}
+	keys := d.Keys(tokencache.OAuth2Token)
+	slices.Sort(keys)
+	return keys
 }
 
 // without returns those of accounts that are not among others.

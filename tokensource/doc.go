@@ -63,13 +63,19 @@
 // All goroutines of one Source share one refresh. A goroutine that stops waiting
 // does not end it for the others.
 //
+// # Other grants
+//
+// A [Grant] is repeated where other tokens are refreshed: client credentials, a JWT
+// bearer assertion. With [WithIDToken] the ID token is the credential.
+//
 // # Under other token sources
 //
 // oauth2.NewClient and oauth2.ReuseTokenSource keep the token that they were
 // given until ten seconds before its expiry. Until then they do not see what
 // Invalidate or another process has changed. That is harmless. Where the API may
 // refuse a token before its expiry, use an [oauth2.Transport] with the Source
-// itself, and call Invalidate when the API answers 401.
+// itself, and call Invalidate when the API answers 401: the example "Transport" of
+// Invalidate has an http.RoundTripper that does so.
 //
 // A process whose current token is good does not notice that another process has
 // signed out, or signed in as somebody else, before it reads the store again.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,9 +35,10 @@ type entry map[string]json.RawMessage
 // newEntry returns the entry of a token that was received at that time.
 func newEntry(t *oauth2.Token, at time.Time) entry {
 	e := entry{}
-	for _, name := range extras(t) {
+	named, known := extras(t)
+	for _, name := range append(known, named...) {
 		v := t.Extra(name)
-		if v == nil || v == "" {
+		if v == nil || v == "" && !slices.Contains(named, name) { // Extra may return "" for what is not there
 			continue
 		}
 		if b, err := json.Marshal(v); err == nil { // it came from JSON, or from a form
@@ -134,14 +136,15 @@ func (e entry) due(early time.Duration) time.Time {
 	return end.Add(-early)
 }
 
-// extras returns the names of the fields that a token's Extra may know.
+// extras returns the names of the fields of a token's Extra, and further ones that
+// it may know.
 //
 // oauth2.Token has no list of them, so the names are taken from the private field
 // that Extra looks into: a map[string]any or url.Values in golang.org/x/oauth2
 // v0.1.0, v0.20.0, v0.30.0, v0.36.0 and v0.37.0. If another version keeps them
 // elsewhere, a test fails, and those listed here are still found.
-func extras(t *oauth2.Token) []string {
-	names := []string{"scope", "id_token", expiresIn, "refresh_token_expires_in", "refresh_expires_in"}
+func extras(t *oauth2.Token) (named, known []string) {
+	known = []string{"scope", idToken, expiresIn, "refresh_token_expires_in", "refresh_expires_in"}
 	v := reflect.ValueOf(t).Elem()
 	for i := range v.NumField() {
 		f := v.Field(i)
@@ -150,11 +153,11 @@ func extras(t *oauth2.Token) []string {
 		}
 		if m := f.Elem(); m.Kind() == reflect.Map && m.Type().Key().Kind() == reflect.String {
 			for _, k := range m.MapKeys() {
-				names = append(names, k.String())
+				named = append(named, k.String())
 			}
 		}
 	}
-	return names
+	return named, known
 }
 
 // errFormat: what is stored is not two-level JSON.

@@ -2,9 +2,11 @@ package tokensource
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/tokenkeep/tokenkeep/internal/adopt"
 	"github.com/tokenkeep/tokenkeep/internal/quote"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -88,6 +91,7 @@ type Source struct {
 	issuer string
 	former []string // endpoints and issuers
 	early  time.Duration
+	byID   bool         // the ID token is the credential
 	logger *slog.Logger // nil: slog.Default()
 	now    func() time.Time
 
@@ -263,6 +267,61 @@ func (s *Source) Save(ctx context.Context, t *oauth2.Token) error {
 	return err
 }
 
+// Adopt takes over the token that a program has kept elsewhere, for example in a
+// file of its own. read returns it; an error that is fs.ErrNotExist says that there
+// is none, and then Adopt does nothing and returns nil. The token is stored and bound
+// as [Source.Save] does it, unless one is stored already that does not expire earlier.
+// When what is stored can be read back, remove is called. stored reports whether the
+// token was stored. What [persistence.Cache.Adopt] says of kills, of a remove that
+// fails and of old programs holds here too. Errors of read are returned as they are.
+func (s *Source) Adopt(ctx context.Context, read func(context.Context) (*oauth2.Token, error), remove func(context.Context) error) (stored bool, err error) {
+	t, err := read(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if t == nil || t.AccessToken == "" && t.RefreshToken == "" {
+		return false, s.fail("adopt", errors.New("the token is empty"), "Nothing was changed. Remove the old token and sign in again.")
+	}
+	e := newEntry(t, s.now()).bind(s.client())
+	of, err := json.Marshal([]string{section, s.key, t.AccessToken, t.RefreshToken})
+	if err != nil {
+		return false, s.fail("adopt", errors.New("the token cannot be stored as JSON"), "")
+	}
+	ctx, cancel := within.Deadline(ctx, persistence.DefaultTimeout)
+	defer cancel()
+	stored, err = adopt.Run(ctx, s.cache, of, func(data []byte) ([]byte, error) {
+		found, err := find(data, s.key)
+		if err != nil {
+			return nil, s.corrupt("adopt", err)
+		}
+		here := found.time(expiresOn)
+		if found != nil && (here.IsZero() || !e.time(expiresOn).After(here)) {
+			return nil, nil
+		}
+		return replace(data, s.key, e)
+	}, remove)
+	if stored {
+		s.mu.Lock()
+		s.changes++
+		s.refused, s.unsaved, s.pause = nil, nil, time.Time{}
+		s.current.Store(nil)
+		s.mu.Unlock()
+	}
+	var kept *adopt.RemoveError
+	var own *persistence.Error
+	switch {
+	case err == nil:
+	case errors.As(err, &kept):
+		err = s.fail("adopt", err, "The token is stored. Remove the old copy by hand; the next start tries again.")
+	case !errors.As(err, &own):
+		err = s.fail("adopt", err, "Try again.")
+	}
+	return stored, err
+}
+
 // Delete removes the stored token of this key, whatever it is bound to. That is
 // the local part of a sign-out. The provider still knows the token; see
 // [Source.Load]. Deleting what is not there succeeds. If Delete fails, the token
@@ -396,11 +455,13 @@ func (s *Source) lookup(ctx context.Context) (*current, entry, error) {
 		s.setIfUnchanged(c, before)
 		return c, e, nil
 	}
-	if e.text(refreshToken) == "" {
-		return nil, nil, s.signedOut(before)
-	}
-	if err := s.checkClient(e); err != nil {
-		return nil, nil, err
+	if !s.repeats() {
+		if e.text(refreshToken) == "" {
+			return nil, nil, s.signedOut(before)
+		}
+		if err := s.checkClient(e); err != nil {
+			return nil, nil, err
+		}
 	}
 	if c != nil && c.unexpired(s.now()) {
 		s.setIfUnchanged(c, before) // for the case that the refresh fails
@@ -433,7 +494,7 @@ func (s *Source) refresh(ctx context.Context, f *flight[*current]) (*current, er
 		// waits any more.
 		ctx := context.WithoutCancel(ctx)
 		if err == nil {
-			c, err = s.storeRefreshed(ctx, f, e, e.refreshed(t, s.now()).bind(s.client()), before)
+			c, err = s.storeRefreshed(ctx, f, e, s.next(e, t).bind(s.client()), before)
 		} else {
 			err = s.refusal(ctx, f, err, e, before)
 		}
@@ -446,15 +507,38 @@ func (s *Source) refresh(ctx context.Context, f *flight[*current]) (*current, er
 	}
 }
 
+// next returns the entry after a request that e was used for.
+func (s *Source) next(e entry, t *oauth2.Token) entry {
+	if s.repeats() { // then each answer is a new beginning
+		e = newEntry(t, s.now())
+		delete(e, refreshToken)
+		return e
+	}
+	e = e.refreshed(t, s.now())
+	if fresh, _ := t.Extra(idToken).(string); s.byID && fresh == "" {
+		delete(e, idToken) // the old one ends
+	}
+	return e
+}
+
 // errAgain: another token has been stored meanwhile.
 var errAgain = errors.New("another token is stored")
 
 // storeRefreshed stores e, which the refresh token of from was exchanged for. If
 // that fails, e is kept in memory.
-func (s *Source) storeRefreshed(ctx context.Context, f *flight[*current], from, e entry, before snapshot) (*current, error) {
+func (s *Source) storeRefreshed(ctx context.Context, f *flight[*current], from, e entry, before snapshot) (fresh *current, failed error) {
 	sent := from.text(refreshToken)
-	found, stored, err := s.store(ctx, e, func(found entry) bool { return s.replaces(found, sent) })
+	found, stored, err := s.store(ctx, e, func(found entry) bool {
+		return s.replaces(found, sent) || s.repeats() && found.sameAs(from)
+	})
 	c := s.currentOf(e)
+	if s.byID && c == nil && (err != nil || stored) {
+		defer func() {
+			if failed == nil {
+				failed = s.fail("refresh", errors.New("the provider's answer has no ID token that says when it expires"), "Ask for the scope openid when the user signs in.")
+			}
+		}()
+	}
 	switch {
 	case err != nil:
 		s.mu.Lock()
@@ -483,7 +567,7 @@ func (s *Source) storeRefreshed(ctx context.Context, f *flight[*current], from, 
 			s.set(c)
 		}
 		return c, nil
-	case found == nil: // signed out meanwhile
+	case found == nil && !s.repeats(): // signed out meanwhile
 		return nil, s.signedOut(before)
 	}
 	return nil, errAgain // signed in anew meanwhile
@@ -498,7 +582,13 @@ func (s *Source) refusal(ctx context.Context, f *flight[*current], err error, e 
 	if conf := configOf(s.conf); conf != nil {
 		clientID, secrets = conf.ClientID, append(secrets, conf.ClientSecret)
 	}
+	if s.repeats() {
+		err = withoutText(err)
+	}
 	why := newFailure(err, s.now(), func(text string) string { return scrub(text, secrets, clientID) })
+	if s.repeats() && why.class == ErrSignInRequired {
+		why.class, why.remedy, why.gone = nil, checkClient, false
+	}
 	err = s.fail("refresh", why, why.remedy)
 	if why.class == ErrTemporary && why.after > 0 {
 		s.mu.Lock()
@@ -532,7 +622,7 @@ func (s *Source) replaces(found entry, sent string) bool {
 	if u := s.unsaved; u != nil && u.entry.text(refreshToken) == sent && u.replaces(found) {
 		return true
 	}
-	return found != nil && found.text(refreshToken) == sent
+	return found != nil && !s.repeats() && found.text(refreshToken) == sent
 }
 
 // replaces is called with Source.mu held. Where nothing could be read when the
@@ -635,14 +725,17 @@ func (s *Source) set(c *current) {
 }
 
 // currentOf returns what the entry is as the current token, or nil if it has no
-// access token.
+// access token or, with WithIDToken, no ID token.
 func (s *Source) currentOf(e entry) *current {
 	if e.text(accessToken) == "" {
 		return nil
 	}
 	early := s.early
-	if e.text(refreshToken) == "" {
+	if e.text(refreshToken) == "" && !s.repeats() {
 		early = 0
+	}
+	if s.byID {
+		return e.currentID(early)
 	}
 	return &current{token: e.token(false), due: e.due(early)}
 }

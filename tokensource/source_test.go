@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -985,4 +986,66 @@ func TestManyGoroutines(t *testing.T) {
 	}
 	require.Equal(t, rounds, w.server.Refreshes())
 	require.Zero(t, w.server.Reuses())
+}
+
+func TestAdopt(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	s := w.source()
+	old := w.newSignIn()
+	removed := 0
+	busy := errors.New("busy")
+	var broken error
+	read := func(context.Context) (*oauth2.Token, error) {
+		if removed > 0 {
+			return nil, fs.ErrNotExist
+		}
+		return old, nil
+	}
+	remove := func(context.Context) error {
+		if broken != nil {
+			return broken
+		}
+		removed++
+		return nil
+	}
+	broken = busy
+	stored, err := s.Adopt(t.Context(), read, remove)
+	require.ErrorIs(t, err, busy)
+	require.True(t, stored)
+	got, err := s.Token()
+	require.NoError(t, err)
+	require.Equal(t, old.AccessToken, got.AccessToken)
+	require.Equal(t, w.server.Config().ClientID, w.stored().text(boundClient))
+
+	// The user signs out before the old copy could be removed.
+	require.NoError(t, s.Delete(t.Context()))
+	broken = nil
+	stored, err = s.Adopt(t.Context(), read, remove)
+	require.NoError(t, err)
+	require.False(t, stored)
+	require.Equal(t, 1, removed)
+	_, err = s.Token()
+	require.ErrorIs(t, err, ErrSignInRequired)
+	stored, err = s.Adopt(t.Context(), read, remove)
+	require.NoError(t, err)
+	require.False(t, stored)
+
+	// Of two tokens the one that expires later stays.
+	for later, want := range map[time.Duration]bool{-time.Hour: false, 0: false, time.Hour: true} {
+		here := w.newSignIn()
+		require.NoError(t, s.Save(t.Context(), here))
+		old, removed = w.newSignIn(), 0
+		old.Expiry = here.Expiry.Add(later)
+		stored, err = s.Adopt(t.Context(), read, remove)
+		require.NoError(t, err)
+		require.Equal(t, want, stored, later)
+		require.Equal(t, 1, removed)
+		got, err := s.Token()
+		require.NoError(t, err)
+		require.Equal(t, want, got.AccessToken == old.AccessToken)
+	}
+	old, removed = new(oauth2.Token), 0
+	_, err = s.Adopt(t.Context(), read, remove)
+	require.ErrorContains(t, err, "empty")
+	require.Zero(t, removed)
 }

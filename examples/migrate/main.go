@@ -1,35 +1,40 @@
-// Migrate moves a program from Microsoft's MSAL extensions for Go to tokenkeep. Its
-// users stay signed in.
+// Migrate moves a program from what it has used to tokenkeep. Its users stay signed
+// in, and nothing is left where it was.
 //
 //	go run ./examples/migrate -from ~/.contoso/msal.cache
+//	go run ./examples/migrate -dpapi FILE
+//	go run ./examples/migrate -keyring SERVICE -user USER
+//	go run ./examples/migrate -token token.json
 //
-// It is for programs that used the extensions' plaintext file (package
-// accessor/file): that file holds MSAL's JSON, at the path that the program chose,
-// and its lock file has the suffix ".lockfile". Call adopt when your program starts,
-// for a release or two.
+// That is: the plaintext file of Microsoft's MSAL extensions for Go, their file on
+// Windows, an MSAL cache in an item of zalando/go-keyring, and the token file of a
+// program that uses package oauth2. The origins are in origins.go. Call Adopt when
+// your program starts, for a release or two.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
+	"golang.org/x/oauth2"
 
 	"github.com/tokenkeep/tokenkeep"
-	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/internal/test/demo"
 	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/tokensource"
 )
 
-const name = "contoso-example-migrate"
-
-var from = flag.String("from", "", "the old cache `file`")
+var (
+	from    = flag.String("from", "", "the old cache `file`, in plain text")
+	blob    = flag.String("dpapi", "", "the old cache `file`, encrypted by DPAPI")
+	service = flag.String("keyring", "", "the old keyring item's `service`")
+	user    = flag.String("user", "", "the old keyring item's `user`")
+	token   = flag.String("token", "", "the old token `file`")
+)
 
 func main() {
 	flag.Parse()
@@ -46,15 +51,32 @@ func run(ctx context.Context) error {
 	}
 	defer authority.Close()
 	tokens, err := tokenkeep.Open(ctx, tokenkeep.Config{
-		Name:           name,
+		Name:           "contoso-example-migrate",
 		Store:          os.Getenv("CONTOSO_STORE"),
 		AllowPlaintext: os.Getenv("CONTOSO_STORE") == "plaintext",
 	})
 	if err != nil {
 		return err
 	}
-	if err := adopt(ctx, tokens, *from); err != nil {
-		return err
+	var old []origin
+	if *from != "" {
+		old = append(old, plainFile(*from))
+	}
+	if *blob != "" {
+		old = append(old, dpapiFile(*blob))
+	}
+	if *service != "" {
+		old = append(old, goKeyringItem(*service, *user))
+	}
+	for _, o := range old {
+		if err := adopt(ctx, tokens, o); err != nil {
+			return err
+		}
+	}
+	if *token != "" {
+		if err := adoptToken(ctx, tokens, *token); err != nil {
+			return err
+		}
 	}
 	client, err := public.New(demo.ClientID, public.WithAuthority(authority.URL), public.WithHTTPClient(authority.Client), public.WithCache(tokens))
 	if err != nil {
@@ -73,30 +95,37 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// adopt moves the content of the old file into tokens. Move removes the file only
-// after it has read the tokens back. A crash in between loses nothing: the next
-// start continues. If the user has signed in again since, both are merged.
-func adopt(ctx context.Context, tokens *persistence.Cache, path string) error {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // done before, or never used
+// adopt moves an old MSAL cache into tokens. If the user has signed in again since,
+// both are merged. A crash in between loses nothing: the next start continues.
+func adopt(ctx context.Context, tokens *persistence.Cache, old origin) error {
+	stored, err := tokens.Adopt(ctx, old.read, old.remove)
+	if errors.Is(err, persistence.ErrCorrupt) { // a process was killed while it wrote: nobody can read that
+		return old.remove(ctx)
 	}
 	if err != nil {
 		return err
 	}
-	if !json.Valid(data) { // a process was killed while it wrote: nobody can read that
-		return os.Remove(path)
+	if stored {
+		fmt.Println("The sign-in was moved. It is kept in " + tokens.Describe().Location + " now.")
 	}
-	old, err := fallback.NewInsecurePlaintextFile(path, func(fallback.Warning) {}, &fallback.Options{
-		Lock: persistence.NewFileLock(filepath.Join(filepath.Dir(tokens.Describe().Location), name+".old.lock")),
+	return nil
+}
+
+// adoptToken moves an old token file into tokens.
+func adoptToken(ctx context.Context, tokens *persistence.Cache, path string) error {
+	source, err := tokensource.New(ctx, tokens, "contoso", &oauth2.Config{
+		ClientID: "contoso", Endpoint: oauth2.Endpoint{TokenURL: "https://login.contoso.example/token"},
 	})
 	if err != nil {
 		return err
 	}
-	if err := persistence.Move(ctx, old, tokens.Backend()); err != nil {
+	read, remove := tokenFile(path)
+	stored, err := source.Adopt(ctx, read, remove)
+	if err != nil {
 		return err
 	}
-	fmt.Println("The sign-in was moved. It is kept in " + tokens.Describe().Location + " now.")
-	os.Remove(path + ".lockfile")
+	if stored {
+		fmt.Println("The token was moved. It is kept in " + tokens.Describe().Location + " now.")
+	}
 	return nil
 }

@@ -101,6 +101,12 @@ func clientAT(who, client, scope, secret string, cached int64) ent {
 		"target": scope, "secret": secret, "cached_at": fmt.Sprint(now.Unix() + cached), "expires_on": fmt.Sprint(now.Unix() + cached + 3600)}}
 }
 
+func caeAT(who, scope, secret string, cached int64) ent {
+	e := at(who, scope, secret, cached)
+	e.section = tokencache.CAEAccessToken
+	return e
+}
+
 func idt(who, secret string) ent {
 	return ent{idToken, who + "-" + env + "-idtoken-app-realm", map[string]any{
 		"home_account_id": who, "environment": env, "client_id": "app", "realm": "realm", "credential_type": "IdToken", "secret": secret}}

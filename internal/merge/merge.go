@@ -61,6 +61,8 @@
 // Entries without home_account_id (AppMetadata, an application's own tokens) are
 // no account's, and no sign-out removes them.
 //
+// The section AccessTokenCAE is one of access tokens too: see package azcredential.
+//
 // The merge has the key of the side whose entry stands.
 //
 // One order of events is beyond the rules. If another application signs an
@@ -261,7 +263,7 @@ func (m *merger) newer(section string, o, t *tokencache.Entry) int {
 	of, tf := o.Fields(), t.Fields()
 	byTime, byResponse := m.byTime(of.Times, tf.Times), func() int { return m.byResponse(of, tf) }
 	switch {
-	case section == tokencache.AccessToken:
+	case section == tokencache.AccessToken, section == tokencache.CAEAccessToken:
 		return byTime
 	case section == tokencache.RefreshToken:
 		return cmp.Or(byResponse(), byTime)
@@ -333,22 +335,24 @@ func responseOf(f tokencache.Fields) response {
 // name no client, no realm, or neither.
 func (m *merger) newest(side *tokencache.Doc) map[response]times {
 	all := map[response]times{}
-	s := side.Section(tokencache.AccessToken)
-	bases := m.base.Section(tokencache.AccessToken).Finder()
-	for i := range s.List() {
-		e := &s.Entries[i]
-		if tokencache.Same(bases.Find(e), e) {
-			continue
-		}
-		f := e.Fields()
-		if f.Account.HomeAccountID == "" || f.Times[tokencache.CachedAt] == 0 {
-			continue
-		}
-		r := responseOf(f)
-		for _, of := range [...]response{r, {r.account, "", r.realm, r.hash}, {r.account, r.client, "", r.hash}, {r.account, "", "", r.hash}} {
-			m.steps++
-			if old, ok := all[of]; !ok || m.better(f.Times, old) {
-				all[of] = f.Times
+	for _, section := range [...]string{tokencache.AccessToken, tokencache.CAEAccessToken} {
+		s := side.Section(section)
+		bases := m.base.Section(section).Finder()
+		for i := range s.List() {
+			e := &s.Entries[i]
+			if tokencache.Same(bases.Find(e), e) {
+				continue
+			}
+			f := e.Fields()
+			if f.Account.HomeAccountID == "" || f.Times[tokencache.CachedAt] == 0 {
+				continue
+			}
+			r := responseOf(f)
+			for _, of := range [...]response{r, {r.account, "", r.realm, r.hash}, {r.account, r.client, "", r.hash}, {r.account, "", "", r.hash}} {
+				m.steps++
+				if old, ok := all[of]; !ok || m.better(f.Times, old) {
+					all[of] = f.Times
+				}
 			}
 		}
 	}

@@ -37,14 +37,18 @@ const (
 	AppMetadata    = "AppMetadata"
 )
 
+// CAEAccessToken is the section of package azcredential: the access tokens of
+// clients that can answer a claims challenge, in the form of AccessToken.
+const CAEAccessToken = "AccessTokenCAE"
+
 // OAuth2Token is the section of package tokensource.
 const OAuth2Token = "OAuth2Token"
 
-// Shared reports whether all MSAL libraries share the section of that name.
-// Only then is it sure that keys that differ in nothing but case name one thing.
+// Shared reports whether the section of that name has the form that all MSAL
+// libraries share. Only then is it sure that keys that differ in nothing but case name one thing.
 func Shared(section string) bool {
 	switch section {
-	case AccessToken, RefreshToken, IDToken, AccountSection, AppMetadata:
+	case AccessToken, CAEAccessToken, RefreshToken, IDToken, AccountSection, AppMetadata:
 		return true
 	}
 	return false

@@ -77,14 +77,17 @@ const (
 	anotherLocked
 )
 
-var _ keyring.Limited = (*Keyring)(nil)
+var (
+	_ keyring.Limited = (*Keyring)(nil)
+	_ keyring.Lister  = (*Keyring)(nil)
+)
 
 // Item names an item.
 type Item struct{ Service, User string }
 
 // A Call is one call that was made.
 type Call struct {
-	Op string // "get", "set" or "delete"
+	Op string // "get", "set", "delete" or "list"
 	Item
 }
 
@@ -351,6 +354,24 @@ func (k *Keyring) Delete(ctx context.Context, service, user string) error {
 // KeySource returns "kernel" for a keyring of [NewKernel], else "keyring": what
 // stands in the header of a file whose key it has.
 func (k *Keyring) KeySource() string { return cmp.Or(k.source, layout.Keyring) }
+
+// List lists the items of a service, of which [Call] then has no user.
+func (k *Keyring) List(ctx context.Context, service string) (users []string, err error) {
+	err = k.call(ctx, "list", Item{service, ""}, func(Item) error {
+		all, err := k.items.all()
+		for i := range all {
+			if i.Service == service {
+				users = append(users, i.User)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(users)
+	return users, nil
+}
 
 // ItemLimit returns the limit that [Keyring.SetLimit] has set.
 func (k *Keyring) ItemLimit(service, user string) int {

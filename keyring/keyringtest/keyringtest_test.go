@@ -190,3 +190,20 @@ func TestQuota(t *testing.T) {
 	}
 	require.Equal(t, 200, n)
 }
+
+func TestList(t *testing.T) {
+	for name, k := range map[string]*keyringtest.Keyring{"memory": keyringtest.New(), "folder": keyringtest.NewDir(t.TempDir())} {
+		users, err := k.List(t.Context(), "s")
+		require.NoError(t, err, name)
+		require.Empty(t, users, name)
+		for _, item := range []keyringtest.Item{{Service: "s", User: "b"}, {Service: "s", User: "a"}, {Service: "t", User: "c"}} {
+			require.NoError(t, k.Set(t.Context(), item.Service, item.User, "x"))
+		}
+		users, err = k.List(t.Context(), "s")
+		require.NoError(t, err, name)
+		require.Equal(t, []string{"a", "b"}, users, name)
+		k.SetLocked(true)
+		_, err = k.List(t.Context(), "s")
+		require.ErrorIs(t, err, persistence.ErrKeyringLocked, name)
+	}
+}

@@ -1,0 +1,7 @@
+//go:build !windows
+
+package main
+
+import "testing"
+
+func testDPAPIFile(*testing.T) {}
