@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -67,6 +68,16 @@ func TestCredentialManager(t *testing.T) {
 	got, err := k.Get(ctx, service, "bob")
 	require.NoError(t, err)
 	require.Equal(t, "another", got)
+}
+
+// Every logon session in which the tests run keeps credentials, and a function that
+// this Windows does not have is an error and no panic.
+func TestCredentialManagerOfThisLogon(t *testing.T) {
+	require.NoError(t, checkLogon())
+	require.NoError(t, checkFunctions(credFunctions))
+	err := checkFunctions([]*windows.LazyProc{advapi32.NewProc("CredReadFromNowhereW")})
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.Equal(t, NoService, SituationOf(err))
 }
 
 // Values larger than an item are split over several, each replaced by the next
