@@ -22,7 +22,8 @@
 // who can rename that folder can put another of the user's own folders there, but
 // can read nothing in either. Windows has access lists instead of modes. Files and
 // folders that are made here get one that admits the user, the system and
-// administrators; those that are there already are not checked.
+// administrators; those that are there already are not checked. On macOS lists that
+// a folder hands down are removed from what is made here, and others not checked.
 package securefile
 
 import (

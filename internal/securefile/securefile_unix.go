@@ -232,8 +232,9 @@ func checkNew(path string, st *unix.Stat_t) error {
 }
 
 // setMode gives a file that was just created with mode 0600 that mode, which a
-// umask may have narrowed.
+// umask may have narrowed, and no access control list beside it.
 func setMode(f *os.File) error {
+	removeACL(f, 0o600)
 	var st unix.Stat_t
 	if err := fstat(f, &st); err != nil {
 		return err
@@ -582,5 +583,3 @@ func removeIfDead(path string) {
 }
 
 func remove(_ context.Context, path string) error { return os.Remove(path) }
-
-func mkdir(dir string) error { return os.Mkdir(dir, 0o700) }
