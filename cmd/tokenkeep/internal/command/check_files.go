@@ -1,0 +1,378 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+func checkFolder(_ context.Context, x *examination) outcome {
+	dir, err := x.folder()
+	if err != nil {
+		o := outcome{Summary: "not known"}
+		o.problem(finding{ID: "folder.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
+		return o
+	}
+	fi, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		o := outcome{Summary: dir + " is not there yet"}
+		if err := writable(dir); err != nil {
+			o.problem(finding{ID: "folder.cannot-be-made", What: fmt.Sprintf("%s cannot be made: %v.", dir, pathless(err)),
+				Remedy: "Make it, and give it to the user who runs the programs.", Command: "mkdir -p -m 700 " + x.commandPath(dir)})
+		}
+		return o
+	}
+	if err != nil {
+		o := outcome{Summary: dir}
+		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be looked at: %v.", dir, pathless(err)), Remedy: "See that it belongs to you."})
+		return o
+	}
+	o := outcome{Summary: dir + modeWords(fi)}
+	giveBack := fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, x.commandPath(dir))
+	if who := foreign(fi); who != "" {
+		o.problem(finding{ID: "folder.foreign", What: fmt.Sprintf("The folder belongs to %s. Programs cannot keep anything there.", who), Remedy: "Give it back:", Command: giveBack})
+	} else if err := securefile.CheckDir(dir); err != nil {
+		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Whoever can write it can put other files in the place of yours.", Remedy: "Close it:", Command: "chmod 700 " + x.commandPath(dir)})
+	} else if err := writable(dir); err != nil {
+		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir)})
+	}
+	all, err := x.caches()
+	if err != nil {
+		o.problem(finding{ID: "folder.unreadable", What: sentence(err.Error())})
+		return o
+	}
+	var strangers, open []string
+	who := ""
+	for _, f := range all {
+		for _, path := range f.all() {
+			fi, err := os.Lstat(path)
+			if err != nil {
+				continue
+			}
+			if w := foreign(fi); w != "" {
+				strangers, who = append(strangers, path), w
+			} else if !isWindows && fi.Mode().IsRegular() && fi.Mode().Perm()&0o077 != 0 {
+				open = append(open, path)
+			}
+		}
+	}
+	if strangers != nil {
+		f := finding{ID: "folder.foreign-files", What: fmt.Sprintf("%s in it: %s. Most likely a program was run with sudo once.", belong(len(strangers), who), base(strangers)),
+			Remedy: "Give them back, and run programs that sign you in without sudo:", Command: giveBack}
+		o.problem(f)
+	}
+	if open != nil {
+		o.problem(finding{ID: "folder.open-files", What: fmt.Sprintf("Other users can open %s: %s.", count(len(open), "file"), base(open)), Remedy: "Close them:", Command: "chmod 600 " + x.quoteAll(open)})
+	}
+	return o
+}
+
+// belong is "1 file belongs to root", "2 files belong to root", …
+func belong(n int, who string) string {
+	if n == 1 {
+		return "1 file belongs to " + who
+	}
+	return fmt.Sprintf("%d files belong to %s", n, who)
+}
+
+func base(paths []string) string {
+	var names []string
+	for _, p := range paths {
+		names = append(names, filepath.Base(p))
+	}
+	return strings.Join(names, ", ")
+}
+
+func (c *call) quoteAll(paths []string) string {
+	var quoted []string
+	for _, p := range paths {
+		quoted = append(quoted, c.commandPath(p))
+	}
+	return strings.Join(quoted, " ")
+}
+
+// all are the paths of the cache's files.
+func (f *files) all() (paths []string) {
+	if f.encrypted {
+		paths = append(paths, f.encryptedPath())
+	}
+	if f.plaintext {
+		paths = append(paths, f.plaintextPath())
+	}
+	for _, names := range [][]string{f.locks, f.temporary, f.aside} {
+		for _, n := range names {
+			paths = append(paths, filepath.Join(f.dir, n))
+		}
+	}
+	return paths
+}
+
+func checkCaches(ctx context.Context, x *examination) outcome {
+	all, err := x.caches()
+	if err != nil {
+		o := outcome{Summary: "not to be read"}
+		o.problem(finding{ID: "caches.unreadable", What: sentence(err.Error()), Remedy: "See the check of the folder."})
+		return o
+	}
+	var o outcome
+	n, bad := 0, 0
+	for _, f := range all {
+		if !f.stored() {
+			continue
+		}
+		n++
+		before := len(o.Findings)
+		x.examine(ctx, f, &o)
+		if len(o.Findings) > before {
+			bad++
+		}
+	}
+	switch {
+	case n == 0:
+		o.Summary = "none yet"
+	case bad == 0:
+		o.Summary = count(n, "cache") + ", sound"
+	default:
+		o.Summary = fmt.Sprintf("%s, %d to be looked at", count(n, "cache"), bad)
+	}
+	return o
+}
+
+// examine reads the cache.
+func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
+	k := f.kept()
+	clear := x.inFolder("tokenkeep clear " + f.name)
+	fail := func(id, what, remedy, command string) {
+		o.problem(finding{"caches." + id, statusProblem, f.name, f.name + ": " + what, remedy, command})
+	}
+	signInAgain := "Its program puts the file aside when it next starts, and you sign in again. To do that now:"
+	if k.err == nil && k.Backend == "encrypted" {
+		switch k.KeySource {
+		case storePassphrase:
+			if x.passphraseEnv == "" {
+				o.Details = append(o.Details, f.name+" is encrypted with a passphrase, for which the doctor does not ask.")
+				return
+			}
+		case storeKeyring, storeDPAPI:
+		default:
+			o.Details = append(o.Details, f.name+": "+k.String()+".")
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	from, err := x.read(ctx, f, k)
+	switch {
+	case err == nil:
+		if _, parseErr := parseCache(from.data); parseErr != nil && !f.encrypted {
+			fail("damaged", "the file is not encrypted and not whole.", signInAgain, clear)
+			return
+		}
+		o.Details = append(o.Details, f.name+" is kept "+f.keptIn(from.store).String()+".")
+	case errors.Is(err, persistence.ErrCorrupt):
+		fail("damaged", cause(err)+".", signInAgain, clear)
+	case errors.Is(err, persistence.ErrKeyMissing):
+		fail("key-missing", "the keyring is open and has not got the key. Perhaps it was made anew or put back to an older state. Without the key the file is worthless.", signInAgain, clear)
+	case errors.Is(err, persistence.ErrUnsupportedVersion):
+		fail("newer", "a newer version of tokenkeep wrote the file. It is sound.", "Update the programs that use it, and this one:", "go install github.com/tokenkeep/tokenkeep/cmd/tokenkeep@latest")
+	case errors.Is(err, persistence.ErrWrongKey):
+		fail("wrong-key", "the key is not that of this file.", persistence.Remedy(err), "")
+	case k.KeySource == storeKeyring && x.keyring(ctx).situation != "":
+		o.note(finding{"caches.waiting", statusNote, f.name, f.name + " is kept with its key in the keyring, which cannot be asked now. Its program says so rather than begin anew; nothing is lost.", "", ""})
+	default:
+		fail("unreadable", cause(err)+".", persistence.Remedy(err), "")
+	}
+}
+
+// read reads the cache, but asks no keyring a second time that has not worked.
+func (x *examination) read(ctx context.Context, f *files, k kept) (*opened, error) {
+	if k.err != nil {
+		return nil, k.err
+	}
+	if k.Backend == "encrypted" && k.KeySource == storeKeyring {
+		if state := x.keyring(ctx); state.situation != "" {
+			return nil, state.err
+		}
+	}
+	return x.open(ctx, f)
+}
+
+// longHeld is how long programs wait for a lock unless they say otherwise.
+const longHeld = persistence.DefaultTimeout
+
+func checkLocks(_ context.Context, x *examination) outcome {
+	all, err := x.caches()
+	if err != nil {
+		return outcome{Summary: "not to be read", Status: statusNote}
+	}
+	var o outcome
+	held := 0
+	for _, f := range all {
+		for _, n := range f.locks {
+			path := filepath.Join(f.dir, n)
+			is, err := lockHeld(path)
+			if err != nil {
+				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("whether %s is locked could not be found out: %v", n, pathless(err)))})
+				continue
+			}
+			if !is || layout.Parse(n).Queue { // who waits in the turnstile waits for the lock
+				continue
+			}
+			held++
+			x.holder(f, path, &o)
+		}
+	}
+	o.Summary = "none is held"
+	if held > 0 {
+		o.Summary = fmt.Sprintf("%d held", held)
+	}
+	return o
+}
+
+// holder says who has the lock at path.
+func (x *examination) holder(f *files, path string, o *outcome) {
+	pid, since, ok := filelock.Holder(path)
+	if !ok {
+		o.note(finding{ID: "locks.held", Cache: f.name, What: f.name + " is locked by a process that did not say which it is."})
+		return
+	}
+	what := fmt.Sprintf("%s is locked by process %d, since %s (%s)", f.name, pid, since.Local().Format(time.DateTime), ago(time.Since(since)))
+	stuck := time.Since(since) > longHeld
+	certain := holdsLock(pid, path)
+	switch {
+	case !certain && !processAlive(pid):
+		o.note(finding{ID: "locks.unseen", Cache: f.name, What: what + ". No process here has that number.", Remedy: "It runs in another container or on another machine, or has just ended."})
+	case !stuck:
+		o.note(finding{ID: "locks.held", Cache: f.name, What: what + ". This is normal unless it lasts."})
+	case certain:
+		o.problem(finding{ID: "locks.stuck", Cache: f.name, What: what + ". Programs that want to save wait for the lock, and give up in the end.",
+			Remedy: "See what the process is, and end it if it hangs:", Command: fmt.Sprintf("ps -p %d; kill %d", pid, pid)})
+	default:
+		o.problem(finding{ID: "locks.stuck", Cache: f.name, What: what + ". Programs that want to save wait for the lock, and give up in the end.",
+			Remedy: "It is not certain that the process of that number here is meant: it may run in a container, on another machine or for another user. Look for a program that hangs, and end it."})
+	}
+}
+
+func checkLeftovers(ctx context.Context, x *examination) outcome {
+	all, err := x.caches()
+	if err != nil {
+		return outcome{Summary: "not to be read", Status: statusNote}
+	}
+	var o outcome
+	for _, f := range all {
+		var temporary, bareTemporary, aside, readable, bare []string
+		for _, n := range f.temporary {
+			path := filepath.Join(f.dir, n)
+			switch {
+			case !abandoned(path):
+			case layout.Parse(n).OfPlaintext:
+				bareTemporary = append(bareTemporary, path)
+			default:
+				temporary = append(temporary, path)
+			}
+		}
+		for _, n := range f.aside {
+			if path := filepath.Join(f.dir, n); layout.Parse(n).OfPlaintext {
+				bare = append(bare, path)
+			} else if x.readable(ctx, f, path) {
+				readable = append(readable, path)
+			} else {
+				aside = append(aside, path)
+			}
+		}
+		if temporary != nil {
+			o.note(finding{ID: "leftovers.temporary", Cache: f.name,
+				What:   fmt.Sprintf("%s: %s of a save that was killed. The next save removes it.", f.name, count(len(temporary), "temporary file")),
+				Remedy: "To do that now:", Command: x.removeCommand(temporary)})
+		}
+		if bareTemporary != nil {
+			o.problem(finding{ID: "leftovers.temporary-plaintext", Cache: f.name,
+				What:   fmt.Sprintf("%s: %s of a save that was killed, and not encrypted: there may be tokens in it.", f.name, count(len(bareTemporary), "temporary file")),
+				Remedy: "Remove it:", Command: x.removeCommand(bareTemporary)})
+		}
+		if readable != nil {
+			o.note(finding{ID: "leftovers.readable", Cache: f.name,
+				What:   fmt.Sprintf("%s: %s set aside and can be read again, as its key is there: %s. Its sign-ins can be added to what was stored since then.", f.name, was(len(readable), "file"), base(readable)),
+				Remedy: "To do that:", Command: x.inFolder("tokenkeep restore " + f.name)})
+		}
+		if aside != nil {
+			o.note(finding{ID: "leftovers.aside", Cache: f.name,
+				What:   fmt.Sprintf("%s: %s put aside, as it could not be read any more.", f.name, count(len(aside), "file")),
+				Remedy: "If nobody needs it for a bug report:", Command: x.removeCommand(aside)})
+		}
+		if bare != nil {
+			o.problem(finding{ID: "leftovers.aside-plaintext", Cache: f.name,
+				What:   fmt.Sprintf("%s: %s put aside as damaged, and not encrypted: there may be tokens in it.", f.name, count(len(bare), "file")),
+				Remedy: "Remove it:", Command: x.removeCommand(bare)})
+		}
+	}
+	o.Summary = "none"
+	if n := len(o.Findings); n > 0 {
+		o.Summary = "some files can be removed"
+	}
+	return o
+}
+
+// readable reports whether an encrypted file that was set aside can be read again.
+// It asks nobody, and no keyring that does not work.
+func (x *examination) readable(ctx context.Context, f *files, path string) bool {
+	source, err := encrypted.StoredSource(path)
+	if err != nil || source == storeKeyring && x.keyring(ctx).situation != "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	_, err = x.openAside(ctx, f, path)
+	return err == nil
+}
+
+func (c *call) removeCommand(paths []string) string {
+	if isWindows {
+		return "del " + c.quoteAll(paths)
+	}
+	return "rm " + c.quoteAll(paths)
+}
+
+func checkUnencrypted(ctx context.Context, x *examination) outcome {
+	all, err := x.caches()
+	if err != nil {
+		return outcome{Summary: "not to be read", Status: statusNote}
+	}
+	var o outcome
+	for _, f := range all {
+		switch {
+		case f.plaintext && f.encrypted:
+			to := storeKeyring
+			if source, err := encrypted.StoredSource(f.encryptedPath()); err == nil && checkStore(source) == nil {
+				to = source
+			}
+			o.problem(finding{ID: "unencrypted.beside", Cache: f.name,
+				What:   f.name + ": unencrypted tokens lie beside the encrypted ones, in " + filepath.Base(f.plaintextPath()) + ". Its program moves them when it next starts, if it permits plaintext.",
+				Remedy: "To do that now:", Command: x.inFolder("tokenkeep move " + f.name + " -to " + to)})
+		case f.plaintext && x.keyring(ctx).situation == "":
+			o.problem(finding{ID: "unencrypted.needless", Cache: f.name,
+				What:   f.name + " keeps its tokens unencrypted, from a time when there was no keyring. Now there is one. Its program moves them when it next starts, if it permits plaintext and was not told to use it.",
+				Remedy: "To do that now:", Command: x.inFolder("tokenkeep move " + f.name + " -to keyring")})
+		case f.plaintext:
+			o.note(finding{ID: "unencrypted.only", Cache: f.name,
+				What:   f.name + " keeps its tokens unencrypted: whoever can read its file can sign in as you.",
+				Remedy: "Mend the keyring (see above), or use a passphrase:", Command: x.inFolder("tokenkeep move " + f.name + " -to passphrase")})
+		}
+	}
+	o.Summary = "none"
+	if n := len(o.Findings); n > 0 {
+		o.Summary = "in " + count(n, "cache")
+	}
+	return o
+}

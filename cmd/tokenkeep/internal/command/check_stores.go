@@ -1,0 +1,190 @@
+package command
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"crypto/rand"
+
+	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// keyringState is the answer of a keyring.
+type keyringState struct {
+	situation keyring.Situation // "" if it works
+	err       error
+}
+
+// probe asks for an item that nobody has made. If the answer is that it is not
+// there, the keyring is there and open. Nothing is stored to find that out.
+func probe(ctx context.Context, k keyring.Keyring) keyringState {
+	_, err := k.Get(ctx, "tokenkeep", "doctor asks whether the keyring answers")
+	if err == nil || errors.Is(err, persistence.ErrNotFound) {
+		return keyringState{}
+	}
+	situation := keyring.SituationOf(err)
+	switch {
+	case situation != "":
+	case errors.Is(err, context.DeadlineExceeded): // the doctor's own timeout
+		situation = keyring.NoAnswer
+	default:
+		situation = keyring.Failed
+	}
+	return keyringState{situation, err}
+}
+
+// askKeyring asks the operating system's keyring, at the first call only.
+func (x *examination) askKeyring() func(context.Context) keyringState {
+	var state *keyringState
+	return func(ctx context.Context) keyringState {
+		if state == nil {
+			ctx, cancel := context.WithTimeout(ctx, x.timeout)
+			defer cancel()
+			s := probe(ctx, x.Keyring)
+			state = &s
+		}
+		return *state
+	}
+}
+
+func keyringName() string {
+	switch {
+	case isWindows:
+		return "Credential Manager"
+	case isDarwin:
+		return "the Keychain"
+	}
+	return "the Secret Service"
+}
+
+func checkKeyring(ctx context.Context, x *examination) outcome {
+	state := x.keyring(ctx)
+	if state.situation == "" {
+		return outcome{Summary: keyringName() + " answers and is open", Details: []string{"The key of a cache is there under the service tokenkeep/NAME."}}
+	}
+	f := finding{ID: "keyring." + string(state.situation), What: sentence(cause(state.err)), Remedy: persistence.Remedy(state.err)}
+	var o outcome
+	switch state.situation {
+	case keyring.NoBus:
+		o.Summary = "cannot be reached: no session bus"
+		f.What = "There is no D-Bus session bus here, and without one no keyring can be reached."
+		switch {
+		case x.session.container:
+			f.Remedy = "This is normal in a container. Give the program a passphrase, or let it use the kernel's keyring."
+		case x.session.sudo:
+			f.Remedy = "sudo does not pass on the bus of your session. Run the program without sudo."
+		case x.session.ssh:
+			f.Remedy = "An SSH session has none while you are not logged in at the screen. Log in there, or use a program that can ask for a passphrase."
+		case x.session.wsl:
+			f.Remedy = "In WSL, turn systemd on (systemd=true under [boot] in /etc/wsl.conf), install gnome-keyring, and start WSL anew."
+		}
+	case keyring.ForeignBus:
+		o.Summary = "cannot be reached: the session bus is another user's"
+		f.What = sentence(cause(state.err)) + " Nothing was sent to it."
+	case keyring.BusRefused:
+		o.Summary = "cannot be reached: the session bus refuses"
+	case keyring.NoService:
+		o.Summary = keyringName() + " is not running"
+		if isDarwin || isWindows {
+			break
+		}
+		f.What = "There is a session bus, but no Secret Service on it: no keyring program is installed, or it does not start."
+		if commandExists("apt-get") {
+			f.Command = "sudo apt-get install gnome-keyring"
+		}
+	case keyring.NoCollection:
+		o.Summary = keyringName() + " has no place for items yet"
+		if !isDarwin {
+			f.What = "The Secret Service answers but has no default collection (keyring) yet. The first login at the screen makes one."
+		}
+	case keyring.Locked, keyring.Declined, keyring.Unanswered:
+		o.Summary = keyringName() + " is locked"
+		f.What = "The keyring is locked. What it keeps is safe; programs cannot read it until it is unlocked."
+		switch {
+		case isDarwin:
+			f.Command = "security unlock-keychain"
+		case x.session.ssh:
+			f.Remedy = "It opens when you log in at the screen; a login over SSH does not open it."
+		case commandExists("seahorse"):
+			f.Command = "seahorse"
+		}
+	case keyring.NoAnswer:
+		o.Summary = keyringName() + " does not answer"
+		f.What = fmt.Sprintf("The keyring did not answer within %v. It hangs, or shows a question that nobody answers, perhaps on another screen.", x.timeout)
+		f.Remedy = "Look for such a question and answer it. If there is none, end the keyring's program; it starts again when it is needed."
+	default:
+		o.Summary = keyringName() + " does not work"
+	}
+	o.problem(f)
+	return o
+}
+
+func checkKernel(ctx context.Context, x *examination) outcome {
+	state := probe(ctx, x.Kernel)
+	if state.err == nil {
+		return outcome{Summary: "works, for programs that ask for it",
+			Details: []string{"Its items are gone after a reboot, and after three days without use."}}
+	}
+	o := outcome{Summary: "not to be used here"}
+	o.note(finding{ID: "kernel.unavailable", What: sentence(cause(state.err)) + " Only programs that ask for it need it.", Remedy: persistence.Remedy(state.err)})
+	return o
+}
+
+// newID is an id for a key that is thrown away.
+func newID() string {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+func checkDPAPI(ctx context.Context, x *examination) outcome {
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	// Makes a key, in memory, and gets it back.
+	if _, _, err := encrypted.DPAPI().NewKey(ctx, newID()); err != nil {
+		o := outcome{Summary: "Windows does not protect keys here"}
+		o.problem(finding{ID: "dpapi.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
+		return o
+	}
+	return outcome{Summary: "Windows protects keys for this user"}
+}
+
+func checkPassphrase(ctx context.Context, x *examination) outcome {
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	// What a program does with a passphrase, with one that is none.
+	source := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("doctor"), nil }, &encrypted.PassphraseOptions{Cost: x.Cost})
+	if _, _, err := source.NewKey(ctx, newID()); err != nil {
+		o := outcome{Summary: "no key could be made from a passphrase"}
+		o.problem(finding{ID: "passphrase.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
+		return o
+	}
+	return outcome{Summary: "a file can be encrypted with one, by programs that can ask for it",
+		Details: []string{fmt.Sprintf("A key takes %d MiB of memory and so long to be made.", x.Cost.Memory>>10)}}
+}
+
+func checkPlaintext(_ context.Context, x *examination) outcome {
+	dir, err := x.folder()
+	if err == nil {
+		err = writable(dir)
+	}
+	if err != nil {
+		o := outcome{Summary: "no file can be made"}
+		o.problem(finding{ID: "plaintext.folder", What: sentence(fmt.Sprintf("the folder %s cannot be written: %v", dir, pathless(err))), Remedy: "See the check of the folder."})
+		return o
+	}
+	return outcome{Summary: "possible, by programs whose authors permit it"}
+}
+
+// sentence makes of an error's text one.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + strings.TrimSuffix(s[1:], ".") + "."
+}

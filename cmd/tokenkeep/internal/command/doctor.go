@@ -1,0 +1,178 @@
+package command
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+var doctorCommand = &command{
+	name: "doctor", args: "[CHECK...]", max: -1, short: "what works here, what does not, and what repairs it",
+	long: "Examines what programs need to keep a sign-in on this machine, in this session. Without arguments it makes all checks, else those that are named: " +
+		strings.Join(checkNames(), ", ") + ". It changes nothing, asks nobody, and waits for no answer longer than -timeout. " +
+		"What it prints names no user, no account and no token, and can be shown in public.",
+	examples: []string{"tokenkeep doctor", "tokenkeep doctor keyring", "tokenkeep doctor caches locks -dir /srv/app/tokens", "tokenkeep doctor -json"},
+	public:   true,
+	flags: func(set *flag.FlagSet, o *options) {
+		dirFlag(set, o)
+		passphraseFlag(set, o)
+		set.BoolVar(&o.verbose, "v", false, "show what is well in detail, too")
+		set.BoolVar(&o.names, "show-names", false, "show the home folder's and the user's name, too")
+		set.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer, as a `duration`")
+	},
+	run: runDoctor,
+}
+
+func checks() []check {
+	return []check{
+		{"session", "Session", checkSession, nil},
+		{"keyring", "Keyring", checkKeyring, nil},
+		{"dpapi", "DPAPI", checkDPAPI, func(*call) bool { return isWindows }},
+		{"kernel", "Kernel's keyring", checkKernel, func(c *call) bool { return c.Kernel != nil }},
+		{"passphrase", "Passphrase", checkPassphrase, nil},
+		{"plaintext", "Plaintext", checkPlaintext, nil},
+		{"folder", "Folder", checkFolder, nil},
+		{"caches", "Caches", checkCaches, nil},
+		{"locks", "Locks", checkLocks, nil},
+		{"leftovers", "Left-overs", checkLeftovers, nil},
+		{"unencrypted", "Unencrypted tokens", checkUnencrypted, nil},
+	}
+}
+
+func checkNames() []string {
+	// Not from checks, which would be a loop of initialization.
+	return []string{"session", "keyring", "dpapi", "kernel", "passphrase", "plaintext", "folder", "caches", "locks", "leftovers", "unencrypted"}
+}
+
+// examined is the doctor's report.
+type examined struct {
+	Dir      string    `json:"dir"`
+	Session  []string  `json:"session"`  // ids of what is special about it
+	Problems int       `json:"problems"` // how many findings are problems
+	Safest   string    `json:"safest"`   // where a program would keep a sign-in now: keyring, dpapi, passphrase, or "" if not all was checked
+	Checks   []outcome `json:"checks"`
+
+	verbose bool
+	partial bool
+}
+
+func runDoctor(ctx context.Context, c *call) (report, error) {
+	for _, name := range c.args {
+		if !slices.Contains(checkNames(), name) {
+			return nil, &misuse{fmt.Sprintf("there is no check %q", name), "There are " + strings.Join(checkNames(), ", ") + "."}
+		}
+	}
+	if c.timeout <= 0 {
+		return nil, &misuse{"-timeout must be more than nothing", "See: tokenkeep help doctor"}
+	}
+	dir, err := c.folder()
+	if err != nil {
+		return nil, err
+	}
+	x := &examination{call: c, session: c.findSession(), caches: once(func() ([]*files, error) { return scan(dir) })}
+	x.keyring = x.askKeyring()
+	r := &examined{Dir: c.hide(dir), Session: x.session.ids(), verbose: c.verbose, partial: len(c.args) > 0}
+	for _, check := range checks() {
+		if len(c.args) > 0 && !slices.Contains(c.args, check.id) || check.here != nil && !check.here(c) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return nil, &refusal{"interrupted", "", ctx.Err()}
+		}
+		start := time.Now()
+		o := check.run(ctx, x)
+		o.DurationMS = float64(time.Since(start).Microseconds()) / 1000
+		o.ID, o.Title = check.id, check.title
+		if o.Status == "" {
+			o.Status = statusOK
+		}
+		if o.Findings == nil {
+			o.Findings = []finding{}
+		}
+		if o.Details == nil {
+			o.Details = []string{}
+		}
+		o.Summary = c.hide(o.Summary)
+		for i := range o.Details {
+			o.Details[i] = c.hide(o.Details[i])
+		}
+		for i := range o.Findings {
+			f := &o.Findings[i]
+			f.What, f.Remedy = c.hide(f.What), c.hide(f.Remedy)
+			if f.Status == statusProblem {
+				r.Problems++
+			}
+		}
+		r.Checks = append(r.Checks, o)
+	}
+	if !r.partial {
+		r.Safest = r.safest()
+	}
+	if r.Problems > 0 {
+		return r, errProblems
+	}
+	return r, nil
+}
+
+// safest is where a program would keep a sign-in now that brings a way to ask
+// for a passphrase.
+func (r *examined) safest() string {
+	for _, id := range []string{"keyring", "dpapi", "passphrase"} {
+		for _, o := range r.Checks {
+			if o.ID == id && o.Status == statusOK {
+				return id
+			}
+		}
+	}
+	return ""
+}
+
+var marks = map[string]struct{ mark, colour string }{
+	statusOK:      {"✓", green},
+	statusNote:    {"!", yellow},
+	statusProblem: {"✗", red},
+}
+
+func (r *examined) write(p *printer) {
+	for _, o := range r.Checks {
+		m := marks[o.Status]
+		p.line("[%s] %s: %s %s", p.in(m.colour, m.mark), p.in(bold, o.Title), o.Summary, p.in(faint, fmt.Sprintf("(%.0f ms)", o.DurationMS)))
+		if r.verbose {
+			for _, d := range o.Details {
+				p.wrapped("      ", d)
+			}
+		}
+		for _, f := range o.Findings {
+			p.wrapped("    "+marks[f.Status].mark+" ", f.What)
+			if f.Remedy != "" {
+				p.wrapped("      ", f.Remedy)
+			}
+			if f.Command != "" {
+				p.line("        %s", f.Command)
+			}
+		}
+	}
+	p.line("")
+	switch {
+	case r.Problems > 0:
+		p.line("%s %s", p.in(red, count(r.Problems, "problem")+"."), "What mends each stands below it.")
+	case r.partial:
+		p.line("%s", p.in(green, "What was checked is well."))
+	default:
+		p.line("%s", p.in(green, "All is well."))
+	}
+	if r.partial {
+		return
+	}
+	switch r.Safest {
+	case storeKeyring:
+		p.wrapped("", "A program that starts here now keeps its sign-in encrypted, with the key in the keyring.")
+	case storeDPAPI:
+		p.wrapped("", "A program that starts here now keeps its sign-in encrypted, with a key that Windows protects.")
+	case storePassphrase:
+		p.wrapped("", "A program that starts here now needs a passphrase to keep a new sign-in. One that has no way to ask for it says that there is no place, unless its author permits plaintext.")
+	}
+}

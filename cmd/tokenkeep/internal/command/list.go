@@ -1,0 +1,77 @@
+package command
+
+import (
+	"context"
+	"flag"
+	"os"
+	"time"
+
+	"github.com/tokenkeep/tokenkeep/internal/quote"
+)
+
+var listCommand = &command{
+	name: "list", short: "the caches on this machine, and how each is kept",
+	long: "Lists the caches in the folder where programs keep them, and how each is kept. It looks at the files alone: " +
+		"no keyring and nobody is asked, and nothing is decrypted.",
+	examples: []string{"tokenkeep list", "tokenkeep list -dir /srv/app/tokens", "tokenkeep list -json"},
+	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o) },
+	run:      runList,
+}
+
+type list struct {
+	Dir    string       `json:"dir"`
+	Caches []listedOnce `json:"caches"`
+}
+
+type listedOnce struct {
+	Name string `json:"name"`
+	kept
+	Changed   *time.Time `json:"changed,omitempty"`
+	Plaintext bool       `json:"plaintextBeside"` // unencrypted tokens lie beside the encrypted ones
+}
+
+func runList(_ context.Context, c *call) (report, error) {
+	dir, err := c.folder()
+	if err != nil {
+		return nil, err
+	}
+	all, err := scan(dir)
+	if err != nil {
+		return nil, err
+	}
+	l := &list{Dir: dir, Caches: []listedOnce{}}
+	for _, f := range all {
+		once := listedOnce{Name: f.name, kept: f.kept(), Plaintext: f.encrypted && f.plaintext}
+		if fi, err := os.Stat(once.Location); once.Location != "" && err == nil {
+			changed := fi.ModTime().UTC().Truncate(time.Second)
+			once.Changed = &changed
+		}
+		l.Caches = append(l.Caches, once)
+	}
+	return l, nil
+}
+
+func (l *list) write(p *printer) {
+	if len(l.Caches) == 0 {
+		p.line("No cache lies in %s.", l.Dir)
+		return
+	}
+	p.line("In %s:", l.Dir)
+	width := 0
+	for _, once := range l.Caches {
+		width = max(width, len(once.Name))
+	}
+	for _, once := range l.Caches {
+		how := styled(quote.Inline(once.String()))
+		switch {
+		case once.Backend == "plaintext" || once.err != nil:
+			how = p.in(red, once.String())
+		case once.Plaintext:
+			how += p.in(red, ", and unencrypted tokens beside it")
+		}
+		if once.Changed != nil {
+			how += p.in(faint, ", changed "+once.Changed.Local().Format("2006-01-02 15:04"))
+		}
+		p.line("  %-*s  %s", width, once.Name, how)
+	}
+}

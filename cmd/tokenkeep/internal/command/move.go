@@ -1,0 +1,123 @@
+package command
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+var moveCommand = &command{
+	name: "move", args: "NAME", min: 1, max: 1, short: "keep a cache elsewhere: in another store, in another folder",
+	long: "Moves what is stored to another store (-to keyring, kernel, dpapi, passphrase or plaintext), to another folder (-to-dir), or both. " +
+		"It is copied, read back and compared before anything is removed. The program that uses the cache must look for it there: " +
+		"a program that permits plaintext and has something safer moves it back. Moving to plaintext asks first.",
+	examples: []string{"tokenkeep move contoso-cli -to keyring", "tokenkeep move contoso-cli -to passphrase", "tokenkeep move contoso-cli -to-dir /srv/app/tokens"},
+	flags: func(set *flag.FlagSet, o *options) {
+		dirFlag(set, o)
+		set.StringVar(&o.to, "to", "", "the `store`: keyring, kernel, dpapi, passphrase or plaintext")
+		set.StringVar(&o.toDir, "to-dir", "", "the `folder`")
+		passphraseFlag(set, o)
+		newPassphraseFlag(set, o)
+		yesFlag(set, o)
+	},
+	run: runMove,
+}
+
+func runMove(ctx context.Context, c *call) (report, error) {
+	if c.to == "" && c.toDir == "" {
+		return nil, &misuse{"move needs -to or -to-dir", "See: tokenkeep help move"}
+	}
+	if err := checkStore(c.to); err != nil {
+		return nil, err
+	}
+	f, err := c.storedCache(c.args[0])
+	if err != nil {
+		return nil, err
+	}
+	from, err := c.open(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	store, to, target := from.store, c.to, f
+	if to == "" {
+		to = store
+	}
+	if c.toDir != "" {
+		dir, err := filepath.Abs(c.toDir)
+		if err != nil {
+			return nil, err
+		}
+		target = newFiles(f.name, dir)
+	}
+	sameDir := target.dir == f.dir
+	switch {
+	case sameDir && to == store && !(f.encrypted && f.plaintext):
+		return nil, &refusal{fmt.Sprintf("%s is there already: it is kept %s", f.name, f.kept()), "", nil}
+	case to == storePlaintext && store != storePlaintext:
+		if err := c.confirm(ctx, "Then the tokens lie unencrypted in "+target.plaintextPath()+", and whoever can read that file can sign in as you. Go on?"); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case !sameDir:
+		err = c.moveFolder(ctx, f, from, to, target)
+	case to == storePlaintext:
+		// The encrypted file goes last. A program that finds both, since this was
+		// killed in between, merges them and loses nothing.
+		var p persistence.Persistence
+		if p, err = f.openPlaintext(); err == nil {
+			ctx, cancel := c.bounded(ctx)
+			defer cancel()
+			err = persistence.Move(ctx, from.Versioned, p)
+		}
+	case f.encrypted && to != store:
+		var keys encrypted.KeySource
+		if keys, err = c.keySource(ctx, to, f.name, false); err == nil {
+			ctx, cancel := c.bounded(ctx)
+			defer cancel()
+			err = from.file.Rotate(ctx, keys)
+		}
+	default:
+		err = c.asProgram(ctx, f, to, tokenkeep.MovePlaintext)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	return &changed{Name: f.name, kept: target.keptIn(to), leftKeys: c.keysLeft(ctx, from.file), done: "moved"}, nil
+}
+
+// moveFolder moves to a folder where nothing is stored under that name.
+func (c *call) moveFolder(ctx context.Context, f *files, from *opened, to string, target *files) error {
+	there, err := scan(target.dir)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(there, func(other *files) bool { return other.name == f.name && other.stored() }) {
+		return &refusal{fmt.Sprintf("something is stored under the name %s in %s already", f.name, target.dir), "Clear it first, or name another folder.", persistence.ErrConflict}
+	}
+	var p persistence.Persistence
+	if to == storePlaintext {
+		if p, err = target.openPlaintext(); err != nil {
+			return err
+		}
+	} else {
+		keys, err := c.keySource(ctx, to, f.name, to == storePassphrase && f.kept().KeySource == storePassphrase)
+		if err != nil {
+			return err
+		}
+		if p, err = target.openEncrypted(target.encryptedPath(), keys); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	return persistence.Move(ctx, from.Versioned, p)
+}

@@ -1,0 +1,72 @@
+package command
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/windows"
+
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
+)
+
+const (
+	isWindows = true
+	isDarwin  = false
+)
+
+// enableColour makes the console understand colours.
+func enableColour(stream any) bool {
+	f, ok := stream.(*os.File)
+	var mode uint32
+	return ok && windows.GetConsoleMode(windows.Handle(f.Fd()), &mode) == nil &&
+		windows.SetConsoleMode(windows.Handle(f.Fd()), mode|windows.ENABLE_VIRTUAL_TERMINAL_PROCESSING) == nil
+}
+
+// foreign is "": Windows has access lists, which are not looked at.
+func foreign(fs.FileInfo) string { return "" }
+
+func modeWords(fs.FileInfo) string { return "" }
+
+// writable returns nil: only writing would tell.
+func writable(string) error { return nil }
+
+// lockHeld says whether somebody has the file locked. To find out, it locks it
+// for a moment.
+func lockHeld(path string) (bool, error) {
+	f, err := securefile.Open(path, os.O_RDONLY)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	var at windows.Overlapped
+	err = windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at)
+	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) || errors.Is(err, windows.ERROR_IO_PENDING) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, windows.UnlockFileEx(windows.Handle(f.Fd()), 0, 1, 0, &at)
+}
+
+// abandoned says whether nobody writes the temporary file any more; that of a
+// save that is under way is younger than a minute.
+func abandoned(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && time.Since(fi.ModTime()) > time.Minute
+}
+
+func processAlive(pid int) bool {
+	h, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(pid))
+	if err != nil {
+		return errors.Is(err, windows.ERROR_ACCESS_DENIED)
+	}
+	defer windows.CloseHandle(h)
+	var code uint32
+	const stillActive = 259
+	return windows.GetExitCodeProcess(h, &code) != nil || code == stillActive
+}
+
+func commandExists(string) bool { return false }

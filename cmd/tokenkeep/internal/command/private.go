@@ -1,0 +1,126 @@
+package command
+
+import (
+	"os"
+	osuser "os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tokenkeep/tokenkeep/internal/shell"
+)
+
+// hide takes what is the user's own out of a text of the doctor, unless names
+// were asked for: the home folder becomes ~, and in another home folder of the
+// user the name USER. It is not for commands; see commandPath.
+func (c *call) hide(text string) string {
+	if c.names {
+		return text
+	}
+	for _, home := range homes() {
+		text = replacePath(text, home, "~")
+	}
+	for _, name := range c.userNames() {
+		others := []string{"/home/" + name, "/Users/" + name, `C:\Users\` + name}
+		if name == c.Env("SUDO_USER") { // whose home folder is not that of this process
+			if u, err := osuser.Lookup(name); err == nil && filepath.Base(u.HomeDir) == name {
+				others = append(others, u.HomeDir)
+			}
+		}
+		for _, home := range others {
+			text = replacePath(text, home, strings.TrimSuffix(home, name)+"USER")
+		}
+	}
+	return text
+}
+
+// replacePath replaces path in the text, where it is whole or the beginning of
+// another one, not where it is in the middle.
+func replacePath(text, path, with string) string {
+	var b strings.Builder
+	for from := 0; ; {
+		i := strings.Index(text[from:], path)
+		if i < 0 {
+			b.WriteString(text[from:])
+			return b.String()
+		}
+		end := from + i + len(path)
+		before, _ := utf8.DecodeLastRuneInString(text[:from+i])
+		b.WriteString(text[from : from+i])
+		if inName(before) || strings.ContainsRune(`./\~`, before) || goesOn(text[end:]) {
+			b.WriteString(path)
+		} else {
+			b.WriteString(with)
+		}
+		from = end
+	}
+}
+
+// inName says whether r is part of a file's name for certain.
+func inName(r rune) bool {
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' || r == '-')
+}
+
+// goesOn says whether the file's name before rest goes on in it. A full stop can
+// also be that of the sentence.
+func goesOn(rest string) bool {
+	rest = strings.TrimLeft(rest, ".")
+	r, _ := utf8.DecodeRuneInString(rest)
+	return inName(r)
+}
+
+// homes are the names that the home folder has.
+func homes() (homes []string) {
+	home, err := os.UserHomeDir()
+	if err != nil || !filepath.IsAbs(home) || filepath.Dir(home) == home {
+		return nil
+	}
+	home = filepath.Clean(home)
+	if real, err := filepath.EvalSymlinks(home); err == nil && real != home {
+		homes = append(homes, real)
+	}
+	return append(homes, home)
+}
+
+func (c *call) userNames() (names []string) {
+	for _, v := range []string{"SUDO_USER", "USER", "LOGNAME", "USERNAME"} {
+		if name := c.Env(v); name != "" && name != "root" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// commandPath is a path in a command to be pasted, in which it means what it
+// means here. The home folder is not named there either, unless names were asked
+// for.
+func (c *call) commandPath(path string) string {
+	if !c.names {
+		for _, home := range homes() {
+			rest, below := strings.CutPrefix(path, home+string(filepath.Separator))
+			switch {
+			case !below && path != home:
+			case isWindows: // where only PowerShell knows ~, and not in all places
+				return shell.Quote(strings.Replace(path, home, "%USERPROFILE%", 1))
+			case below:
+				return "~/" + shell.Quote(rest) // ~ means nothing in quotes
+			default:
+				return "~"
+			}
+		}
+	}
+	return shell.Quote(path)
+}
+
+// inFolder is a command of this program, for the folder that this call is about.
+func (c *call) inFolder(command string) string {
+	switch {
+	case c.dir == "":
+		return command
+	case c.command.public:
+		return command + " -dir " + c.commandPath(c.dir)
+	}
+	return command + " -dir " + shell.Quote(c.dir)
+}

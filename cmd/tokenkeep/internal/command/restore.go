@@ -1,0 +1,234 @@
+package command
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/internal/layout"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
+	"github.com/tokenkeep/tokenkeep/internal/transfer"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+var restoreCommand = &command{
+	name: "restore", args: "NAME", min: 1, max: 1, short: "put back what was set aside, if its key is there again",
+	long: "A program sets an encrypted file aside when its key is gone, and its user signs in again. If the key comes back, as with a keyring that was restored, " +
+		"this adds what the file holds to the cache again, and removes the file. What was stored since then stays; of two tokens for one purpose the newer one does. " +
+		"Accounts that signed out since then are signed in again.",
+	examples: []string{"tokenkeep restore contoso-cli"},
+	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o) },
+	run:      runRestore,
+}
+
+type restored struct {
+	changed
+	Restored []string `json:"restored"` // the files
+	Accounts int      `json:"accounts"` // that the cache has now
+}
+
+func (r *restored) write(p *printer) {
+	p.line("%s: put back; it is kept %s.", r.Name, r.kept)
+	for _, path := range r.Restored {
+		p.line("  from %s", path)
+	}
+	p.line("It has %s.", count(r.Accounts, "account"))
+	r.leftKeys.write(p, r.Name)
+}
+
+func runRestore(ctx context.Context, c *call) (report, error) {
+	f, err := c.cache(c.args[0])
+	if err != nil {
+		return nil, err
+	}
+	// First without the lock: a keyring may take long to answer.
+	if err := f.encryptedNow(c); err != nil {
+		return nil, err
+	}
+	if _, err := c.readableAside(ctx, f); err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	unlock, err := f.lock.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	again, err := c.cache(f.name) // what a program has done since
+	if err != nil {
+		return nil, err
+	}
+	again.lock, f = f.lock, again
+	if err := f.encryptedNow(c); err != nil {
+		return nil, err
+	}
+	readable, err := c.readableAside(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	r := &restored{}
+	for _, aside := range readable {
+		r.Restored = append(r.Restored, aside.path)
+	}
+	if !f.encrypted {
+		newest := readable[0]
+		if err := securefile.Rename(newest.path, f.encryptedPath()); err != nil {
+			return nil, err
+		}
+		f.encrypted = true
+		readable = readable[1:]
+	}
+	to, err := c.open(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	data := to.data
+	for _, aside := range readable {
+		t := &transfer.Transfer{From: aside, To: to, NotFound: persistence.ErrNotFound, Conflict: persistence.ErrConflict,
+			Combine: func(h transfer.Held) (transfer.Next, error) {
+				merged, changed, refused, err := transfer.Merge(nil, h.From, h.To)
+				if len(refused) > 0 {
+					c.tell("left out, because MSAL cannot read them: " + tokencache.Names(refused) + ".")
+				}
+				return transfer.Next{Data: merged, Changed: changed, Keep: true}, err
+			}}
+		done, err := t.Try(ctx)
+		if err != nil {
+			return nil, &refusal{fmt.Sprintf("%s cannot be added to %s: %s", aside.path, f.encryptedPath(), cause(err)), persistence.Remedy(err), err}
+		}
+		data = done.Data
+	}
+	// Only now is everything where it belongs.
+	had := []*encrypted.File{to.file}
+	for i, aside := range readable {
+		others := []string{f.encryptedPath()}
+		for _, n := range f.aside {
+			if path := filepath.Join(f.dir, n); !slices.ContainsFunc(readable[:i+1], func(a asideFile) bool { return a.path == path }) {
+				others = append(others, path)
+			}
+		}
+		if err := aside.remove(ctx, others); err != nil {
+			return nil, err
+		}
+		had = append(had, aside.file)
+	}
+	sum, err := parseCache(data)
+	if err != nil {
+		return nil, err
+	}
+	r.Accounts = len(sum.Accounts())
+	r.changed = changed{Name: f.name, kept: f.keptIn(to.store), leftKeys: c.keysLeft(ctx, had...), done: "put back"}
+	return r, nil
+}
+
+// encryptedNow refuses to add to a plaintext file what was encrypted.
+func (f *files) encryptedNow(c *call) error {
+	if f.plaintext && !f.encrypted {
+		return &refusal{f.name + " is kept unencrypted now, and what was set aside was encrypted", "Encrypt it first: " + c.inFolder("tokenkeep move "+f.name+" -to keyring"), nil}
+	}
+	return nil
+}
+
+// asideFile is a file that was set aside, and can be read.
+type asideFile struct {
+	*opened
+	path string
+}
+
+// readableAside returns the encrypted files that were set aside and can be read,
+// the newest first. Nobody is asked for a passphrase: a file that has one was
+// damaged when it was set aside. If no file can be read, readableAside fails.
+func (c *call) readableAside(ctx context.Context, f *files) (readable []asideFile, err error) {
+	var first error
+	n := 0
+	for _, name := range slices.Backward(f.aside) {
+		if layout.Parse(name).OfPlaintext {
+			continue
+		}
+		n++
+		path := filepath.Join(f.dir, name)
+		from, err := c.openAside(ctx, f, path)
+		if err == nil {
+			readable = append(readable, asideFile{from, path})
+		} else {
+			first = cmp.Or(first, err)
+		}
+	}
+	switch {
+	case n == 0:
+		return nil, &refusal{"no encrypted file of " + f.name + " was set aside in " + f.dir, "", persistence.ErrNotFound}
+	case readable == nil:
+		return nil, &refusal{fmt.Sprintf("%s set aside, and cannot be read: %s", was(n, "file"), cause(first)), persistence.Remedy(first), first}
+	}
+	return readable, nil
+}
+
+func was(n int, one string) string {
+	if n == 1 {
+		return "1 " + one + " was"
+	}
+	return fmt.Sprintf("%d %ss were", n, one)
+}
+
+// openAside opens a file that was set aside, unless its key is from a passphrase.
+func (c *call) openAside(ctx context.Context, f *files, path string) (*opened, error) {
+	if source, err := encrypted.StoredSource(path); err == nil && source == storePassphrase {
+		return nil, &refusal{"it is encrypted with a passphrase and was damaged", "", persistence.ErrCorrupt}
+	}
+	return c.openEncrypted(ctx, f, path)
+}
+
+// remove removes the file, with its keys unless one of the other files has them
+// too.
+func (a asideFile) remove(ctx context.Context, others []string) error {
+	ids, err := keyIDs(a.path)
+	if err != nil {
+		return err
+	}
+	for _, path := range others {
+		head, _, err := securefile.ReadHead(path, maxHeader)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if bytes.Contains(head, []byte(id)) {
+				return securefile.Remove(a.path)
+			}
+		}
+	}
+	return a.file.Delete(ctx)
+}
+
+const maxHeader = 4096 // of an encrypted file
+
+// keyIDs returns the ids of the keys that an encrypted file names: its own, and the
+// one that it had before.
+func keyIDs(path string) (ids []string, err error) {
+	head, _, err := securefile.ReadHead(path, maxHeader)
+	if err != nil {
+		return nil, err
+	}
+	for line := range bytes.Lines(head) {
+		words := strings.Fields(string(line))
+		if len(words) < 3 || words[0] != "key" {
+			continue
+		}
+		ids = append(ids, words[2])
+		for _, parameter := range words[3:] {
+			if name, ok := strings.CutPrefix(parameter, "previous="); ok {
+				_, id, _ := strings.Cut(name, "/")
+				ids = append(ids, id)
+			}
+		}
+		break
+	}
+	return ids, nil
+}
