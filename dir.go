@@ -12,33 +12,51 @@ import (
 // "tokenkeep" in
 //
 //   - %LocalAppData% on Windows, which is not copied to other machines, where
-//     the key would be missing,
-//   - ~/Library/Application Support on macOS,
+//     the key would be missing; if that is unset or relative, in the folder that
+//     Windows itself names,
+//   - ~/Library/Application Support on macOS; if $HOME is unset, as for a launchd
+//     daemon, the home folder is the one that the user database names,
 //   - $XDG_DATA_HOME elsewhere, or ~/.local/share if that is unset or relative
 //     (XDG Base Directory Specification). A service of systemd that has no home
 //     folder, or only /, uses the first folder of $STATE_DIRECTORY.
 //
-// It fails with a [*persistence.Error] if the environment variable that it needs
-// is not set. It makes nothing.
+// In a packaged program on Windows (MSIX), and in what that starts, it is
+// ".tokenkeep" in the user's profile: such programs see a copy of AppData of their
+// own, in which a lock excludes nobody else. So they do not share caches with other
+// programs, unless both set Config.Dir to a folder outside of AppData.
+//
+// It fails with a [*persistence.Error] if the system names no such folder. It does
+// no I/O beyond asking the system.
 func DefaultDir() (string, error) {
-	base, err := dataDir(runtime.GOOS, os.Getenv)
+	if dir := packagedDir(); dir != "" {
+		return dir, nil
+	}
+	base, err := dataDir(runtime.GOOS, os.Getenv, systemDir)
 	if err != nil {
 		return "", openError("", err, "Set it to a folder that this user can write. A program can also set Config.Dir.")
 	}
 	return filepath.Join(base, "tokenkeep"), nil
 }
 
-func dataDir(goos string, getenv func(string) string) (string, error) {
+// dataDir returns the folder of programs' data by the environment. Where that does
+// not say, system does: the folder on Windows, the home folder on macOS.
+func dataDir(goos string, getenv func(string) string, system func() string) (string, error) {
 	if goos == "windows" {
-		if dir := getenv("LocalAppData"); dir != "" {
+		if dir := getenv("LocalAppData"); filepath.IsAbs(dir) {
 			return dir, nil
 		}
-		return "", errors.New("%LocalAppData% is not set")
+		if dir := system(); filepath.IsAbs(dir) {
+			return dir, nil
+		}
+		return "", errors.New("%LocalAppData% is not set to an absolute path")
 	}
 	if dir := getenv("XDG_DATA_HOME"); goos != "darwin" && filepath.IsAbs(dir) {
 		return dir, nil
 	}
 	home := getenv("HOME")
+	if home == "" && goos == "darwin" {
+		home = system()
+	}
 	if state := firstPath(getenv("STATE_DIRECTORY")); goos != "darwin" && filepath.IsAbs(state) && !isHome(home) {
 		return state, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,8 +27,17 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// keyringTimeout bounds the check that the keyring, or DPAPI, works.
-const keyringTimeout = 15 * time.Second
+// keyringTimeout bounds the check that the keyring, or DPAPI, works. It is longer
+// than the keyring's own timeout, whose error says more. macOS asks by itself, and
+// somebody has to answer.
+var keyringTimeout = keyringTimeoutOf(runtime.GOOS)
+
+func keyringTimeoutOf(goos string) time.Duration {
+	if goos == "darwin" {
+		return 75 * time.Second
+	}
+	return 15 * time.Second
+}
 
 // store forwards to the backend that Open chose, and chooses again when another
 // process has changed the files that the choice depended on.

@@ -11,7 +11,18 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
+// crypt32 has the functions of DPAPI. Small installations of Windows lack some, and a
+// call of one of those is a panic.
+var (
+	crypt32            = windows.NewLazySystemDLL("crypt32.dll")
+	cryptProtectData   = crypt32.NewProc("CryptProtectData")
+	cryptUnprotectData = crypt32.NewProc("CryptUnprotectData")
+)
+
 func protect(data, entropy []byte) ([]byte, error) {
+	if err := cryptProtectData.Find(); err != nil {
+		return nil, dpapiError(err)
+	}
 	var out windows.DataBlob
 	if err := windows.CryptProtectData(toBlob(data), nil, toBlob(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out); err != nil {
 		return nil, dpapiError(err)
@@ -31,6 +42,9 @@ var refusals = []error{
 }
 
 func unprotect(data, entropy []byte) ([]byte, error) {
+	if err := cryptUnprotectData.Find(); err != nil {
+		return nil, dpapiError(err)
+	}
 	var out windows.DataBlob
 	err := windows.CryptUnprotectData(toBlob(data), nil, toBlob(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out)
 	if err == nil {

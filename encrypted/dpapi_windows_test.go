@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
+
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 func TestDPAPIOfTheSystem(t *testing.T) {
@@ -79,6 +82,32 @@ func TestDPAPITampered(t *testing.T) {
 		require.Equal(t, file, readFile(t, path))
 	}
 	t.Logf("%d changes did not change the key", harmless)
+}
+
+// A key that Windows itself has protected for the whole machine is refused, although
+// Windows decrypts it. With the flag taken away, Windows does not.
+func TestDPAPIMachineWide(t *testing.T) {
+	id, key := newID(), []byte(randomKey())
+	entropy := []byte(version + "\x00dpapi\x00" + id)
+	var out windows.DataBlob
+	require.NoError(t, windows.CryptProtectData(toBlob(key), nil, toBlob(entropy), 0, nil,
+		windows.CRYPTPROTECT_UI_FORBIDDEN|flagMachine, &out))
+	blob := takeBlob(&out)
+	back, err := unprotect(blob, entropy)
+	require.NoError(t, err, "Windows decrypts it for everybody")
+	require.Equal(t, key, back)
+	ref := func(blob []byte) string { return id + " " + blobParam + encode(blob) }
+	if env.Wine() {
+		// Its flags are in another place. The layout here is Windows'.
+		t.Logf("flags: %X", blob[blobFlags:blobHeader])
+		return
+	}
+	_, err = DPAPI().Key(ctx, ref(blob))
+	require.Equal(t, "wrong-key", classOf(err), "%v", err)
+	require.ErrorContains(t, err, "all users of this machine")
+	blob[blobFlags] &^= flagMachine
+	_, err = DPAPI().Key(ctx, ref(blob))
+	require.Equal(t, "wrong-key", classOf(err), "%v", err)
 }
 
 // Processes that start at once where nothing is stored settle on one key.

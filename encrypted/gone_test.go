@@ -50,6 +50,9 @@ func TestWhenAKeyIsGone(t *testing.T) {
 
 	locked := remedy.Errorf("Unlock it.", "%w", persistence.ErrKeyringLocked)
 	unsure := remedy.Errorf("Look at it.", "%w: the peer was not checked", persistence.ErrUnavailable)
+	// What package keyring says in a session without its user's keyring; its tests
+	// TestSecuritySessions and TestCredentialManagerSessions show when.
+	noSession := remedy.Errorf("Log in.", "%w: this session does not have its user's keyring", persistence.ErrUnavailable)
 	stores := func(*ring) {}
 	keepsNothing := func(r *ring) {
 		r.before = func(call string) error {
@@ -73,6 +76,10 @@ func TestWhenAKeyIsGone(t *testing.T) {
 		"no new key is kept":                               {"keyring", desktop, desktop, keepsNothing, "key-missing", "unavailable"},
 		"the keyring is locked":                            {"keyring", desktop, desktop, says(locked), "locked", "locked"},
 		"it is not known who answers":                      {"keyring", desktop, desktop, says(unsure), "unavailable", "unavailable"},
+		"macOS: cron, with the System keychain only":       {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"macOS: no default keychain, or another $HOME":     {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"macOS: a dialog that nobody answers":              {"keyring", desktop, desktop, says(locked), "locked", "locked"},
+		"Windows: a logon without the profile":             {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
 		"another machine that shares the folder":           {"keyring", desktop, another, stores, "unavailable", "unavailable"},
 		"another user":                                     {"keyring", desktop, otherUser, stores, "unavailable", "unavailable"},
 		"a container without a machine id":                 {"keyring", desktop, container, stores, "unavailable", "unavailable"},

@@ -19,6 +19,7 @@ type credentialManager struct {
 	settings
 	calls    calls
 	classify func(error) error // for the platform's own errors; nil for an unknown one
+	session  func() error      // an error unless this logon session has the user's credentials and keeps them
 }
 
 // calls are the functions of go-keyring.
@@ -29,17 +30,33 @@ type calls interface {
 }
 
 func (m *credentialManager) Get(ctx context.Context, service, user string) (string, error) {
-	return m.call(ctx, func() (string, error) { return m.calls.Get(service, user) })
+	return m.call(ctx, func() (string, error) { return m.found(m.calls.Get(service, user)) })
 }
 
 func (m *credentialManager) Set(ctx context.Context, service, user, secret string) error {
-	_, err := m.call(ctx, func() (string, error) { return "", m.calls.Set(service, user, secret) })
+	_, err := m.call(ctx, func() (string, error) {
+		if err := m.session(); err != nil {
+			return "", err
+		}
+		return "", m.calls.Set(service, user, secret)
+	})
 	return err
 }
 
 func (m *credentialManager) Delete(ctx context.Context, service, user string) error {
-	_, err := m.call(ctx, func() (string, error) { return "", m.calls.Delete(service, user) })
+	_, err := m.call(ctx, func() (string, error) { return m.found("", m.calls.Delete(service, user)) })
 	return err
+}
+
+// found returns what a call has returned, unless it has found nothing in a session
+// that may not have the user's credentials: such a session has an empty set.
+func (m *credentialManager) found(secret string, err error) (string, error) {
+	if errors.Is(err, gokeyring.ErrNotFound) {
+		if sessionErr := m.session(); sessionErr != nil {
+			return "", sessionErr
+		}
+	}
+	return secret, err
 }
 
 // ItemLimit returns the limit of Credential Manager.
@@ -72,8 +89,32 @@ func (m *credentialManager) classifyGoKeyring(err error) error {
 	case errors.Is(err, gokeyring.ErrSetDataTooBig):
 		return remedy.Errorf(keepInFile, "%w for an item of this keyring", persistence.ErrTooLarge)
 	}
+	if SituationOf(err) != "" {
+		return err
+	}
 	if known := m.classify(err); known != nil {
 		return known
 	}
 	return err
 }
+
+// persistLocalMachine is CRED_PERSIST_LOCAL_MACHINE: credentials that other logons
+// of the user on this machine see. Below it are those of this session only, and
+// none.
+const persistLocalMachine = 2
+
+// checkPersistence judges the answer of CredGetSessionTypes for generic
+// credentials, or its failure.
+func checkPersistence(maximum uint32, err error) error {
+	switch {
+	case err != nil:
+		return newTrouble(NoSession, fmt.Sprintf("Windows does not say which credentials this logon session keeps (%v)", err), otherLogon)
+	case maximum < persistLocalMachine:
+		return newTrouble(NoSession, "this logon session does not have its user's stored credentials", otherLogon)
+	}
+	return nil
+}
+
+const otherLogon = "Run the program in an interactive logon with the user's profile. " +
+	"For a program that also runs over SSH or as a task, keep the key with DPAPI: in an interactive logon, tokenkeep move NAME -to dpapi. " +
+	"If interactive logons have the same trouble, ask the administrator whether a policy forbids to store credentials."

@@ -30,7 +30,7 @@ func playedSystem(s settings, p played) *system {
 			return newTrouble(Denied, "no logon session", "Log on.")
 		}
 		return nil
-	}}}
+	}, session: func() error { return nil }}}
 }
 
 func TestCredentialManagerErrors(t *testing.T) {
@@ -57,6 +57,48 @@ func TestCredentialManagerErrors(t *testing.T) {
 			var e *persistence.Error
 			require.ErrorAs(t, err, &e)
 		}
+	}
+}
+
+// A logon session without the user's profile has a set of credentials too, which is
+// empty: "not found" is no proof there. The numbers are those of Microsoft's
+// documentation of CredGetSessionTypes.
+func TestCredentialManagerSessions(t *testing.T) {
+	for name, c := range map[string]struct {
+		maximum uint32
+		err     error
+		whole   bool
+	}{
+		"an interactive logon":                   {2, nil, true},
+		"a domain user's":                        {3, nil, true},
+		"for this session only":                  {1, nil, false},
+		"none, by a policy or without a profile": {0, nil, false},
+		"the question fails":                     {3, errOfTheSystem, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			calls := 0
+			k := playedSystem(settings{timeout: time.Minute}, func() (string, error) { calls++; return "", gokeyring.ErrNotFound })
+			k.platform.(*credentialManager).session = func() error { return checkPersistence(c.maximum, c.err) }
+			_, err := k.Get(t.Context(), "app", "alice")
+			_, keyErr := NewKeys(k, "app").Key(t.Context(), "0123")
+			deleteErr := k.Delete(t.Context(), "app", "alice")
+			require.Equal(t, 3, calls)
+			if c.whole {
+				require.ErrorIs(t, err, persistence.ErrNotFound)
+				require.ErrorIs(t, keyErr, persistence.ErrKeyMissing)
+				require.ErrorIs(t, deleteErr, persistence.ErrNotFound)
+				return
+			}
+			setErr := k.Set(t.Context(), "app", "alice", "secret")
+			require.Equal(t, 3, calls, "nothing is stored that other sessions would not have")
+			for _, err := range []error{err, keyErr, deleteErr, setErr} {
+				require.ErrorIs(t, err, persistence.ErrUnavailable)
+				require.NotErrorIs(t, err, persistence.ErrNotFound)
+				require.NotErrorIs(t, err, persistence.ErrKeyMissing)
+				require.Equal(t, NoSession, SituationOf(err))
+				require.Contains(t, persistence.Remedy(err), "-to dpapi")
+			}
+		})
 	}
 }
 

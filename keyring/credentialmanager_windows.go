@@ -2,22 +2,58 @@ package keyring
 
 import (
 	"errors"
+	"fmt"
+	"unsafe"
 
 	gokeyring "github.com/zalando/go-keyring"
 	"golang.org/x/sys/windows"
 )
 
 func newSystem(s settings) Limited {
-	return &credentialManager{settings: s, calls: goKeyring{}, classify: classifyWindows}
+	return &credentialManager{settings: s, calls: goKeyring{}, classify: classifyWindows, session: checkLogon}
 }
 
 func classifyWindows(err error) error {
 	switch {
 	case errors.Is(err, windows.ERROR_NO_SUCH_LOGON_SESSION):
-		return newTrouble(Denied, "Credential Manager is not available in this logon session",
-			"Run the program in an interactive logon, not as a service or over a network logon.")
+		return newTrouble(NoSession, "Credential Manager is not available in this logon session", otherLogon)
 	case errors.Is(err, windows.ERROR_ACCESS_DENIED):
-		return newTrouble(Denied, "Credential Manager denies access", "Ask the administrator whether a policy forbids stored credentials.")
+		return newTrouble(Denied, "Credential Manager denies access", "Ask the administrator whether a policy forbids to store credentials.")
+	}
+	return nil
+}
+
+var (
+	advapi32            = windows.NewLazySystemDLL("advapi32.dll")
+	credGetSessionTypes = advapi32.NewProc("CredGetSessionTypes")
+	// What go-keyring calls. It panics where one of them is missing.
+	credFunctions = []*windows.LazyProc{advapi32.NewProc("CredReadW"), advapi32.NewProc("CredWriteW"), advapi32.NewProc("CredDeleteW"), advapi32.NewProc("CredFree")}
+)
+
+// credTypeGeneric is CRED_TYPE_GENERIC, the type of go-keyring's credentials.
+const credTypeGeneric = 1
+
+// checkLogon returns an error unless this logon session keeps the user's generic
+// credentials for other sessions too.
+func checkLogon() error {
+	if err := credGetSessionTypes.Find(); err != nil {
+		return checkPersistence(0, err)
+	}
+	var maximum [credTypeGeneric + 1]uint32 // for each type, from 0
+	ok, _, err := credGetSessionTypes.Call(uintptr(len(maximum)), uintptr(unsafe.Pointer(&maximum[0])))
+	if ok != 0 {
+		err = nil
+	}
+	return checkPersistence(maximum[credTypeGeneric], err)
+}
+
+// checkFunctions returns an error where Windows has no Credential Manager, as small
+// installations have not.
+func checkFunctions(functions []*windows.LazyProc) error {
+	for _, f := range functions {
+		if err := f.Find(); err != nil {
+			return newTrouble(NoService, fmt.Sprintf("this Windows has no Credential Manager (%v)", err), "Use a passphrase, or a Windows that has it.")
+		}
 	}
 	return nil
 }
@@ -25,10 +61,23 @@ func classifyWindows(err error) error {
 // goKeyring calls go-keyring.
 type goKeyring struct{}
 
-func (goKeyring) Get(service, user string) (string, error) { return gokeyring.Get(service, user) }
+func (goKeyring) Get(service, user string) (string, error) {
+	if err := checkFunctions(credFunctions); err != nil {
+		return "", err
+	}
+	return gokeyring.Get(service, user)
+}
 
 func (goKeyring) Set(service, user, secret string) error {
+	if err := checkFunctions(credFunctions); err != nil {
+		return err
+	}
 	return gokeyring.Set(service, user, secret)
 }
 
-func (goKeyring) Delete(service, user string) error { return gokeyring.Delete(service, user) }
+func (goKeyring) Delete(service, user string) error {
+	if err := checkFunctions(credFunctions); err != nil {
+		return err
+	}
+	return gokeyring.Delete(service, user)
+}

@@ -11,8 +11,8 @@
 //
 // # Errors and waits
 //
-// Every call ends with its context, and after ten seconds at the latest (see
-// [WithTimeout]). A keyring that is missing is persistence.ErrUnavailable, one
+// Every call ends with its context, and after ten seconds at the latest, on macOS
+// after a minute (see [WithTimeout]). A keyring that is missing is persistence.ErrUnavailable, one
 // that is locked is ErrKeyringLocked, and one that is open and does not have the
 // item is ErrNotFound. Only the first is a reason to keep data elsewhere.
 // [SituationOf] says more about the first two, for instance whether there is no
@@ -35,10 +35,20 @@
 //
 // On macOS it runs /usr/bin/security, gives it secrets by its standard input, and
 // ends it when the call ends; macOS removes what the program was showing on the
-// screen. Windows is used through zalando/go-keyring; a call that Windows does
-// not answer leaves its goroutine behind until it does. The items on both are
-// go-keyring's. This package is built for both systems, and its side of each is
-// tested with recorded answers; it has not been run on macOS or Windows.
+// screen. A question that nobody answered in time is ErrKeyringLocked. What
+// /usr/bin/security does not find counts as missing only in a session that
+// searches its default keychain, if that is a file that exists and not the System
+// keychain; else the call fails with [NoSession]. So root's own daemons cannot use
+// the Keychain.
+//
+// Windows is used through zalando/go-keyring; a call that Windows does not answer
+// leaves its goroutine behind until it does. In a logon session whose credentials do
+// not outlive it (CredGetSessionTypes), every call fails with [NoSession] that would
+// store something or has found nothing.
+//
+// The items on both are go-keyring's. This package is built for both systems, and
+// its side of each is tested with recorded answers; it has not been run on macOS or
+// Windows.
 //
 // # Linux without a desktop
 //

@@ -8,10 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/internal/quote"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -28,7 +32,8 @@ import (
 // "password has been deleted." is printed also when it has not been.
 type keychain struct {
 	settings
-	run runSecurity
+	run  runSecurity
+	seen atomic.Pointer[time.Time] // when checkSession last succeeded
 }
 
 // runSecurity runs security(1). err is set if the program did not run to its end,
@@ -63,11 +68,13 @@ func (k *keychain) Get(ctx context.Context, service, user string) (string, error
 }
 
 func (k *keychain) Set(ctx context.Context, service, user, secret string) error {
-	// By standard input: arguments can be seen by every user of the machine.
-	//
-	// -U changes an item only if its label is also the given one, which by
-	// default is the service. With another label, comment or kind, go-keyring
-	// would no longer find the item.
+	// Where there is no default keychain, macOS shows a dialog with a button that
+	// wipes the login keychain.
+	if err := k.checkSession(ctx); err != nil {
+		return err
+	}
+	// By standard input: arguments can be seen by every user of the machine. -U
+	// changes the item if it is there.
 	_, err := k.call(ctx, addCommand(service, user, base64.StdEncoding.EncodeToString([]byte(secret))), "-i")
 	return err
 }
@@ -104,26 +111,135 @@ func (k *keychain) call(caller context.Context, stdin string, args ...string) (s
 	ctx, cancel := context.WithTimeout(caller, timeout)
 	defer cancel()
 	out, status, err := k.run(ctx, stdin, args...)
+	var exit *exec.ExitError
 	switch {
 	case err == nil && status == 0:
 		return out, nil
+	case err == nil && status == statusNotFound:
+		if err := k.checkSession(caller); err != nil {
+			return "", err
+		}
+		return "", persistence.ErrNotFound
 	case err == nil:
 		return "", classifyStatus(status)
 	case caller.Err() != nil:
 		return "", fmt.Errorf("waiting for the keyring: %w", caller.Err())
 	case ctx.Err() != nil:
-		return "", noAnswer("the keyring", timeout)
+		// It says nothing of its dialogs, and nothing else takes it so long.
+		return "", remedy.With("Answer the question that macOS shows, or unlock the login keychain, and try again.",
+			&trouble{Unanswered, fmt.Sprintf("the keychain did not answer within %v and may have asked its user something", timeout), context.DeadlineExceeded})
 	case errors.Is(err, fs.ErrNotExist):
 		return "", newTrouble(NoService, "/usr/bin/security is missing", "Restore macOS's own security program.")
+	case errors.As(err, &exit): // by a signal
+		return "", newTrouble(Declined, "/usr/bin/security was ended while it may have asked its user something", "Try again.")
 	}
 	return "", newTrouble(Denied, "/usr/bin/security did not run to its end", "See whether a sandbox or a policy forbids it.")
 }
 
-// execSecurity runs the program at path, and kills it when its context ends.
+// systemKeychain is the only keychain of the sessions that belong to no user's
+// login.
+const systemKeychain = "/Library/Keychains/System.keychain"
+
+// sessionLasts is how long a session that was seen is not looked at again.
+const sessionLasts = 10 * time.Second
+
+// checkSession returns an error unless this session has the user's keychains. In
+// one that has not, security says "not found" to everything: what a cron job or a
+// launchd daemon searches is the System keychain, also as an ordinary user, and
+// with another $HOME there may be no keychain at all. Neither question makes macOS
+// ask anybody.
+func (k *keychain) checkSession(ctx context.Context) error {
+	if at := k.seen.Load(); at != nil && time.Since(*at) < sessionLasts {
+		return nil
+	}
+	refuse := func(what string) error {
+		return newTrouble(NoSession, what, "Run the program in a login session of its user with the usual $HOME: as a launchd agent of the type Aqua, "+
+			"and not as a launchd daemon or a cron job. Or use a passphrase.")
+	}
+	searched, err := k.keychains(ctx, "list-keychains")
+	if err != nil {
+		return err
+	}
+	defaults, err := k.keychains(ctx, "default-keychain")
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(searched) == 0:
+		return refuse("this session has no keychain")
+	case !slices.ContainsFunc(searched, func(path string) bool { return path != systemKeychain }):
+		return refuse("this session has only the System keychain, not its user's")
+	case len(defaults) != 1:
+		return refuse("this session has no default keychain, only " + listed(searched))
+	case defaults[0] == systemKeychain:
+		return refuse("the default keychain of this session is the System keychain, not its user's")
+	case !slices.Contains(searched, defaults[0]):
+		return refuse("this session does not search its default keychain " + quote.Inline(defaults[0]) + ", only " + listed(searched))
+	}
+	if _, err := os.Stat(defaults[0]); errors.Is(err, fs.ErrNotExist) {
+		return refuse("the default keychain of this session, " + quote.Inline(defaults[0]) + ", does not exist")
+	}
+	now := time.Now()
+	k.seen.Store(&now)
+	return nil
+}
+
+func listed(paths []string) string {
+	var quoted []string
+	for _, path := range paths {
+		quoted = append(quoted, quote.Inline(path))
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// keychains returns the paths that a subcommand prints, none if it fails.
+func (k *keychain) keychains(caller context.Context, subcommand string) ([]string, error) {
+	timeout := k.callTimeout(caller)
+	ctx, cancel := context.WithTimeout(caller, timeout)
+	defer cancel()
+	out, status, err := k.run(ctx, "", subcommand)
+	switch {
+	case caller.Err() != nil:
+		return nil, fmt.Errorf("waiting for the keyring: %w", caller.Err())
+	case ctx.Err() != nil:
+		return nil, noAnswer("security "+subcommand, timeout)
+	case err != nil || status != 0:
+		return nil, nil
+	}
+	var paths []string
+	for line := range strings.Lines(out) {
+		if path := parsePath(strings.TrimSpace(line)); path != "" {
+			paths = append(paths, path)
+		}
+	}
+	return paths, nil
+}
+
+// parsePath returns the path that security prints, in quotes or, where that has
+// other characters than those of ASCII, first in hexadecimal.
+func parsePath(printed string) string {
+	if digits, ok := strings.CutPrefix(printed, "0x"); ok {
+		digits, _, _ = strings.Cut(digits, " ")
+		path, err := hex.DecodeString(digits)
+		if err != nil {
+			return ""
+		}
+		return string(path)
+	}
+	if len(printed) < 2 || printed[0] != '"' || printed[len(printed)-1] != '"' {
+		return ""
+	}
+	return printed[1 : len(printed)-1]
+}
+
+// execSecurity runs the program at path, and kills it when its context ends. It is
+// in a process group of its own: Ctrl-C in a terminal does not end it before this
+// program has decided to.
 func execSecurity(path string) runSecurity {
 	return func(ctx context.Context, stdin string, args ...string) (string, int, error) {
 		var out bytes.Buffer
 		cmd := exec.CommandContext(ctx, path, args...)
+		setGroup(cmd)
 		cmd.Stdin = strings.NewReader(stdin)
 		cmd.Stdout = &out
 		cmd.WaitDelay = time.Second // should a child of its own hold the pipe
@@ -136,14 +252,16 @@ func execSecurity(path string) runSecurity {
 	}
 }
 
-// classifyStatus maps a status of security(1) other than 0: the low byte of the
+// statusNotFound is errSecItemNotFound, -25300. security ends with it whatever kept
+// it from finding the item; see checkSession.
+const statusNotFound = 44
+
+// classifyStatus maps the other statuses of security(1) except 0: the low byte of the
 // OSStatus that it met, whose numbers are in Apple's SecBase.h,
 // Authorization.h and MacErrors.h.
 func classifyStatus(status int) error {
-	unlock := "Unlock the login keychain (security unlock-keychain, or log in at the screen) and try again."
+	unlock := "Unlock the login keychain (security unlock-keychain, or log in at the screen) and try again. A launchd agent needs the session type Aqua."
 	switch status {
-	case 44: // errSecItemNotFound, -25300
-		return persistence.ErrNotFound
 	case 36, // errSecInteractionNotAllowed, -25308
 		24,       // errSecInDarkWake, -25320
 		29,       // errSecInteractionRequired, -25315
@@ -158,8 +276,8 @@ func classifyStatus(status int) error {
 		return newTrouble(Declined, "the user declined", "Allow the access when asked.")
 	case 37, 50, 53: // errSecNoDefaultKeychain, -25307, errSecNoSuchKeychain, -25294, and errSecNotAvailable, -25291
 		return newTrouble(NoCollection, "there is no keychain", "Create a login keychain with Keychain Access.")
-	case 45: // errSecDuplicateItem, -25299: what -U could not change it then could not add
-		return remedy.Errorf("In Keychain Access, delete the item, or give it its service as name and allow security to change it.",
+	case 45: // errSecDuplicateItem, -25299
+		return remedy.Errorf("In Keychain Access, delete the item, or allow security to change it.",
 			"the item is there and cannot be changed")
 	}
 	return fmt.Errorf("/usr/bin/security ended with status %d", status)

@@ -1,3 +1,5 @@
 package keyring
 
-func newSystem(s settings) Limited { return &keychain{s, execSecurity("/usr/bin/security")} }
+func newSystem(s settings) Limited {
+	return &keychain{settings: s, run: execSecurity("/usr/bin/security")}
+}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -27,12 +28,23 @@ type fakeSecurity struct {
 	items map[string]string
 	lines []string   // what came by standard input
 	args  [][]string // of each call
+
+	searched, defaults string // what list-keychains and default-keychain print
 }
 
 func (f *fakeSecurity) run(ctx context.Context, stdin string, args ...string) (string, int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.args = append(f.args, args)
+	switch args[0] {
+	case "list-keychains":
+		return f.searched, 0, nil
+	case "default-keychain":
+		if f.defaults == "" {
+			return "", 37, nil
+		}
+		return f.defaults, 0, nil
+	}
 	if slices.Equal(args, []string{"-i"}) {
 		f.lines = append(f.lines, stdin)
 		line, rest, ended := strings.Cut(stdin, "\n")
@@ -105,13 +117,38 @@ func words(line string) (list []string) {
 	return list
 }
 
-func newFakeSecurity() (*system, *fakeSecurity) {
+func newFakeSecurity(t testing.TB) (*system, *fakeSecurity) {
 	f := &fakeSecurity{items: map[string]string{}}
-	return &system{&keychain{settings{timeout: time.Minute}, f.run}}, f
+	f.defaults = printedPath(loginKeychain(t))
+	f.searched = f.defaults + printedPath(systemKeychain)
+	return &system{&keychain{settings: settings{timeout: time.Minute}, run: f.run}}, f
+}
+
+// loginKeychain returns the path of a file that plays a keychain.
+func loginKeychain(t testing.TB) string {
+	path := filepath.Join(t.TempDir(), "login.keychain-db")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	return path
+}
+
+// printedPath is how security prints a path.
+func printedPath(path string) string {
+	ascii, plain := "", true
+	for _, b := range []byte(path) {
+		if b >= ' ' && b <= '~' && b != '\\' {
+			ascii += string(rune(b))
+		} else {
+			ascii, plain = ascii+fmt.Sprintf(`\%03o`, b), false
+		}
+	}
+	if plain {
+		return `    "` + ascii + "\"\n"
+	}
+	return fmt.Sprintf("    0x%X  \"%s\"\n", path, ascii)
 }
 
 func TestSecurityItems(t *testing.T) {
-	k, f := newFakeSecurity()
+	k, f := newFakeSecurity(t)
 	ctx := t.Context()
 	const planted = "planted-secret"
 	names := []string{"app", "with space", `it's`, `"`, `a\b`, `\`, `' "quoted" \'`, "-w", "é", strings.Repeat(`"\`, 250)}
@@ -157,7 +194,7 @@ func TestSecurityItems(t *testing.T) {
 }
 
 func TestSecurityAsBackend(t *testing.T) {
-	k, _ := newFakeSecurity()
+	k, _ := newFakeSecurity(t)
 	data := []byte(strings.Repeat("tokens\x00\xff", 10_000))
 	p, err := New(k, "app", "alice", persistence.NewFileLock(filepath.Join(t.TempDir(), "cache.lock")))
 	require.NoError(t, err)
@@ -209,7 +246,11 @@ func TestSecurityContract(t *testing.T) {
 		{args: get, err: fmt.Errorf("exec: %w", os.ErrNotExist), class: persistence.ErrUnavailable, says: "missing"},
 		{args: get, err: failed, class: persistence.ErrUnavailable, says: "did not run"},
 	} {
-		k := &system{&keychain{settings{timeout: time.Minute}, func(_ context.Context, stdin string, args ...string) (string, int, error) {
+		login := printedPath(loginKeychain(t))
+		k := &system{&keychain{settings: settings{timeout: time.Minute}, run: func(_ context.Context, stdin string, args ...string) (string, int, error) {
+			if len(args) == 1 && strings.HasSuffix(args[0], "-keychain") || args[0] == "list-keychains" {
+				return login, 0, nil
+			}
 			require.Equal(t, c.args, args)
 			if slices.Equal(args, set) {
 				require.Equal(t, line, stdin)
@@ -258,25 +299,32 @@ func TestSecurityProcess(t *testing.T) {
 		return path
 	}
 	system := func(path string, o settings) *system {
-		return &system{&keychain{o, execSecurity(path)}}
+		return &system{&keychain{settings: o, run: execSecurity(path)}}
 	}
 	minute := settings{timeout: time.Minute}
 
 	got, err := system(program(t, "echo go-keyring-base64:c2VjcmV0; echo noise >&2"), minute).Get(t.Context(), "app", "alice")
 	require.NoError(t, err)
 	require.Equal(t, "secret", got)
-	_, err = system(program(t, "echo planted-secret; echo planted-secret >&2; exit 44"), minute).Get(t.Context(), "app", "alice")
+	login := `case $1 in (*-keychain*) echo '` + printedPath(loginKeychain(t)) + "'; exit;; esac\n"
+	_, err = system(program(t, login+"echo planted-secret; echo planted-secret >&2; exit 44"), minute).Get(t.Context(), "app", "alice")
 	require.ErrorIs(t, err, persistence.ErrNotFound)
 	require.NotContains(t, err.Error(), "planted-secret")
 	_, err = system(filepath.Join(t.TempDir(), "nothing"), minute).Get(t.Context(), "app", "alice")
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 	require.ErrorContains(t, err, "missing")
-	// Killed by somebody else.
+	// Killed by somebody else, who may have seen its dialog. That is no reason to
+	// store the tokens less safely.
 	_, err = system(program(t, "kill -9 $$"), minute).Get(t.Context(), "app", "alice")
-	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.ErrorIs(t, err, persistence.ErrKeyringLocked)
+	require.NotErrorIs(t, err, persistence.ErrUnavailable)
+	// Ctrl-C at a terminal ends the processes of this group, and it is not one.
+	group, err := system(program(t, "kill -s 0 -- -$$ && echo of its own"), minute).Get(t.Context(), "app", "alice")
+	require.NoError(t, err)
+	require.Equal(t, "of its own", group)
 
 	dir := t.TempDir()
-	require.NoError(t, system(program(t, `echo "$@" > `+dir+`/args; cat > `+dir+`/line`), minute).Set(t.Context(), "app", "alice", "secret"))
+	require.NoError(t, system(program(t, login+`echo "$@" > `+dir+`/args; cat > `+dir+`/line`), minute).Set(t.Context(), "app", "alice", "secret"))
 	args, err := os.ReadFile(dir + "/args")
 	require.NoError(t, err)
 	require.Equal(t, "-i\n", string(args))
@@ -310,8 +358,94 @@ func TestSecurityProcess(t *testing.T) {
 		require.True(t, time.Now().Before(giveUp), "a goroutine is left")
 	}
 
-	// And when its time is up, whatever the context allows.
-	err = system(program(t, waits), settings{timeout: 100 * time.Millisecond}).Set(t.Context(), "app", "alice", "secret")
-	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	// And when its time is up, whatever the context allows. Its user may have been
+	// asked.
+	_, err = system(program(t, waits), settings{timeout: 100 * time.Millisecond}).Get(t.Context(), "app", "alice")
+	require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, Unanswered, SituationOf(err))
+}
+
+// Where security says "not found", and whether this session can know. The answers
+// are those of Apple's source and documentation, played back.
+func TestSecuritySessions(t *testing.T) {
+	login, another := loginKeychain(t), loginKeychain(t)
+	german := filepath.Join(filepath.Dir(loginKeychain(t)), "Schlüssel\"bund.keychain-db")
+	if runtime.GOOS != "windows" { // whose names have no quotes
+		require.NoError(t, os.WriteFile(german, nil, 0o600))
+	} else {
+		german = login
+	}
+	missing := filepath.Join(t.TempDir(), "Library", "Keychains", "login.keychain-db")
+	system := printedPath(systemKeychain)
+	for name, c := range map[string]struct {
+		searched, defaults string
+		says               string // "" if the session has the user's keychains
+	}{
+		"a login session":                          {printedPath(login) + system, printedPath(login), ""},
+		"a keychain of one's own, as in CI":        {printedPath(another) + printedPath(login) + system, printedPath(another), ""},
+		"a name that is not ASCII":                 {printedPath(german) + system, printedPath(german), ""},
+		"cron, a launchd daemon, without one":      {system, "", "only the System keychain"},
+		"cron, a launchd daemon":                   {system, system, "only the System keychain"},
+		"the System keychain as the default":       {printedPath(login) + system, system, "is the System keychain"},
+		"no default keychain":                      {printedPath(login) + system, "", "no default keychain"},
+		"another $HOME":                            {printedPath(missing) + system, printedPath(missing), "does not exist"},
+		"a default that is not searched":           {printedPath(login) + system, printedPath(another), "does not search"},
+		"no keychain, as when macOS has no answer": {"", "", "no keychain"},
+		"what is not the program's form":           {"login.keychain-db\n0xQQ\n\"\n", printedPath(login), "no keychain"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, f := newFakeSecurity(t)
+			f.searched, f.defaults = c.searched, c.defaults
+			_, err := k.Get(t.Context(), "app", "alice")
+			_, keyErr := NewKeys(k, "app").Key(t.Context(), "0123")
+			deleteErr := k.Delete(t.Context(), "app", "alice")
+			setErr := k.Set(t.Context(), "app", "alice", "secret")
+			if c.says == "" {
+				require.ErrorIs(t, err, persistence.ErrNotFound)
+				require.ErrorIs(t, keyErr, persistence.ErrKeyMissing)
+				require.ErrorIs(t, deleteErr, persistence.ErrNotFound)
+				require.NoError(t, setErr)
+				return
+			}
+			for _, err := range []error{err, keyErr, deleteErr, setErr} {
+				require.ErrorIs(t, err, persistence.ErrUnavailable)
+				require.NotErrorIs(t, err, persistence.ErrNotFound)
+				require.NotErrorIs(t, err, persistence.ErrKeyMissing)
+				require.ErrorContains(t, err, c.says)
+				require.Equal(t, NoSession, SituationOf(err))
+				require.NotEmpty(t, persistence.Remedy(err))
+			}
+			require.Empty(t, f.items)
+			require.Empty(t, f.lines, "macOS is asked to keep nothing: it would show a dialog that can wipe the keychain")
+		})
+	}
+}
+
+// The sessions are asked for once in a while, not with each item.
+func TestSecuritySessionsAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, f := newFakeSecurity(t)
+		questions := func() (n int) {
+			for _, args := range f.args {
+				if args[0] == "default-keychain" {
+					n++
+				}
+			}
+			return n
+		}
+		for range 5 {
+			require.ErrorIs(t, k.Delete(t.Context(), "app", "alice"), persistence.ErrNotFound)
+		}
+		require.Equal(t, 1, questions())
+		<-time.After(sessionLasts)
+		require.NoError(t, k.Set(t.Context(), "app", "alice", "secret"))
+		require.Equal(t, 2, questions())
+	})
+}
+
+// Only the Keychain asks by itself.
+func TestDefaultTimeout(t *testing.T) {
+	require.Equal(t, 10*time.Second, defaultTimeout("windows"))
+	require.Equal(t, time.Minute, defaultTimeout("darwin"))
 }

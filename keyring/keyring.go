@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 	"unicode"
@@ -64,8 +65,9 @@ func WithPrompt() Option {
 }
 
 // WithTimeout sets how long a call that asks nobody may take, even if its
-// context ends later. The default is 10 seconds; a keyring that works needs
-// milliseconds. If d is not positive, the default stays.
+// context ends later. The default is 10 seconds, on macOS one minute, because the
+// Keychain asks its user by itself; a keyring that works needs milliseconds. If d
+// is not positive, the default stays.
 func WithTimeout(d time.Duration) Option {
 	return func(s *settings) {
 		if d > 0 {
@@ -86,10 +88,15 @@ func (s settings) callTimeout(ctx context.Context) time.Duration {
 	return promptTimeout
 }
 
-const (
-	defaultTimeout = 10 * time.Second
-	promptTimeout  = 2 * time.Minute
-)
+const promptTimeout = 2 * time.Minute
+
+// defaultTimeout returns the timeout of the keyring of a system.
+func defaultTimeout(goos string) time.Duration {
+	if goos == "darwin" {
+		return time.Minute
+	}
+	return 10 * time.Second
+}
 
 // System returns the operating system's keyring: the Secret Service (GNOME
 // Keyring, KWallet, KeePassXC) on Linux and the BSDs, the Keychain on macOS,
@@ -99,9 +106,9 @@ const (
 //
 // In addition to the errors of every Keyring, its calls return
 //
-//   - ErrUnavailable if there is no such keyring, or it does not answer within
-//     the timeout (see [WithTimeout]); the error says what is missing and what
-//     would help;
+//   - ErrUnavailable if there is no such keyring, it does not answer within the
+//     timeout (see [WithTimeout]), or this session does not have the user's; the
+//     error says what is missing and what would help;
 //   - ErrKeyringLocked if it is locked and nobody may be asked, or the user
 //     declined;
 //   - ErrTooLarge for a secret beyond the ItemLimit of [Limited];
@@ -111,7 +118,7 @@ const (
 // took too long may still be carried out later: until it has been read again, it
 // is not known what is stored.
 func System(opts ...Option) Limited {
-	s := settings{timeout: defaultTimeout}
+	s := settings{timeout: defaultTimeout(runtime.GOOS)}
 	for _, opt := range opts {
 		opt(&s)
 	}

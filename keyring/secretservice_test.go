@@ -350,7 +350,7 @@ func TestSecretServiceRefuses(t *testing.T) {
 			r.make(t)
 			noLeaks(t)
 			const secret = "planted-secret"
-			timeout := defaultTimeout
+			timeout := defaultTimeout("linux")
 			if r.hangs {
 				timeout = 300 * time.Millisecond
 			}

@@ -41,6 +41,9 @@ const (
 	// ends with its own context has no Situation: it says nothing about the
 	// keyring.
 	NoAnswer Situation = "no-answer"
+	// NoSession: this session does not have its user's keyring, as a launchd
+	// daemon, a cron job or a service. What is stored is in another session.
+	NoSession Situation = "no-session"
 	// Denied: the operating system does not let this program use the keyring.
 	Denied Situation = "denied"
 	// Failed: the keyring ended during the call, reported an error of its own
@@ -79,6 +82,7 @@ var situations = map[Situation]struct {
 	NoService:    {persistence.ErrUnavailable, "no keyring program is running"},
 	NoCollection: {persistence.ErrUnavailable, "the keyring has no default collection"},
 	NoAnswer:     {persistence.ErrUnavailable, "the keyring did not answer in time"},
+	NoSession:    {persistence.ErrUnavailable, "this session does not have its user's keyring"},
 	Denied:       {persistence.ErrUnavailable, "the system denies access to the keyring"},
 	Failed:       {persistence.ErrUnavailable, "the keyring failed"},
 	Locked:       {persistence.ErrKeyringLocked, ""},

@@ -30,12 +30,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
 
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/internal/within"
 )
 
 // ErrNoLocks: the file system of the lock file cannot lock.
@@ -45,12 +47,15 @@ var ErrNoLocks = errors.New("this file system does not support locks")
 type TimeoutError struct {
 	PID   int       // of the process that took the lock last; 0 if it is not known
 	Since time.Time // when it took the lock
+	Open  bool      // another program keeps the lock file open and does not share it; on Windows only
 	Err   error     // the context's error
 }
 
 func (e *TimeoutError) Error() string {
 	who := "its holder is not known"
-	if e.PID != 0 {
+	if e.Open {
+		who = "another program keeps the lock file open and does not share it, as a backup or a virus scanner does"
+	} else if e.PID != 0 {
 		who = fmt.Sprintf("process %d has held it since %s", e.PID, e.Since.Format(time.RFC3339))
 		if e.PID == os.Getpid() {
 			who += " (this very process)"
@@ -114,9 +119,11 @@ func (l *Lock) Lock(ctx context.Context) (unlock func() error, err error) {
 }
 
 // Timeout returns the error of a wait for l that ctx ended.
-func (l *Lock) Timeout(ctx context.Context) error {
+func (l *Lock) Timeout(ctx context.Context) error { return l.timeout(ctx, false) }
+
+func (l *Lock) timeout(ctx context.Context, open bool) error {
 	pid, since, _ := Holder(l.path)
-	return &TimeoutError{PID: pid, Since: since, Err: ctx.Err()}
+	return &TimeoutError{PID: pid, Since: since, Open: open, Err: ctx.Err()}
 }
 
 // queue is where the goroutines of this process wait for one lock file.
@@ -229,7 +236,7 @@ func (q *queue) acquire(ctx context.Context, l *Lock) (*flock.Flock, error) {
 		return r.held, r.err
 	default:
 		w.hasCaller = false
-		return nil, l.Timeout(ctx)
+		return nil, l.timeout(ctx, w.attempt.keptOpen.Load())
 	}
 }
 
@@ -266,6 +273,8 @@ type attempt struct {
 	path       string
 	main, turn *flock.Flock // turn is nil for a lock without one
 
+	keptOpen atomic.Bool // by another program, when it was last tried to open a file
+
 	mu  sync.Mutex
 	on  string        // the path of the file that a blocking flock waits for, or ""
 	was securefile.ID // the file that on named when the wait began
@@ -295,11 +304,15 @@ func (a *attempt) tryLock() (*flock.Flock, error) {
 	return a.lock(tryFlock, func() bool { return true })
 }
 
-// waitLock waits for the lock. When the lock file has been replaced and there is
-// no caller any more, it makes no new file and returns neither a lock nor an
-// error.
+// waitLock waits for the lock. When the lock file has been replaced, or another
+// program keeps it open, and there is no caller any more, it makes no new file and
+// returns neither a lock nor an error.
 func (a *attempt) waitLock(hasCaller func() bool) (*flock.Flock, error) {
-	return a.lock(a.waitFlock, hasCaller)
+	held, err := a.lock(func(f *flock.Flock) (bool, error) { return a.waitFlock(f, hasCaller) }, hasCaller)
+	if held == nil {
+		a.releaseTurn()
+	}
+	return held, err
 }
 
 // lock takes the lock by take, again and again while the lock file is replaced
@@ -369,17 +382,28 @@ func (a *attempt) releaseTurn() {
 	}
 }
 
-// tryFlock locks f unless somebody else has it locked.
+// tryFlock locks f unless somebody else has it locked, or keeps it open.
 func tryFlock(f *flock.Flock) (ok bool, err error) {
 	err = retry(func() error {
 		ok, err = f.TryLock()
 		return err
 	})
+	if keptOpen(err) {
+		return false, nil
+	}
 	return ok, reason(f, err)
 }
 
-// waitFlock locks f and notes meanwhile which file it waits for.
-func (a *attempt) waitFlock(f *flock.Flock) (bool, error) {
+// The pauses between attempts to open a lock file that another program keeps open:
+// nothing tells when it closes it.
+const (
+	firstPause = time.Millisecond
+	maxPause   = 50 * time.Millisecond
+)
+
+// waitFlock locks f and notes meanwhile which file it waits for. If another program
+// keeps f open and there is no caller any more, it gives up without an error.
+func (a *attempt) waitFlock(f *flock.Flock, hasCaller func() bool) (bool, error) {
 	if ok, err := tryFlock(f); ok || err != nil {
 		return ok, err
 	}
@@ -387,8 +411,17 @@ func (a *attempt) waitFlock(f *flock.Flock) (bool, error) {
 		a.setWaiting(f.Path(), id)
 		defer a.setWaiting("", securefile.ID{})
 	}
-	err := retry(f.Lock)
-	return err == nil, reason(f, err)
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		err := retry(f.Lock)
+		a.keptOpen.Store(keptOpen(err))
+		if !keptOpen(err) {
+			return err == nil, reason(f, err)
+		}
+		if !hasCaller() {
+			return false, nil
+		}
+		within.Sleep(context.Background(), pause)
+	}
 }
 
 func (a *attempt) setWaiting(on string, was securefile.ID) {
@@ -492,7 +525,9 @@ func holderLine(pid int, since time.Time) []byte {
 // Holder returns the process that took the lock last, and when. Whether it
 // still has it, or lives, is not known. ok is false if the file does not say.
 func Holder(path string) (pid int, since time.Time, ok bool) {
-	f, err := securefile.Open(path, os.O_RDONLY)
+	ended, cancel := context.WithCancel(context.Background())
+	cancel() // it is no reason to wait
+	f, err := securefile.OpenContext(ended, path, os.O_RDONLY)
 	if err != nil {
 		return 0, time.Time{}, false
 	}

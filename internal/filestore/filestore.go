@@ -143,7 +143,7 @@ func (s *Store) Revision(ctx context.Context) (string, error) {
 			return last.rev, nil
 		}
 	}
-	_, rev, err := s.head()
+	_, rev, err := s.head(ctx)
 	if err != nil {
 		return "", s.wrap("revision", err)
 	}
@@ -152,13 +152,13 @@ func (s *Store) Revision(ctx context.Context) (string, error) {
 
 // head returns the head of the file and its revision, or nil and "" if there is
 // no file.
-func (s *Store) head() (head []byte, rev string, err error) {
+func (s *Store) head(ctx context.Context) (head []byte, rev string, err error) {
 	now := s.o.Clock()
 	var stamp securefile.Stamp
 	if s.o.HeadSize > 0 {
-		head, stamp, err = securefile.ReadHead(s.path, s.o.HeadSize)
+		head, stamp, err = securefile.ReadHeadContext(ctx, s.path, s.o.HeadSize)
 	} else {
-		head, stamp, err = securefile.Read(s.path, s.o.MaxSize)
+		head, stamp, err = securefile.ReadContext(ctx, s.path, s.o.MaxSize)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		s.last.Store(nil)
@@ -171,7 +171,7 @@ func (s *Store) head() (head []byte, rev string, err error) {
 	if err != nil {
 		file := head
 		if s.o.HeadSize > 0 {
-			if file, stamp, err = securefile.Read(s.path, s.o.MaxSize); err != nil {
+			if file, stamp, err = securefile.ReadContext(ctx, s.path, s.o.MaxSize); err != nil {
 				return nil, "", err
 			}
 			head = file[:min(len(file), s.o.HeadSize)]
@@ -237,7 +237,7 @@ func (s *Store) load(ctx context.Context) (data []byte, rev string, err error) {
 // it returns the revision with the error.
 func (s *Store) read(ctx context.Context) (file, data []byte, rev string, err error) {
 	now := s.o.Clock()
-	file, stamp, err := securefile.Read(s.path, s.o.MaxSize)
+	file, stamp, err := securefile.ReadContext(ctx, s.path, s.o.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.last.Store(nil)
 		return nil, nil, "", persistence.ErrNotFound
@@ -268,7 +268,7 @@ func (s *Store) headOf(file []byte) []byte {
 
 func (s *Store) Save(ctx context.Context, data []byte) error {
 	return s.underLock(ctx, "save", func() error {
-		head, _, err := s.head()
+		head, _, err := s.head(ctx)
 		if err != nil {
 			return err
 		}
@@ -280,7 +280,7 @@ func (s *Store) Save(ctx context.Context, data []byte) error {
 func (s *Store) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
 	var newRev string
 	err := s.underLock(ctx, "save", func() error {
-		head, current, err := s.head()
+		head, current, err := s.head(ctx)
 		if err != nil {
 			return err
 		}
@@ -312,7 +312,7 @@ func (s *Store) write(ctx context.Context, data, head []byte, encode encoder) (r
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	stamp, err := securefile.Replace(s.path, file...)
+	stamp, err := securefile.ReplaceContext(ctx, s.path, file...)
 	if err != nil {
 		return "", err
 	}
@@ -336,7 +336,7 @@ func (s *Store) Delete(ctx context.Context) error {
 
 func (s *Store) DeleteIf(ctx context.Context, rev string) error {
 	return s.underLock(ctx, "delete", func() error {
-		if _, current, err := s.head(); err != nil {
+		if _, current, err := s.head(ctx); err != nil {
 			return err
 		} else if current != rev {
 			return persistence.ErrConflict
@@ -350,7 +350,7 @@ func (s *Store) remove(ctx context.Context) error {
 		return err
 	}
 	s.last.Store(nil)
-	return securefile.Remove(s.path)
+	return securefile.RemoveContext(ctx, s.path)
 }
 
 // Rewrite loads what is stored and saves it again as encode makes it, both under
@@ -380,7 +380,7 @@ const KeepAside = 5
 // files is no error: the next SetAside tries again.
 func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept []string) error) (newPath string, err error) {
 	err = s.underLock(ctx, "set aside", func() error {
-		_, current, err := s.head()
+		_, current, err := s.head(ctx)
 		if err != nil {
 			return err
 		}
@@ -396,7 +396,7 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept 
 			}
 		}
 		newPath = s.path + next.Suffix()
-		if err := securefile.Rename(s.path, newPath); err != nil {
+		if err := securefile.RenameContext(ctx, s.path, newPath); err != nil {
 			return err
 		}
 		s.last.Store(nil)

@@ -2,6 +2,7 @@ package securefile_test
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -48,12 +50,19 @@ func TestFileThatAnotherProcessHasOpen(t *testing.T) {
 	_, err := securefile.Replace(path, []byte("old"))
 	require.NoError(t, err)
 	end := startChild(t, "hold", path)
-	_, err = securefile.Replace(path, []byte("new"))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second/5)
+	defer cancel()
+	_, err = securefile.ReplaceContext(ctx, path, []byte("new"))
 	if runtime.GOOS == "windows" {
 		var re *securefile.ReplaceError
 		require.ErrorAs(t, err, &re)
 		require.Equal(t, "rename", re.Step)
 		require.Equal(t, securefile.Old, re.Stored)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		var open *securefile.Error
+		require.ErrorAs(t, err, &open)
+		require.Contains(t, open.Reason, "kept open by another program")
+		require.NotEmpty(t, open.Remedy())
 		data, _, err := securefile.Read(path, limit)
 		require.NoError(t, err)
 		require.Equal(t, "old", string(data))
@@ -64,7 +73,8 @@ func TestFileThatAnotherProcessHasOpen(t *testing.T) {
 
 	done := make(chan error)
 	go func() {
-		_, err := securefile.Replace(path, []byte("newer"))
+		// It ends by the context of the test at the latest.
+		_, err := securefile.ReplaceContext(t.Context(), path, []byte("newer"))
 		done <- err
 	}()
 	for over := false; !over; { // until the new file is there, and only its renaming is left

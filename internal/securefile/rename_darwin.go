@@ -1,12 +1,13 @@
 package securefile
 
 import (
+	"context"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-func renameNew(from, to string) error {
+func renameNew(_ context.Context, from, to string) error {
 	err := again(func() error { return unix.RenamexNp(from, to, unix.RENAME_EXCL) })
 	switch err {
 	case nil:

@@ -1,12 +1,13 @@
 package securefile
 
 import (
+	"context"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-func renameNew(from, to string) error {
+func renameNew(_ context.Context, from, to string) error {
 	err := again(func() error { return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE) })
 	switch err {
 	case nil:

@@ -2,4 +2,6 @@
 
 package securefile
 
-func renameNew(from, to string) error { return renameIfAbsent(from, to) }
+import "context"
+
+func renameNew(_ context.Context, from, to string) error { return renameIfAbsent(from, to) }

@@ -20,11 +20,14 @@
 //
 // Of the folders above, only the one that holds the file is checked: a person
 // who can rename that folder can put another of the user's own folders there, but
-// can read nothing in either. Windows has access lists instead of modes; they are
-// inherited from the folder and not checked, like those of macOS.
+// can read nothing in either. Windows has access lists instead of modes. Files and
+// folders that are made here get one that admits the user, the system and
+// administrators; those that are there already are not checked. On macOS lists that
+// a folder hands down are removed from what is made here, and others not checked.
 package securefile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +71,7 @@ const (
 
 // ReplaceError is the failure of one step of a [Replace], a [Remove] or a [Rename].
 type ReplaceError struct {
-	Step   string // "open folder", "create", "write", "fsync", "close", "rename", "remove", "fsync folder"
+	Step   string // "open folder", "create", "write", "fsync", "close", "rename", "remove", "fsync folder", "fsync again"
 	Path   string // the file to be replaced
 	Stored string // Old, New or Unknown
 	Err    error
@@ -86,8 +89,8 @@ func (e *ReplaceError) Error() string {
 func (e *ReplaceError) Unwrap() error { return e.Err }
 
 // MkdirAll makes dir and the missing folders above it, mode 0700 whatever the
-// umask is, durably. What is there already is left as it is. On Unix a run with
-// sudo makes no folder in one of the user who has called sudo.
+// umask is, durably except on Windows. What is there already is left as it is. On
+// Unix a run with sudo makes no folder in one of the user who has called sudo.
 func MkdirAll(dir string) error {
 	if fi, err := os.Stat(dir); err == nil {
 		if fi.IsDir() {
@@ -104,7 +107,7 @@ func MkdirAll(dir string) error {
 	if err := mayMakeIn(parent, dir); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := mkdir(dir); err != nil {
 		if fi, statErr := os.Stat(dir); statErr == nil && fi.IsDir() {
 			return nil // another process was faster
 		}
@@ -144,9 +147,16 @@ func Resolve(path string) (string, error) {
 
 // Read returns the content of the file, and its stamp at that moment. A file
 // of more than limit bytes is an [ErrTooLarge] and not read.
+//
+// On Windows it waits while another program keeps the file open and does not share
+// it, for ten seconds at most.
 func Read(path string, limit int64) ([]byte, Stamp, error) {
-	defer reading()()
-	f, st, err := openChecked(path)
+	return ReadContext(context.Background(), path, limit)
+}
+
+// ReadContext is [Read]; the end of ctx ends its wait.
+func ReadContext(ctx context.Context, path string, limit int64) ([]byte, Stamp, error) {
+	f, st, err := openChecked(ctx, path)
 	if err != nil {
 		return nil, Stamp{}, err
 	}
@@ -171,10 +181,14 @@ func Read(path string, limit int64) ([]byte, Stamp, error) {
 }
 
 // ReadHead returns the first n bytes of the file, or all of it if it has fewer,
-// and its stamp at that moment.
+// and its stamp at that moment. It waits as [Read] does.
 func ReadHead(path string, n int) ([]byte, Stamp, error) {
-	defer reading()()
-	f, st, err := openChecked(path)
+	return ReadHeadContext(context.Background(), path, n)
+}
+
+// ReadHeadContext is [ReadHead]; the end of ctx ends its wait.
+func ReadHeadContext(ctx context.Context, path string, n int) ([]byte, Stamp, error) {
+	f, st, err := openChecked(ctx, path)
 	if err != nil {
 		return nil, Stamp{}, err
 	}
@@ -187,19 +201,24 @@ func ReadHead(path string, n int) ([]byte, Stamp, error) {
 	return buf[:n], st, nil
 }
 
-func openChecked(path string) (io.ReadCloser, Stamp, error) {
+func openChecked(ctx context.Context, path string) (io.ReadCloser, Stamp, error) {
 	if err := useDir(filepath.Dir(path)); err != nil {
 		return nil, Stamp{}, err
 	}
-	return openToRead(path, 0o077)
+	return openToRead(ctx, path, 0o077)
 }
 
 // Open opens a file that is there already and holds no secret, such as a lock
 // file: flag is os.O_RDONLY or os.O_RDWR. It is checked as Read does it, except
 // that others may read it, and that its folder is left to [CheckDir]. See
-// [MakeEmpty].
+// [MakeEmpty]. It waits as [Read] does.
 func Open(path string, flag int) (*os.File, error) {
-	f, _, err := open(path, flag, 0o022)
+	return OpenContext(context.Background(), path, flag)
+}
+
+// OpenContext is [Open]; the end of ctx ends its wait.
+func OpenContext(ctx context.Context, path string, flag int) (*os.File, error) {
+	f, _, err := open(ctx, path, flag, 0o022)
 	return f, err
 }
 
@@ -209,12 +228,12 @@ func CheckDir(dir string) error { return checkDir(dir) }
 
 // ID names a file or a folder as long as it exists, whatever path leads to it.
 // IDs are compared with ==.
-type ID struct{ Dev, Ino uint64 }
+type ID struct{ Dev, Ino, InoHigh uint64 }
 
 // IDOf returns the ID of what is at path, of a symbolic link itself.
 func IDOf(path string) (ID, error) {
 	st, err := Stat(path)
-	return ID{st.Dev, st.Ino}, err
+	return st.id(), err
 }
 
 // MakeDir checks the folder as [CheckDir] does and returns its ID. It first makes
@@ -236,8 +255,9 @@ func MakeDir(dir string) (ID, error) {
 // Replace replaces the file at path by one with the content of parts, one after
 // the other, mode 0600, and returns its stamp. It writes a new file under a
 // temporary name in the same folder, flushes it to the disk, renames it and
-// flushes the folder. A missing folder is made. The last step is left out on
-// Windows and on file systems that cannot flush folders.
+// flushes the folder, on Windows the file again, which also flushes what the file
+// system has noted of its new name. A missing folder is made. On file systems that
+// cannot flush folders, the last step is left out.
 //
 // A failed Replace returns a [ReplaceError], or an [Error] for a path that must
 // not be written. The old content or the new one is then stored, whole.
@@ -246,9 +266,19 @@ func MakeDir(dir string) (ID, error) {
 // same path. On Windows, where they look like live ones, it removes only those
 // that are a minute old. Its cost does not depend on what else is in the folder.
 // Concurrent calls, also of other processes, do not disturb each other, and the
-// last one wins. On Windows it fails if another program keeps the file open, and
-// does not share it, for longer than about a second.
+// last one wins. On Windows it waits while another program keeps the file open and
+// does not share it, for ten seconds at most; then it fails with an [Error] that
+// says so.
+//
+// On Windows the new file has an access list that admits the user, the system and
+// administrators, whatever the folder's says. (In a sandbox that Windows calls an
+// AppContainer, and for a restricted user, it inherits the folder's.)
 func Replace(path string, parts ...[]byte) (Stamp, error) {
+	return ReplaceContext(context.Background(), path, parts...)
+}
+
+// ReplaceContext is [Replace]; the end of ctx ends its wait, and nothing else.
+func ReplaceContext(ctx context.Context, path string, parts ...[]byte) (Stamp, error) {
 	fail := func(step, stored string, err error) (Stamp, error) {
 		return Stamp{}, &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
 	}
@@ -269,20 +299,20 @@ func Replace(path string, parts ...[]byte) (Stamp, error) {
 	}
 	defer t.release()
 	if step, err := t.fill(parts); err != nil {
-		os.Remove(t.path)
+		t.discard()
 		return fail(step, Old, err)
 	}
-	if err := rename(t.path, path); err != nil {
+	if err := t.rename(ctx, path); err != nil {
 		// Over a network a rename may report an error and have happened.
 		stored := Unknown
 		if t.inPlace() {
 			stored = Old
-			os.Remove(t.path)
+			t.discard()
 		}
 		return fail("rename", stored, err)
 	}
-	if err := syncDir(d); err != nil {
-		return fail("fsync folder", Unknown, err)
+	if step, err := t.sync(d); err != nil {
+		return fail(step, Unknown, err)
 	}
 	st, err := t.stamp(path)
 	if err != nil {
@@ -297,15 +327,13 @@ func Replace(path string, parts ...[]byte) (Stamp, error) {
 func (t *temp) fill(parts [][]byte) (step string, err error) {
 	for _, p := range parts {
 		if _, err := t.f.Write(p); err != nil {
-			t.f.Close()
 			return "write", err
 		}
 	}
 	if err := t.f.Sync(); err != nil {
-		t.f.Close()
 		return "fsync", err
 	}
-	if err := t.f.Close(); err != nil && !errors.Is(err, syscall.EINTR) { // EINTR: closed, and the data are on the disk
+	if err := t.written(); err != nil && !errors.Is(err, syscall.EINTR) { // EINTR: closed, and the data are on the disk
 		return "close", err
 	}
 	return "", nil
@@ -313,8 +341,12 @@ func (t *temp) fill(parts [][]byte) (step string, err error) {
 
 // Remove deletes the file, durably, and the temporary files that killed
 // processes left for it. A missing file is no error. A file that [Read] refuses is
-// not deleted, unless only its mode is too wide.
-func Remove(path string) error {
+// not deleted, unless only its mode is too wide. On Windows it waits as [Replace]
+// does, and how soon a deletion is on the disk is the file system's business.
+func Remove(path string) error { return RemoveContext(context.Background(), path) }
+
+// RemoveContext is [Remove]; the end of ctx ends its wait, and nothing else.
+func RemoveContext(ctx context.Context, path string) error {
 	fail := func(step, stored string, err error) error {
 		return &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
 	}
@@ -331,7 +363,7 @@ func Remove(path string) error {
 	defer d.Close()
 	removeLeftovers(dir, base)
 	if err := checkTarget(path); err == nil {
-		if err := remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := remove(ctx, path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fail("remove", Old, err)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -347,8 +379,13 @@ func Remove(path string) error {
 // Rename gives the file a new name in the same folder, durably. It never
 // overwrites a file: if newPath exists, it fails with fs.ErrExist. (On systems
 // other than Linux, macOS and Windows it overwrites one that appears in this very
-// moment.)
+// moment.) On Windows it waits as [Replace] does.
 func Rename(oldPath, newPath string) error {
+	return RenameContext(context.Background(), oldPath, newPath)
+}
+
+// RenameContext is [Rename]; the end of ctx ends its wait, and nothing else.
+func RenameContext(ctx context.Context, oldPath, newPath string) error {
 	fail := func(step, stored string, err error) error {
 		return &ReplaceError{Step: step, Path: oldPath, Stored: stored, Err: err}
 	}
@@ -364,7 +401,7 @@ func Rename(oldPath, newPath string) error {
 		return fail("open folder", Old, err)
 	}
 	defer d.Close()
-	if err := renameNew(oldPath, newPath); err != nil {
+	if err := renameNew(ctx, oldPath, newPath); err != nil {
 		return fail("rename", Old, err)
 	}
 	if err := syncDir(d); err != nil {

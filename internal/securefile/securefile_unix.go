@@ -3,6 +3,7 @@
 package securefile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,8 @@ func stampOf(st *unix.Stat_t) Stamp {
 		Mtime: unix.TimespecToNsec(st.Mtim), Ctime: unix.TimespecToNsec(st.Ctim),
 	}
 }
+
+func (s Stamp) id() ID { return ID{Dev: s.Dev, Ino: s.Ino} }
 
 // Stat returns the stamp of what is at path, without any check: one system
 // call. Where nothing is, the error is an fs.ErrNotExist.
@@ -66,7 +69,7 @@ func again(do func() error) error {
 
 // open opens the file, whatever it is, and checks it. It follows no link and does
 // not wait for the other end of a FIFO.
-func open(path string, flag int, forbidden uint32) (*os.File, Stamp, error) {
+func open(_ context.Context, path string, flag int, forbidden uint32) (*os.File, Stamp, error) {
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		// What is there is a better reason than this system's error number.
@@ -245,8 +248,9 @@ func checkNew(path string, st *unix.Stat_t) error {
 }
 
 // setMode gives a file that was just created with mode 0600 that mode, which a
-// umask may have narrowed.
+// umask may have narrowed, and no access control list beside it.
 func setMode(f *os.File) error {
+	removeACL(f, 0o600)
 	var st unix.Stat_t
 	if err := fstat(f, &st); err != nil {
 		return err
@@ -259,7 +263,7 @@ func setMode(f *os.File) error {
 
 // openToRead is open without an *os.File, which costs more than reading the file
 // does.
-func openToRead(path string, forbidden uint32) (_ io.ReadCloser, _ Stamp, err error) {
+func openToRead(_ context.Context, path string, forbidden uint32) (_ io.ReadCloser, _ Stamp, err error) {
 	var fd int
 	if err := again(func() (err error) {
 		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
@@ -403,7 +407,7 @@ func dirID(dir string) (ID, error) {
 	if err := again(func() error { return unix.Stat(dir, &st) }); err != nil {
 		return ID{}, &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	return ID{uint64(st.Dev), uint64(st.Ino)}, nil
+	return stampOf(&st).id(), nil
 }
 
 // readLink returns where the symbolic link at path leads, or "" if there is none.
@@ -529,7 +533,23 @@ func newTemp(path string, f *os.File) (*temp, error) {
 	return &temp{path, f, os.NewFile(uintptr(fd), path)}, nil
 }
 
-func (t *temp) release() { t.lock.Close() }
+// release closes what is open of the file.
+func (t *temp) release() {
+	t.f.Close()
+	t.lock.Close()
+}
+
+// written is for the end of writing: it closes the file.
+func (t *temp) written() error { return t.f.Close() }
+
+// discard removes the file while it still has its temporary name.
+func (t *temp) discard() { os.Remove(t.path) }
+
+// rename gives the file its name.
+func (t *temp) rename(_ context.Context, path string) error { return os.Rename(t.path, path) }
+
+// sync makes the rename durable. It returns the step that failed.
+func (t *temp) sync(dir *os.File) (step string, err error) { return "fsync folder", syncDir(dir) }
 
 // inPlace reports whether the temporary file still has its temporary name.
 func (t *temp) inPlace() bool { return named(t.path, t.lock) }
@@ -563,9 +583,4 @@ func removeIfDead(path string) {
 	os.Remove(path)
 }
 
-// reading does nothing: readers do not disturb a rename.
-func reading() (done func()) { return func() {} }
-
-func rename(from, to string) error { return os.Rename(from, to) }
-
-func remove(path string) error { return os.Remove(path) }
+func remove(_ context.Context, path string) error { return os.Remove(path) }

@@ -22,7 +22,7 @@ var exportCommand = &command{
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
 		set.BoolVar(&o.secrets, "secrets", false, "with the tokens")
-		set.StringVar(&o.out, "o", "", "write to this `file` (mode 0600), in place of standard output")
+		set.StringVar(&o.out, "o", "", "write to this `file`, closed to other users, in place of standard output")
 		passphraseFlag(set, o)
 	},
 	run: runExport,

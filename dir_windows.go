@@ -1,0 +1,44 @@
+package tokenkeep
+
+import (
+	"path/filepath"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+// systemDir returns the folder that Windows names for data that stay on this
+// machine, or "".
+func systemDir() string {
+	dir, err := windows.KnownFolderPath(windows.FOLDERID_LocalAppData, 0)
+	if err != nil {
+		return ""
+	}
+	return dir
+}
+
+// packagedDir returns a folder outside of AppData if this process runs in a
+// package, else "".
+func packagedDir() string {
+	if !isPackaged() {
+		return ""
+	}
+	profile, err := windows.KnownFolderPath(windows.FOLDERID_Profile, 0)
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(profile, ".tokenkeep")
+}
+
+var getCurrentPackageFullName = windows.NewLazySystemDLL("kernel32.dll").NewProc("GetCurrentPackageFullName")
+
+// isPackaged reports whether this process has the identity of a package. It asks
+// for the name of the package with no room for it.
+func isPackaged() bool {
+	if getCurrentPackageFullName.Find() != nil {
+		return false
+	}
+	var length uint32
+	code, _, _ := getCurrentPackageFullName.Call(uintptr(unsafe.Pointer(&length)), 0)
+	return windows.Errno(code) == windows.ERROR_INSUFFICIENT_BUFFER
+}
