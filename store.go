@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
@@ -181,7 +182,8 @@ func (s *store) useMemory(ctx context.Context, err error) error {
 func (s *store) openMemory() (*persistence.Memory, error) {
 	here := layout.Cache{Dir: s.cfg.Dir, Name: s.cfg.Name}
 	for _, path := range []string{here.Encrypted(), here.Plaintext()} {
-		if _, err := os.Lstat(path); s.cfg.Dir != "" && !errors.Is(err, fs.ErrNotExist) {
+		_, err := os.Lstat(path)
+		if s.cfg.Dir != "" && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			return nil, openError(path, errors.New("the tokens are not kept in memory, because there are stored ones"), "")
 		}
 	}
