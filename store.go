@@ -249,7 +249,7 @@ func (s *store) tryExisting(ctx context.Context) (*encrypted.File, error) {
 	candidate := candidateOf(source)
 	if s.cfg.Store != "" && s.cfg.Store != candidate {
 		return nil, s.storedError(remedy.Errorf("Ask for the store that they are in, or remove the file to start anew.",
-			"their key source is %q, and Config.Store asks for %q", source, s.cfg.Store))
+			"their key source is %q, and the store %q was asked for", source, s.cfg.Store))
 	}
 	if s.cfg.Order != nil && !slices.Contains(s.cfg.Order, candidate) {
 		return nil, s.storedError(remedy.Errorf("Use the program that stored the tokens, or remove the file to start anew.",
@@ -572,4 +572,6 @@ func (s *store) warn(w fallback.Warning) {
 
 // logEnd logs that a sign-in which was kept for a time has ended. That is no
 // damage, and nothing to warn of.
-func (s *store) logEnd(message string) { s.logger().Info("tokenkeep: " + message) }
+func (s *store) logEnd(message string) {
+	s.logger().Info("tokenkeep: "+message, "location", s.place.Encrypted)
+}
