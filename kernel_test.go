@@ -10,7 +10,7 @@ import (
 )
 
 // One program, in a session with the kernel's keyring and in one without: plaintext
-// that the other stores is gone on with, and not moved to where it would end with a
+// that the other stores stays in use, and is not moved to where it would end with a
 // restart.
 func TestKernelAndPlaintextOfAnotherSession(t *testing.T) {
 	m := newMachine(t)

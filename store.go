@@ -370,7 +370,7 @@ func (s *store) backend(ctx context.Context) (backend, error) {
 	switch b := current.(type) {
 	case *fallback.InsecurePlaintextFile:
 		again = place.Exists(s.place.Encrypted)
-	case *encrypted.File: // plaintext is not moved to the kernel's keyring, so it is gone on with
+	case *encrypted.File: // plaintext is not moved to the kernel's keyring, so it stays in use
 		again = b.Describe().KeySource == layout.Kernel && !s.promoter.toKernel && s.promoter.found() && !place.Exists(s.place.Encrypted)
 	}
 	if !again {
