@@ -248,7 +248,7 @@ func absent(r fallback.Refusal) bool {
 	case layout.Keyring:
 		return unavailable && slices.Contains([]keyring.Situation{"", keyring.Unsupported, keyring.NoBus, keyring.NoService}, situation)
 	case layout.Kernel: // a container's filter denies it
-		return unavailable && slices.Contains([]keyring.Situation{"", keyring.Unsupported, keyring.Denied}, situation)
+		return unavailable && situation != keyring.Failed
 	case layout.DPAPI:
 		return errors.Is(r.Err, errors.ErrUnsupported)
 	}
@@ -278,13 +278,13 @@ func (cfg *Config) check() error {
 	remedy := "Use one of " + strings.Join(values, ", ") + ", or leave it empty."
 	switch {
 	case cfg.Store == layout.DPAPI && !hasDPAPI:
-		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, layout.DPAPI, errors.ErrUnsupported), remedy)
+		return openError("", fmt.Errorf("%w: the store %q was asked for, which is a part of Windows: %w", persistence.ErrUnavailable, layout.DPAPI, errors.ErrUnsupported), remedy)
 	case cfg.Store == "" || slices.Contains(values, cfg.Store):
 		return nil
 	case slices.Contains(allStores, cfg.Store):
-		return openError("", fmt.Errorf("%w: Config.Store is %q, which this program does not permit", persistence.ErrUnavailable, cfg.Store), remedy)
+		return openError("", fmt.Errorf("%w: the store %q was asked for, which this program does not permit", persistence.ErrUnavailable, cfg.Store), remedy)
 	default:
-		return openError("", fmt.Errorf("Config.Store %q is unknown", cfg.Store), remedy)
+		return openError("", fmt.Errorf("the store %q was asked for, which is unknown", cfg.Store), remedy)
 	}
 }
 

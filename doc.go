@@ -13,7 +13,8 @@
 //	client, err := public.New(clientID, public.WithCache(c))
 //
 // The Watch method of the Cache tells an app when the user signs in or out
-// elsewhere. [Rotate] gives the cache a new key.
+// elsewhere. [Rotate] gives the cache a new key, and [Remove] signs out where
+// the key cannot be had.
 //
 // Package tokensource keeps the tokens of any other OAuth provider in that cache,
 // for golang.org/x/oauth2. Web apps, with one cache per account, use
@@ -26,30 +27,35 @@
 // # What is stored, and where
 //
 // In order of preference, as far as it works here and the program permits it:
-// an AES-256-GCM file whose key is in the operating system's keyring; on Windows
-// the same with a key that DPAPI encrypts for the user; the same with a
-// passphrase; a plaintext file. All are in [DefaultDir] or Config.Dir: NAME.enc
-// or NAME.plaintext.json, and the lock files NAME.lock*. If NAME.enc is a symbolic
-// link, the lock files are beside the file that it leads to. Config.Order changes
-// the order, or leaves some of them out. Config.Store lets the end user choose
-// among the rest. [ChoiceOf] tells what was chosen, who chose it and why nothing
-// preferred works.
+// an AES-256-GCM file with the program's own key, if it has one; the same with its
+// key in the operating system's keyring; on Windows with a key that DPAPI encrypts for
+// the user; with a passphrase; on Linux with its key in the kernel's keyring, until a
+// restart or three days without use; a plaintext file, if the program permits it and
+// there is no keyring. All are in [DefaultDir] or Config.Dir: NAME.enc or
+// NAME.plaintext.json, and the lock files NAME.lock*. If NAME.enc is a symbolic link,
+// the lock files are beside the file that it leads to. Config.Order changes the order,
+// or leaves some of them out. Config.Store lets the end user choose among the rest.
+// [ChoiceOf] tells what was chosen, who chose it and why nothing preferred works.
 //
 // # What Open does with what is stored
 //
 // It never downgrades. If encrypted tokens exist but their key is not available
-// now (in an SSH session, for example), Open returns an error; it does not start
-// anything less safe beside them.
+// now (in an SSH session, for example), Open returns an error; it starts nothing
+// beside them, and moves them to no other place by itself. A keyring that is locked,
+// full or does not answer is no reason for plaintext.
 //
 // It upgrades, where plaintext is permitted: Config.AllowPlaintext is set, and
 // neither Config.Order nor Config.Store leaves plaintext out. If it finds a
-// plaintext file and something safer works, it moves the tokens, reads them back,
-// and only then removes the plaintext file. If there is an encrypted file already,
+// plaintext file and something safer that lasts works, it moves the tokens, reads them
+// back, and only then removes the plaintext file. The kernel's keyring does not last. If there is an encrypted file already,
 // it only adds to it: entries under keys that the encrypted file does not have, of
 // accounts that it has or of no account. No entry is replaced and no account comes
 // back; what may not be added stays in the plaintext file. Where plaintext is not
 // permitted it stays as it is; [MovePlaintext] moves it because the user asks.
 // Config.Warn is told in each case.
+//
+// A sign-in whose key was in the kernel's keyring ends with a restart. That is logged,
+// and nothing to warn of.
 //
 // A file that is certainly damaged, or whose key is certainly gone, is renamed to
 // NAME.enc.damaged-TIME and kept, with a warning, and the user signs in again. The

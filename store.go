@@ -196,7 +196,8 @@ func (s *store) useMemory(ctx context.Context, err error) error {
 func (s *store) openMemory() (*persistence.Memory, error) {
 	here := layout.Cache{Dir: s.cfg.Dir, Name: s.cfg.Name}
 	for _, path := range []string{here.Encrypted(), here.Plaintext()} {
-		if _, err := os.Lstat(path); s.cfg.Dir != "" && !errors.Is(err, fs.ErrNotExist) {
+		_, err := os.Lstat(path)
+		if s.cfg.Dir != "" && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			return nil, openError(path, errors.New("the tokens are not kept in memory, because there are stored ones"), "")
 		}
 	}
@@ -295,7 +296,7 @@ func (s *store) tryExisting(ctx context.Context) (*encrypted.File, error) {
 	candidate := candidateOf(source)
 	if s.cfg.Store != "" && s.cfg.Store != candidate {
 		return nil, s.storedError(remedy.Errorf("Ask for the store that they are in, or remove the file to start anew.",
-			"their key source is %q, and Config.Store asks for %q", source, s.cfg.Store))
+			"their key source is %q, and the store %q was asked for", source, s.cfg.Store))
 	}
 	if s.cfg.Order != nil && !slices.Contains(s.cfg.Order, candidate) {
 		return nil, s.storedError(remedy.Errorf("Use the program that stored the tokens, or remove the file to start anew.",
@@ -416,7 +417,7 @@ func (s *store) backend(ctx context.Context) (backend, error) {
 	switch b := current.(type) {
 	case *fallback.InsecurePlaintextFile:
 		again = place.Exists(s.place.Encrypted)
-	case *encrypted.File: // plaintext is not moved to the kernel's keyring, so it is gone on with
+	case *encrypted.File: // plaintext is not moved to the kernel's keyring, so it stays in use
 		again = b.Describe().KeySource == layout.Kernel && !s.promoter.toKernel && s.promoter.found() && !place.Exists(s.place.Encrypted)
 	}
 	if !again {
@@ -635,4 +636,6 @@ func (s *store) warn(w fallback.Warning) {
 
 // logEnd logs that a sign-in which was kept for a time has ended. That is no
 // damage, and nothing to warn of.
-func (s *store) logEnd(message string) { s.logger().Info("tokenkeep: " + message) }
+func (s *store) logEnd(message string) {
+	s.logger().Info("tokenkeep: "+message, "location", s.place.Encrypted)
+}

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
-	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -145,7 +144,10 @@ const maxKeyText = 4096
 // KeyFile returns the source of a key in a file of its own, such as a secret
 // mounted into a container: 32 random bytes in base64. It is read each time
 // the key is needed. It must be a regular file that belongs to the user and that
-// nobody else can access.
+// nobody else can access; or one that root provides and nobody else can change, as
+// Docker's in /run/secrets and Kubernetes' secret volumes with their links. Who may
+// read the latter was decided by whoever mounted it. Where the program runs as root,
+// such a file has no write permission or is mounted to be read only.
 //
 // Where there is no such file, the error is [persistence.ErrUnavailable]: somebody
 // else keeps the key, so it is never certainly gone. Another key than the file's
@@ -157,7 +159,7 @@ func KeyFile(path string) KeySource {
 		k.err = errors.New("the key file's path is empty")
 	}
 	k.fetch = func(context.Context) ([]byte, error) {
-		text, _, err := securefile.Read(path, maxKeyText)
+		text, err := readKeyFile(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, remedy.Errorf(k.advice, "%w: %s does not exist", persistence.ErrUnavailable, k.what)

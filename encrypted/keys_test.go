@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -351,4 +352,32 @@ func TestAWrongPassphraseOnAFileThatCostsMoreThanUsual(t *testing.T) {
 	err = newFile(t, write(Cost{Memory: 32, Passes: 1, Lanes: 1}), cheap("wrong")).Check(ctx)
 	requireError(t, "wrong-key", err)
 	require.NotContains(t, err.Error(), "more work", "control")
+}
+
+// A wrong passphrase that is often not what was meant, or comes in several forms, is
+// told as such, and not shown.
+func TestHintAboutAPassphrase(t *testing.T) {
+	const newline, beyond = "ends in a line break", "characters beyond ASCII"
+	for given, hints := range map[string][]string{
+		"caf\u00e9 planted":     {beyond},
+		"cafe\u0301 planted\n":  {newline, beyond},
+		"planted horse\n":       {newline},
+		"planted horse\r\n":     {newline},
+		"planted\nhorse":        nil,
+		"planted horse":         nil,
+		"planted \xff no UTF-8": {beyond},
+	} {
+		path := tempPath(t)
+		cost := &PassphraseOptions{Cost: Cost{Memory: 32, Passes: 1, Lanes: 1}}
+		say := func(text string) KeySource {
+			return Passphrase(func(context.Context) ([]byte, error) { return []byte(text), nil }, cost)
+		}
+		require.NoError(t, newFile(t, path, say("another")).Save(ctx, []byte("one")))
+		_, err := newFile(t, path, say(given)).Load(ctx)
+		requireError(t, "wrong-key", err)
+		require.NotContains(t, err.Error(), "planted")
+		for _, hint := range []string{newline, beyond} {
+			require.Equal(t, slices.Contains(hints, hint), strings.Contains(err.Error(), hint), "%q: %v", given, err)
+		}
+	}
 }

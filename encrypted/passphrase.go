@@ -1,6 +1,7 @@
 package encrypted
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 
@@ -80,7 +82,11 @@ type PassphraseOptions struct {
 // ask returns is neither kept nor overwritten. Its error is passed on to the
 // caller and must hold no secret.
 //
-// An empty passphrase is refused. A wrong one is [persistence.ErrWrongKey].
+// An empty passphrase is refused. A wrong one is [persistence.ErrWrongKey]. The bytes
+// count as they are: nothing is trimmed, and nothing is normalised, so that an
+// accented letter as one character is another passphrase than as two. The error says
+// so where the passphrase has a character beyond ASCII, or ends in a line break, as
+// what is read from a file often does.
 func Passphrase(ask func(ctx context.Context) ([]byte, error), opts *PassphraseOptions) KeySource {
 	p := &passphrase{described: "a key from a passphrase", ask: ask, cost: DefaultCost}
 	if opts != nil && opts.Cost != (Cost{}) {
@@ -96,6 +102,8 @@ type passphrase struct {
 
 	mu      sync.Mutex
 	pending *answer // of a call of ask that is still running
+	// Of the last passphrase, for the error if it is wrong:
+	newline, beyondASCII bool
 }
 
 // answer is what ask returned, once done is closed.
@@ -144,14 +152,24 @@ func (p *passphrase) Key(ctx context.Context, ref string) ([]byte, error) {
 	return p.derive(ctx, salt, cost)
 }
 
-// hint returns what an error about a wrong passphrase adds where the header asks
-// for more work than usual.
-func (p *passphrase) hint(ref string) string {
+// hint returns what an error about a wrong passphrase adds: where the header asks
+// for more work than usual, and where the passphrase has what is often not meant or
+// comes in several forms.
+func (p *passphrase) hint(ref string) (hint string) {
 	_, cost, err := parsePassphraseRef(ref)
-	if memory, work := p.usual(); err != nil || cost.Memory <= memory && cost.work() <= work {
-		return ""
+	if memory, work := p.usual(); err == nil && (cost.Memory > memory || cost.work() > work) {
+		hint = fmt.Sprintf("; it asks for more work than this program writes (%s, not %s), so it may be from somebody else", cost, p.cost)
 	}
-	return fmt.Sprintf("; it asks for more work than this program writes (%s, not %s), so it may be from somebody else", cost, p.cost)
+	p.mu.Lock()
+	newline, beyondASCII := p.newline, p.beyondASCII
+	p.mu.Unlock()
+	if newline {
+		hint += "; the passphrase ends in a line break, which counts as a part of it"
+	}
+	if beyondASCII {
+		hint += "; the passphrase has characters beyond ASCII, which systems write in different bytes, and is not normalised"
+	}
+	return hint
 }
 
 // String returns the cost for a person.
@@ -206,6 +224,10 @@ func (p *passphrase) derive(ctx context.Context, salt []byte, c Cost) ([]byte, e
 	if len(secret) == 0 {
 		return nil, remedy.Errorf("Enter a passphrase that is not empty.", "%w: the passphrase is empty", persistence.ErrWrongKey)
 	}
+	p.mu.Lock()
+	p.newline = bytes.HasSuffix(secret, []byte("\n"))
+	p.beyondASCII = bytes.ContainsFunc(secret, func(r rune) bool { return r >= utf8.RuneSelf })
+	p.mu.Unlock()
 	key, err := within.Call(ctx, func() ([]byte, error) {
 		select {
 		case deriving <- struct{}{}:

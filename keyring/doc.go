@@ -14,9 +14,11 @@
 // Every call ends with its context, and after ten seconds at the latest, on macOS
 // after a minute (see [WithTimeout]). A keyring that is missing is persistence.ErrUnavailable, one
 // that is locked is ErrKeyringLocked, and one that is open and does not have the
-// item is ErrNotFound. Only the first is a reason to keep data elsewhere.
-// [SituationOf] says more about the first two, for instance whether there is no
-// bus, no service or no answer.
+// item is ErrNotFound. Something encrypted elsewhere may stand in for the first two.
+// Plaintext may only for a keyring that does not exist: [SituationOf] is then
+// [Unsupported], [NoBus] or [NoService]. One that does not answer is also
+// ErrUnavailable, with the situation [NoAnswer], and is also
+// context.DeadlineExceeded.
 //
 // Nobody is asked anything unless [WithPrompt] is given, with one exception:
 // KWallet gives a program access to an open wallet only by a prompt. By default
@@ -55,9 +57,11 @@
 // A server has no Secret Service, and an SSH session finds it locked. The
 // alternatives are:
 //
-//   - [Kernel], the kernel's keyring, for programs whose users can sign in again:
-//     its items are gone after a reboot, and after three days without use.
-//   - A passphrase (Config.Passphrase of package tokenkeep, package encrypted).
+//   - A key of the program's own or a passphrase (Config.Key and Config.Passphrase of
+//     package tokenkeep, package encrypted).
+//   - [Kernel], the kernel's keyring, for programs whose users can sign in again: its
+//     items are gone after a reboot, and after three days without use. tokenkeep.Open
+//     uses it by itself where nothing else works.
 //   - gnome-keyring with a session bus of its own: dbus-run-session, then
 //     gnome-keyring-daemon --unlock with the password as its input.
 //

@@ -7,9 +7,8 @@ import "github.com/tokenkeep/tokenkeep/internal/layout"
 // containers, where nobody unlocks a desktop's keyring. It is a [Limited]. Its
 // calls ask nobody anything and wait for nothing.
 //
-// It is used only by programs that name it:
-//
-//	tokenkeep.Open(ctx, tokenkeep.Config{Name: "contoso-cli", Keyring: keyring.Kernel()})
+// tokenkeep.Open uses it by itself where nothing that lasts works. Config.Order or
+// Config.Store name it "kernel".
 //
 // The items are only in memory, never on a disk, unless the kernel's memory is
 // swapped or dumped. Every process of the user can read them, from any session

@@ -1,12 +1,14 @@
 // Headless is a service on a server: it has no desktop, no keyring and no user to
-// ask. It signs in with its own secret, and stores its token encrypted with a
-// passphrase from the environment, so that a restart needs no new token.
+// ask. It signs in with its own secret, and stores its token encrypted, so that a
+// restart needs no new token: with a key from a file, or a passphrase from the
+// environment.
 //
+//	CONTOSO_KEY_FILE=/run/secrets/key go run ./examples/headless
 //	CONTOSO_PASSPHRASE='a long one' go run ./examples/headless
 //
-// systemd sets such a variable with EnvironmentFile, Kubernetes with a Secret. If the
-// server has a place for keys (a KMS, a TPM, a mounted file), package encrypted can
-// take the key from there.
+// Docker and Kubernetes mount such a file; systemd has LoadCredential for it, and sets
+// a variable with EnvironmentFile. Package encrypted also takes the key from a command
+// or from the program, as a key management service gives it.
 package main
 
 import (
@@ -19,6 +21,7 @@ import (
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
 
 	"github.com/tokenkeep/tokenkeep"
+	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/test/demo"
 )
 
@@ -45,12 +48,16 @@ func run(ctx context.Context) error {
 	}
 	defer authority.Close()
 
-	tokens, err := tokenkeep.Open(ctx, tokenkeep.Config{
+	config := tokenkeep.Config{
 		Name:       "contoso-example-service",
 		Dir:        os.Getenv("STATE_DIRECTORY"), // systemd's; "" means the user's own folder
 		Store:      "passphrase",                 // and nothing else, even if a keyring is there
 		Passphrase: passphrase,
-	})
+	}
+	if path := os.Getenv("CONTOSO_KEY_FILE"); path != "" {
+		config.Store, config.Key = "key", encrypted.KeyFile(path)
+	}
+	tokens, err := tokenkeep.Open(ctx, config)
 	if err != nil {
 		return err
 	}

@@ -35,3 +35,24 @@ func TestHeadless(t *testing.T) {
 		require.NotContains(t, out, "mistyped")
 	}
 }
+
+func TestHeadlessWithAKeyFile(t *testing.T) {
+	p := env.BuildProgram(t)
+	dir, key := filepath.Join(p.Home, "state"), filepath.Join(p.Home, "key")
+	p.Env = append(p.Env, "STATE_DIRECTORY="+dir, "CONTOSO_KEY_FILE="+key)
+	require.Contains(t, p.Run(t, 1), "does not exist")
+	const text = "cGxhbnRlZC1rZXktcGxhbnRlZC1rZXktcGxhbnRlZC0="
+	require.NoError(t, os.WriteFile(key, []byte(text), 0o600))
+	require.Contains(t, p.Run(t, 0), "A token from the authority")
+	require.Contains(t, p.Run(t, 0), "A token from the cache")
+	file, err := os.ReadFile(filepath.Join(dir, "contoso-example-service.enc"))
+	require.NoError(t, err)
+	require.Contains(t, string(file), "key file ")
+
+	require.NoError(t, os.WriteFile(key, []byte("A"+text[1:]), 0o600))
+	wrong := p.Run(t, 1)
+	require.Contains(t, wrong, "wrong key or passphrase")
+	require.NotContains(t, wrong, text[1:])
+	require.NoError(t, os.WriteFile(key, []byte(text), 0o600))
+	require.Contains(t, p.Run(t, 0), "A token from the cache", "nothing was set aside")
+}

@@ -33,8 +33,8 @@ var (
 	tenant         = flag.String("tenant", "common", "your tenant's `id` or domain name")
 	scope          = flag.String("scope", "User.Read", "the `permission` to ask for")
 	signOut        = flag.Bool("sign-out", false, "sign out and remove the tokens")
-	wish           = flag.String("store", "", "where to keep the tokens: keyring, passphrase, plaintext or memory")
-	allowPlaintext = flag.Bool("allow-plaintext", false, "permit an unencrypted file where nothing safer works")
+	wish           = flag.String("store", "", "where to keep the tokens: keyring, passphrase, kernel, plaintext or memory")
+	allowPlaintext = flag.Bool("allow-plaintext", false, "permit an unencrypted file where there is no keyring, or with -store plaintext")
 	passphraseEnv  = flag.String("passphrase-env", "TOKENKEEP_PASSPHRASE", "environment `variable` with a passphrase to encrypt the tokens with")
 )
 
@@ -201,7 +201,8 @@ func explain(err error) string {
 			fmt.Fprintf(&b, "  - Leave out -store %s, so that other places are tried too.\n", *wish)
 		}
 		fmt.Fprintf(&b, `  - Set %s to a passphrase; the tokens are encrypted with it.
-  - Pass -allow-plaintext, if whoever can read your files may sign in as you.`, *passphraseEnv)
+  - Pass -allow-plaintext -store plaintext, if whoever can read your files may sign in
+    as you.`, *passphraseEnv)
 		return b.String()
 	}
 	if e, ok := err.(*persistence.Error); ok && e.Remedy != "" {

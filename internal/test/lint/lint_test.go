@@ -32,9 +32,8 @@ var sleeps = map[string]string{
 // for the platform, and why. A test that is skipped under CI tests nothing, so
 // each is a decision.
 var skips = map[string]string{
-	"internal/test/env/env.go":               "it is the one place that skips",
-	"web/internal/env/env.go":                "the same for the module web, which imports no internal package of this one",
-	"examples/quickstart/quickstart_test.go": "for the platform, by a function",
+	"internal/test/env/env.go": "it is the one place that skips",
+	"web/internal/env/env.go":  "the same for the module web, which imports no internal package of this one",
 
 	// These fail under CI as well.
 	"encrypted/vectors_test.go":                    "needs Python with a module",
