@@ -4,11 +4,14 @@
 //
 //	cache, err := persistence.NewPartitioned(func(_ context.Context, account string) (persistence.Persistence, error) {
 //		return memory.Account(account, keys.Account(account, store.Account(account))), nil
-//	})
+//	}, persistence.WithTimeout(2*time.Second))
 //	...
 //	// for each request:
 //	client, err := confidential.New(authority, clientID, credential, confidential.WithCache(cache),
 //		confidential.WithHTTPClient(httpClient), confidential.WithInstanceDiscovery(false))
+//	err = cache.Exclusive(r.Context(), account, func(ctx context.Context) error { … }) // Account, AcquireTokenSilent
+//	...
+//	left, err := cache.Flush(ctx) // every few seconds, and before the program ends
 //
 // [github.com/tokenkeep/tokenkeep/persistence.Partitioned] is the cache, and says
 // what is to be known about MSAL in a web app. A store is one of
@@ -17,12 +20,28 @@
 //   - [github.com/tokenkeep/tokenkeep/web/sqlstore], PostgreSQL, SQLite, MySQL;
 //   - [github.com/tokenkeep/tokenkeep/web/session], the web session.
 //
+// The first two have leases, so that one of all servers refreshes an account's
+// tokens and the others wait for them. With a web session, each server may refresh
+// once.
+//
 // In front of it there may be
 //
 //   - [github.com/tokenkeep/tokenkeep/web/sealed], so that the server never sees a
 //     token;
 //   - [github.com/tokenkeep/tokenkeep/web/firstlevel], memory that asks the store
 //     whether it is current before it is believed.
+//
+// # When the store fails
+//
+// The default time limit of a cache is right for a desktop. In a web app a store
+// that hangs would hold each request for so long, so set one of about two seconds.
+//
+// While the store refuses writes, refreshes and sign-ins go on: their tokens are
+// kept in the process, up to persistence.WithMaxUnsaved bytes, until Flush or the
+// user's next request stores them. Those that are still kept when the process ends
+// are lost, so flush at intervals and at the end, and watch Unsaved in your metrics.
+// While the store cannot be read, silent sign-ins fail; a sign-in whose context is
+// persistence.SigningIn succeeds. Sign-outs fail until the store works again.
 //
 // The program in examples/signin has all of it.
 package web

@@ -26,7 +26,7 @@ func TestMariaDB(t *testing.T) {
 			}
 		}, &persistencetest.Options{MaxSize: sqlstore.MaxSize})
 	}
-	for name, parameters := range map[string]string{"prepared": "", "interpolated": "interpolateParams=true", "found rows": "clientFoundRows=true"} {
+	for name, parameters := range map[string]string{"prepared": "", "interpolated, found rows": "interpolateParams=true&clientFoundRows=true"} {
 		t.Run("conforms, "+name, func(t *testing.T) { conforms(t, server.NewDatabase(t, parameters)) })
 	}
 	t.Run("two apps", func(t *testing.T) {
