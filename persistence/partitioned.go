@@ -32,9 +32,11 @@ import (
 //		confidential.WithHTTPClient(httpClient), // one for all
 //		confidential.WithInstanceDiscovery(false))
 //
-// A client is cheap and leaves nothing behind. Only instance discovery would
-// make it dear: each new client asks the network for the names of the authority,
-// which a program that names a known authority has no need of.
+// A client is cheap and leaves nothing behind. With instance discovery it would
+// not be: each new client would ask the network for the names of the authority,
+// which a program that names a known authority does not need. A sign-in or a
+// refresh asks for the authority's openid-configuration as well, once for each
+// client.
 //
 // Whatever a client does, into the cache of an account go no other account's
 // entries.
@@ -48,6 +50,11 @@ import (
 // A sign-out is not undone by refreshes that were under way, on any server; see
 // [Cache] for what that means and for its limits. A client for each request has
 // none of those that come from a shared client.
+//
+// # Several requests of one user
+//
+// Tabs whose token has expired refresh it all at once, unless each request gets
+// its token in [Partitioned.Exclusive].
 //
 // # On-behalf-of
 //

@@ -11,6 +11,9 @@
 //	// for each request:
 //	client, err := confidential.New(authority, clientID, credential, confidential.WithCache(cache),
 //		confidential.WithHTTPClient(httpClient), confidential.WithInstanceDiscovery(false))
+//	err = cache.Exclusive(r.Context(), account, func(ctx context.Context) error { … }) // Account, AcquireTokenSilent
+//	...
+//	left, err := cache.Flush(ctx) // every few seconds, and before the program ends
 //
 // Set the timeout. The default of 30 seconds is for a person who unlocks a keyring;
 // a store that hangs would hold each request for that long.
@@ -21,6 +24,10 @@
 //   - [github.com/tokenkeep/tokenkeep/web/redisstore], Redis;
 //   - [github.com/tokenkeep/tokenkeep/web/sqlstore], PostgreSQL, SQLite, MySQL;
 //   - [github.com/tokenkeep/tokenkeep/web/session], the web session.
+//
+// The first two have leases, so that one of all servers refreshes an account's
+// tokens and the others wait for them. With a web session, each server may refresh
+// once.
 //
 // In front of it there may be
 //
@@ -36,6 +43,15 @@
 // authority answers with invalid_grant or asks for interaction. Every other error
 // passes: a busy authority, a store that is down, a key that this server does not
 // have yet. Delete only what is ErrCorrupt.
+//
+// # When the store fails
+//
+// While the store refuses writes, refreshes and sign-ins go on: their tokens are
+// kept in the process, up to persistence.WithMaxUnsaved bytes, until Flush or the
+// user's next request stores them. Those that are still kept when the process ends
+// are lost, so flush at intervals and at the end, and watch Unsaved in your metrics.
+// While the store cannot be read, silent sign-ins fail; a sign-in whose context is
+// persistence.SigningIn succeeds. Sign-outs fail until the store works again.
 //
 // The program in examples/signin does all of this.
 package web

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -46,19 +47,28 @@ func (r rows) Explain(err error) account.Reason {
 	return account.Reason{Err: fmt.Errorf("%w: %w", persistence.ErrUnavailable, err), Remedy: "See whether Redis is up and reachable."}
 }
 
+// ofScript matches what Redis 4 to 6 put before the answer to a command that a
+// script has sent. Redis 7 gives the answer as it is.
+var ofScript = regexp.MustCompile(`^ERR Error running script \(call to \S+\): (?:@user_script: ?\d+: )+-?`)
+
 func explainAnswer(err error) account.Reason {
-	word, _, _ := strings.Cut(err.Error(), " ")
+	text := err.Error()
+	text = text[len(ofScript.FindString(text)):]
+	word, _, _ := strings.Cut(text, " ")
 	if r, ok := refusals[word]; ok {
 		return account.Reason{Err: fmt.Errorf("%w: %s", persistence.ErrUnavailable, r.what), Remedy: r.remedy, Refused: true}
 	}
 	switch {
 	case word == "WRONGTYPE":
 		return account.Reason{Err: errors.New("the key is not a hash: something else uses it"), Remedy: "Set Options.Prefix to one that nothing else uses.", Refused: true}
-	case strings.Contains(err.Error(), "max number of clients"):
+	case strings.Contains(text, "max number of clients"):
 		return account.Reason{Err: fmt.Errorf("%w: the server has too many clients", persistence.ErrUnavailable), Remedy: "Raise Redis's maxclients, or lower the clients' PoolSize.", Refused: true}
-	case strings.Contains(err.Error(), "unknown command"):
+	case strings.Contains(text, "unknown command"):
 		return account.Reason{Err: fmt.Errorf("%w: the server does not know a command that is needed", persistence.ErrUnavailable), Remedy: "Use Redis 4 or later, with EVAL and EVALSHA enabled.", Refused: true}
 	}
 	// The rest of the answer may quote what was sent.
+	if strings.Trim(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		word = "ERR"
+	}
 	return account.Reason{Err: fmt.Errorf("%w: the server refused the command (%s)", persistence.ErrUnavailable, word), Remedy: "See Redis's log."}
 }

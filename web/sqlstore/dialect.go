@@ -28,6 +28,7 @@ type dialect struct {
 	// removeExpired removes rows that expired until a time, a number at most,
 	// the oldest first. A row that is renewed meanwhile stays.
 	removeExpired string
+	server        bool // it has connections over a network, and a limit of them
 	twice         bool // removeExpired names the time once more at the end
 	settings      []setting
 	explain       func(error) failure
@@ -37,6 +38,7 @@ const insertUnlessThere = `INSERT INTO {table} (account, revision, data, expires
 
 var dialects = map[Dialect]*dialect{
 	PostgreSQL: {
+		server:   true,
 		quote:    `"`,
 		clock:    `(extract(epoch FROM clock_timestamp()) * 1000)::bigint`,
 		numbered: true,
@@ -87,8 +89,9 @@ var dialects = map[Dialect]*dialect{
 		explain: explainSQLite,
 	},
 	MySQL: {
-		quote: "`",
-		clock: `(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)`, // UNIX_TIMESTAMP knows no summer time
+		server: true,
+		quote:  "`",
+		clock:  `(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)`, // UNIX_TIMESTAMP knows no summer time
 		schema: []string{
 			// VARBINARY: text would be compared without regard to case and
 			// trailing blanks.

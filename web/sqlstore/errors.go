@@ -51,6 +51,13 @@ var (
 	stopping    = unavailable("the database is starting or stopping", "Try again when it has started.")
 )
 
+// pooled is what an error means that comes of a pooler which gives each transaction
+// another connection: a prepared statement is on one of them only.
+func pooled(state string) failure {
+	return unavailable("a pooler between the program and the database loses the driver's prepared statements (SQLSTATE "+state+")",
+		"If PgBouncer or the like is in transaction mode, add default_query_exec_mode=exec to pgx's data source name.")
+}
+
 // driverError is an error of the driver or of the network. It says nothing of
 // what a statement held.
 func driverError(err error) account.Reason {
@@ -81,6 +88,16 @@ func explainPostgreSQL(err error) failure {
 		return busy("another process is making the table") // IF NOT EXISTS does not see it yet
 	case "55P03":
 		return busy("the row is locked")
+	case "57P01": // a switchover, or somebody ended this connection: others may work
+		f := stopping
+		f.again = true
+		return f
+	case "26000", "42P05":
+		return pooled(state)
+	case "08P01":
+		f := pooled(state)
+		f.Refused = false
+		return f
 	case "25006":
 		return readOnly
 	case "53100", "53200":

@@ -40,6 +40,9 @@ func TestExplain(t *testing.T) {
 		{PostgreSQL, state("40P01"), persistence.ErrUnavailable, "for another one's sake", true},
 		{PostgreSQL, state("53300"), persistence.ErrUnavailable, "too many connections", false},
 		{PostgreSQL, state("57P03"), persistence.ErrUnavailable, "starting or stopping", false},
+		{PostgreSQL, state("57P01"), persistence.ErrUnavailable, "starting or stopping", true},
+		{PostgreSQL, state("26000"), persistence.ErrUnavailable, "a pooler", false},
+		{PostgreSQL, state("42P05"), persistence.ErrUnavailable, "a pooler", false},
 		{PostgreSQL, state("28P01"), persistence.ErrUnavailable, "refuses the user", false},
 		{PostgreSQL, state("XX000"), persistence.ErrUnavailable, "SQLSTATE XX000", false},
 		{SQLite, code(5 | 2<<8), persistence.ErrUnavailable, "locked", true},
@@ -71,4 +74,11 @@ func TestExplain(t *testing.T) {
 	for _, d := range dialects {
 		require.NoError(t, d.explain(errors.New("unexpected EOF")).Err)
 	}
+}
+
+// Whether a statement was done that a pooler answered so is not known.
+func TestExplainProtocolViolation(t *testing.T) {
+	f := explainPostgreSQL(state("08P01"))
+	require.ErrorContains(t, f.Err, "a pooler")
+	require.False(t, f.Refused)
 }

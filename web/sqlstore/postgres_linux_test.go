@@ -27,14 +27,17 @@ func TestMain(m *testing.M) {
 	os.Exit(servers.Main(m))
 }
 
-// open opens the store in the PostgreSQL database at a URL, or in the SQLite
-// file at a path.
+// open opens the store in the PostgreSQL database at a URL, in the SQLite file at a
+// path, or in a MySQL database that is named as its driver wants it.
 func open(where string) (func(string) persistence.Versioned, error) {
 	d := sqlstore.PostgreSQL
 	db, err := sql.Open("pgx", where)
 	if filepath.IsAbs(where) {
 		d = sqlstore.SQLite
 		db, err = sqlite.Open(where)
+	} else if strings.Contains(where, "@tcp(") {
+		d = sqlstore.MySQL
+		db, err = sql.Open("mysql", where)
 	}
 	if err != nil {
 		return nil, err

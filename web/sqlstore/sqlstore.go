@@ -23,6 +23,28 @@
 // [persistence.Partitioned.Exclusive]) is two columns of the row, which end by the
 // database's clock.
 //
+// # The pool
+//
+// As it comes, [sql.DB] keeps two idle connections and has no maximum: under load,
+// requests dial anew, several times slower, until the database has too many
+// connections. Set both, to about as many as the database has processors to work
+// with, and let connections end now and then, so that those to a server that is no
+// longer the primary go away. Check warns where there is no maximum.
+//
+//	db.SetMaxOpenConns(16)
+//	db.SetMaxIdleConns(16)
+//	db.SetConnMaxLifetime(5 * time.Minute)
+//
+// For PostgreSQL with standbys, name all servers and target_session_attrs=read-write
+// in pgx's data source name, so that each new connection is one to the primary.
+// Through PgBouncer or another pooler in transaction mode, add
+// default_query_exec_mode=exec to it: prepared statements do not survive there.
+//
+// A request waits for an answer no longer than its context: give the cache a time
+// limit that is right for a request, such as persistence.WithTimeout(2*time.Second).
+// pgx and go-sql-driver/mysql end with their context and are called directly; each
+// call of another driver has a goroutine, which is left behind if need be.
+//
 // # Expiry
 //
 // Every row has a time after which it passes for absent. It moves in steps of a
@@ -162,8 +184,8 @@ func (s *Store) sql(statement string) string {
 // database is down, slow, read-only, full, without the table or refuses this
 // user, and say whether a save or a delete was done, or that it cannot be known.
 // Statements that a database gave up for the sake of others (deadlocks,
-// serialization failures, a locked SQLite file) are repeated until the context
-// ends.
+// serialization failures, a locked SQLite file), or because it ended a connection
+// of the pool (57P01, as in a switchover), are repeated until the context ends.
 func (s *Store) Account(key string) persistence.Versioned {
 	return account.New(rows{s}, key)
 }
@@ -204,7 +226,10 @@ func (s *Store) DeleteExpired(ctx context.Context, limit int) (int, error) {
 
 // admin runs a statement that holds no account's data.
 func (s *Store) admin(ctx context.Context, op, statement string, args ...any) (int, error) {
-	n, err := account.Within(ctx, rows{s}, func(ctx context.Context) (int64, error) { return s.exec(ctx, statement, args...) })
+	n, err := account.Within(ctx, rows{s}, func(ctx context.Context) (int64, error) {
+		n, _, err := s.exec(ctx, statement, args...)
+		return n, err
+	})
 	if err != nil {
 		return 0, s.adminError(ctx, op, err)
 	}
@@ -217,16 +242,19 @@ func (s *Store) adminError(ctx context.Context, op string, err error) error {
 }
 
 // exec runs a statement, again and again if the database gave it up for the
-// sake of others, and returns how many rows it changed.
-func (s *Store) exec(ctx context.Context, statement string, args ...any) (n int64, err error) {
+// sake of others, and returns how many rows it changed, and whether it ran more
+// than once.
+func (s *Store) exec(ctx context.Context, statement string, args ...any) (n int64, repeated bool, err error) {
+	tries := 0
 	err = s.repeat(ctx, func() error {
+		tries++
 		result, err := s.db.ExecContext(ctx, statement, args...)
 		if err == nil {
 			n, err = result.RowsAffected()
 		}
 		return err
 	})
-	return n, err
+	return n, tries > 1, err
 }
 
 func (s *Store) repeat(ctx context.Context, run func() error) error {
@@ -280,35 +308,45 @@ func (r rows) expiry(key string, now int64) int64 {
 func (r rows) Put(ctx context.Context, key string, data []byte, old, rev string) (bool, error) {
 	now := r.now().Unix()
 	if old != "" {
-		n, err := r.exec(ctx, r.update, rev, data, r.expiry(key, now), key, old, now)
-		return n > 0, err
+		n, repeated, err := r.exec(ctx, r.update, rev, data, r.expiry(key, now), key, old, now)
+		return r.wasPut(ctx, key, rev, n, repeated, err)
 	}
 	insert := func() (bool, error) {
-		n, err := r.exec(ctx, r.insert, key, rev, data, r.expiry(key, now))
+		n, repeated, err := r.exec(ctx, r.insert, key, rev, data, r.expiry(key, now))
 		if err != nil && r.d.explain(err).exists {
-			return false, nil
+			n, err = 0, nil
 		}
-		return n > 0, err
+		return r.wasPut(ctx, key, rev, n, repeated, err)
 	}
 	done, err := insert()
 	if done || err != nil {
 		return done, err
 	}
 	// A row that has expired passes for absent, and only stands in the way.
-	n, err := r.exec(ctx, r.removeOld, key, now)
+	n, _, err := r.exec(ctx, r.removeOld, key, now)
 	if n == 0 || err != nil {
 		return false, err
 	}
 	return insert()
 }
 
+// wasPut is whether a statement has put rev. One that ran more than once may have
+// succeeded the first time, when its answer was that the connection ends.
+func (r rows) wasPut(ctx context.Context, key, rev string, n int64, repeated bool, err error) (bool, error) {
+	if err != nil || n > 0 || !repeated {
+		return n > 0 && err == nil, err
+	}
+	_, now, err := r.Get(ctx, key, false)
+	return now == rev, err
+}
+
 func (r rows) Drop(ctx context.Context, key, old string) (bool, error) {
-	n, err := r.exec(ctx, r.remove, key, old, r.now().Unix())
+	n, _, err := r.exec(ctx, r.remove, key, old, r.now().Unix())
 	return n > 0, err
 }
 
 func (r rows) Lease(ctx context.Context, key, owner string, d time.Duration) (bool, error) {
-	n, err := r.exec(ctx, r.lease, owner, max(1, d.Milliseconds()), key, owner)
+	n, _, err := r.exec(ctx, r.lease, owner, max(1, d.Milliseconds()), key, owner)
 	if n > 0 || err != nil {
 		return n > 0, err
 	}
@@ -329,7 +367,7 @@ func (r rows) leaseOf(ctx context.Context, key string) (owner string, err error)
 }
 
 func (r rows) Release(ctx context.Context, key, owner string) error {
-	_, err := r.exec(ctx, r.release, key, owner)
+	_, _, err := r.exec(ctx, r.release, key, owner)
 	return err
 }
 

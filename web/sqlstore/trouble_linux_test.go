@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -141,6 +142,52 @@ func TestPostgreSQLReadOnly(t *testing.T) {
 	require.Contains(t, warnings[0], "read-only")
 	require.Contains(t, warnings[1], "fsync off")
 	require.Contains(t, warnings[2], "synchronous_commit off")
+}
+
+// Check warns of the pool that sql.Open makes.
+func TestPostgreSQLCheckWarnsOfThePool(t *testing.T) {
+	pg := servers.SharedPostgres(t)
+	db := servers.OpenPostgres(t, pg.URL(pg.NewDatabase(t)))
+	s := newStore(t, db, sqlstore.PostgreSQL, nil)
+	for most, warns := range map[int]bool{0: true, 16: false} {
+		db.SetMaxOpenConns(most)
+		warnings, err := s.Check(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, warns, strings.Contains(strings.Join(warnings, " "), "no maximum"), "%v", warnings)
+	}
+}
+
+// A switchover ends connections that are in use. The statement is run again, on
+// another connection.
+func TestPostgreSQLEndsAConnection(t *testing.T) {
+	pg := servers.SharedPostgres(t)
+	name := pg.NewDatabase(t)
+	db, admin := servers.OpenPostgres(t, pg.URL(name)), servers.OpenPostgres(t, pg.URL("postgres"))
+	a := newStore(t, db, sqlstore.PostgreSQL, nil).Account("alice")
+	rev := storetest.Save(t, a, "old")
+	ended := func(call func() error) error {
+		tx, err := db.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		defer tx.Rollback()
+		_, err = tx.ExecContext(t.Context(), `SELECT 1 FROM tokenkeep_accounts FOR UPDATE`)
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() { done <- call() }()
+		servers.Eventually(t, "it waited, and its connection was ended", func() bool {
+			var n int
+			require.NoError(t, admin.QueryRowContext(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1`, name).Scan(&n))
+			return n > 0
+		})
+		require.NoError(t, tx.Rollback())
+		return <-done
+	}
+	control := ended(func() error {
+		_, err := db.ExecContext(t.Context(), `UPDATE tokenkeep_accounts SET expires = expires`)
+		return err
+	})
+	require.ErrorContains(t, control, "57P01")
+	require.NoError(t, ended(func() error { _, err := a.SaveIf(t.Context(), []byte("new"), rev); return err }))
+	storetest.RequireHolds(t, a, "new")
 }
 
 // A trigger refuses rows, with the database's own codes, and quotes them.

@@ -1,4 +1,4 @@
-// Package servers gives tests real Redis and PostgreSQL servers of their own:
+// Package servers gives tests real Redis, PostgreSQL and MariaDB servers of their own:
 // started in a temporary folder, on a loopback address that nothing else uses,
 // and ended with the test, even with one that is killed.
 //

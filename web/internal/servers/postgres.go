@@ -6,9 +6,7 @@ import (
 	"database/sql"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -35,13 +33,7 @@ func StartPostgres(t testing.TB, settings ...string) *Postgres {
 	bin := filepath.Dir(need(t, "initdb", "postgresql", "/usr/lib/postgresql/*/bin/initdb"))
 	p := &Postgres{Addr: address(15432), t: t, bin: bin}
 	dir := folder(t)
-	if os.Getuid() == 0 { // PostgreSQL refuses to run as root
-		p.uid = 65534
-		if u, err := user.Lookup("postgres"); err == nil {
-			p.uid, _ = strconv.Atoi(u.Uid)
-		}
-		require.NoError(t, os.Chown(dir, p.uid, p.uid))
-	}
+	p.uid = unprivileged(t, dir, "postgres")
 	data := filepath.Join(dir, "data")
 	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "test", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
 	if initdb.Dir = "/"; p.uid != 0 {
@@ -103,6 +95,8 @@ func OpenPostgres(t testing.TB, url string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("pgx", url)
 	require.NoError(t, err)
+	db.SetMaxOpenConns(16)
+	db.SetMaxIdleConns(16)
 	t.Cleanup(func() { db.Close() })
 	return db
 }
