@@ -3,22 +3,26 @@ package tokenkeep
 import (
 	"context"
 	"log/slog"
+	"strings"
 
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 // Choice describes where a cache is stored, and why there: for a program's own
-// settings page, or for a problem report. Nothing in it is secret.
+// settings page, or for a problem report, where it can be kept as JSON. Nothing in
+// it is secret.
 type Choice struct {
 	// InUse is where the cache is stored.
-	InUse persistence.Description
+	InUse persistence.Description `json:"inUse"`
 	// By says who chose it.
-	By ChosenBy
+	By ChosenBy `json:"by"`
 	// Refusals are the candidates that were preferred and did not work, in
 	// order, each with its reason and its remedy. They are empty unless By is
-	// ByOrder, because otherwise no other candidate was tried.
-	Refusals []fallback.Refusal
+	// ByOrder, because otherwise no other candidate was tried. What the program has
+	// not enabled is no candidate. As JSON each has candidate, class, reason and
+	// remedy.
+	Refusals []fallback.Refusal `json:"refusals,omitempty"`
 }
 
 // ChosenBy says who made a [Choice].
@@ -62,9 +66,10 @@ func (s *store) use(b backend, by ChosenBy, refusals []fallback.Refusal) {
 	s.current.Store(&inUse{b, by, refusals})
 }
 
-// logChoice logs the choice: at the level Info if something preferred was refused,
-// else at Debug, because then there is nothing to do about it.
-func (s *store) logChoice(ctx context.Context) {
+// logChoice logs the choice: at the level Info if something preferred was refused
+// and the choice is news, else at Debug, because then there is nothing to do about
+// it.
+func (s *store) logChoice(ctx context.Context, news bool) {
 	c, level := s.current.Load().choice(), slog.LevelDebug
 	attrs := []slog.Attr{
 		slog.String("backend", c.InUse.Backend), slog.String("location", c.InUse.Location),
@@ -74,12 +79,19 @@ func (s *store) logChoice(ctx context.Context) {
 		attrs = append(attrs, slog.String("keySource", c.InUse.KeySource))
 	}
 	if len(c.Refusals) > 0 {
-		level = slog.LevelInfo
+		if news {
+			level = slog.LevelInfo
+		}
 		var refused []any
 		for _, r := range c.Refusals {
-			refused = append(refused, slog.Group(r.Candidate, "reason", r.Reason(), "remedy", r.Remedy()))
+			refused = append(refused, slog.Group(r.Candidate, "class", persistence.ClassOf(r.Err), "reason", r.Reason(), "remedy", r.Remedy()))
 		}
 		attrs = append(attrs, slog.Group("refused", refused...))
+	}
+	if level == slog.LevelDebug { // for the program's author
+		if not := s.cfg.notEnabled(); len(not) > 0 {
+			attrs = append(attrs, slog.String("notEnabled", strings.Join(not, ",")))
+		}
 	}
 	s.logger().LogAttrs(ctx, level, "tokenkeep: chose where to store the cache", attrs...)
 }

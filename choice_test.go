@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,7 +65,7 @@ func TestChoiceStaysTrue(t *testing.T) {
 	before := choiceOf(t, running)
 	require.Equal(t, "plaintext", before.InUse.Backend)
 	require.Equal(t, tokenkeep.ByOrder, before.By)
-	require.Equal(t, []string{"keyring", "passphrase"}, refused(before.Refusals))
+	require.Equal(t, []string{"keyring"}, refused(before.Refusals))
 
 	ring.SetAbsent(false)
 	cfg.Keyring = ring.Reopen()
@@ -108,19 +109,19 @@ func TestChoiceIsLogged(t *testing.T) {
 
 	m = newMachine(t)
 	cfg = m.config()
-	ring := keyringtest.NewLocked()
+	ring := keyringtest.NewAbsent()
 	cfg.Keyring, cfg.AllowPlaintext = ring, true
 	cfg.Passphrase = func(context.Context) ([]byte, error) { return nil, errors.New("cancelled") }
 	c, log := logOf(t, cfg, slog.LevelInfo)
 	require.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
 	for _, part := range []string{"level=INFO", "backend=plaintext", "chosenBy=order", "encrypted=false",
-		`refused.keyring.reason="the keyring is locked`, "refused.keyring.remedy=", "refused.passphrase.reason=", "cancelled", "refused.passphrase.remedy="} {
+		"refused.keyring.class=unavailable", `refused.keyring.reason="not available in this environment: no keyring program`, "refused.keyring.remedy=", "refused.passphrase.reason=", "cancelled", "refused.passphrase.remedy="} {
 		require.Contains(t, log.String(), part)
 	}
 
 	// Made again, it is logged again.
 	log.Reset()
-	ring.SetLocked(false)
+	ring.SetAbsent(false)
 	_, err := tokenkeep.Open(ctx, cfg)
 	require.NoError(t, err)
 	for range 3 {
@@ -143,8 +144,12 @@ func TestOrder(t *testing.T) {
 		"the other way round":        {[]string{"passphrase", "keyring"}, "", false, true, "passphrase", nil},
 		"a passphrase only":          {[]string{"passphrase"}, "", false, true, "passphrase", nil},
 		"a keyring only":             {[]string{"keyring"}, "", true, true, "", []string{"keyring"}},
-		"a keyring, or plaintext":    {[]string{"keyring", "plaintext"}, "", true, true, "plaintext", []string{"keyring"}},
-		"plaintext is not permitted": {[]string{"keyring", "plaintext"}, "", true, false, "", []string{"keyring", "plaintext"}},
+		"no plaintext instead":       {[]string{"keyring", "plaintext"}, "", true, true, "", []string{"keyring", "plaintext"}},
+		"plaintext, by a wish":       {[]string{"keyring", "plaintext"}, "plaintext", true, true, "plaintext", nil},
+		"plaintext is not permitted": {[]string{"keyring", "plaintext"}, "", true, false, "", []string{"keyring"}},
+		"a kernel":                   {[]string{"keyring", "kernel", "plaintext"}, "", true, true, "kernel", []string{"keyring"}},
+		"memory at last":             {[]string{"keyring", "plaintext", "memory"}, "", true, true, "memory", []string{"keyring", "plaintext"}},
+		"memory, not plaintext":      {[]string{"keyring", "memory"}, "plaintext", true, true, "", nil},
 		"a wish within":              {[]string{"keyring", "passphrase"}, "passphrase", false, true, "passphrase", nil},
 		"a wish beyond":              {[]string{"keyring"}, "passphrase", false, true, "", nil},
 		"a wish for memory":          {[]string{"keyring"}, "memory", true, true, "memory", nil},
@@ -154,6 +159,9 @@ func TestOrder(t *testing.T) {
 			m.keyring.SetLocked(test.locked)
 			cfg := m.config()
 			cfg.Order, cfg.Store, cfg.AllowPlaintext, cfg.Passphrase = test.order, test.store, test.allow, correctHorse
+			if slices.Contains(test.order, "kernel") {
+				cfg.Kernel = keyringtest.NewKernel() // not the machine's
+			}
 			c, err := tokenkeep.Open(ctx, cfg)
 			if test.source == "" {
 				require.Error(t, err)

@@ -41,7 +41,7 @@ func ExampleChoiceOf() {
 	c, err := tokenkeep.Open(context.Background(), tokenkeep.Config{
 		Name:           "contoso-cli",
 		Dir:            dir,
-		Keyring:        keyringtest.NewLocked(), // for this example; leave it nil
+		Keyring:        keyringtest.NewAbsent(), // for this example; leave it nil
 		Order:          []string{"keyring", "plaintext"},
 		AllowPlaintext: true,
 		Warn:           func(fallback.Warning) {},
@@ -59,5 +59,5 @@ func ExampleChoiceOf() {
 	// Output:
 	// kept in: plaintext
 	// chosen by: order
-	// keyring: the keyring is locked
+	// keyring: not available in this environment: no keyring program is running
 }

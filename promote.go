@@ -15,6 +15,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/ledger"
 	"github.com/tokenkeep/tokenkeep/internal/place"
 	"github.com/tokenkeep/tokenkeep/internal/shell"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/internal/transfer"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -41,7 +42,9 @@ type promoter struct {
 	lock      *persistence.FileLock
 	ledger    ledger.Ledger
 	permitted bool
+	toKernel  bool // plaintext may be moved to the kernel's keyring, because the user asks for it
 	warn      func(fallback.Warning)
+	ended     func(message string) // told of a sign-in that was kept for a time, and has ended
 	// notMoved is told of what stays in plaintext. What it returns is the error
 	// of promote.
 	notMoved func(fallback.Warning) error
@@ -74,6 +77,11 @@ func (p *promoter) promote(ctx context.Context, to *encrypted.File) error {
 		return p.notMoved(p.warning(fmt.Sprintf("Unencrypted tokens stay in %s. They were neither used nor moved.", p.place.Plaintext),
 			"This program does not permit plaintext.",
 			fmt.Sprintf("Remove the file or, if the tokens are yours, move them with: tokenkeep move %s -to %s", p.arguments(), to.Describe().KeySource)))
+	}
+	if to.Describe().KeySource == layout.Kernel && !p.toKernel {
+		return p.notMoved(p.warning(fmt.Sprintf("Unencrypted tokens stay in %s. They were neither used nor moved.", p.place.Plaintext),
+			"What is stored encrypted here lasts until this machine is restarted, and they may last longer.",
+			fmt.Sprintf("Remove the file or, if the tokens are yours, move them with: tokenkeep move %s -to %s", p.arguments(), layout.Kernel)))
 	}
 	ctx, cancel := boundedWait(ctx)
 	defer cancel()
@@ -139,7 +147,9 @@ func (m *promotion) combine(h transfer.Held) (transfer.Next, error) {
 		return transfer.Next{}, errMalformed
 	case h.To == nil:
 		m.alone = true
-		return transfer.Next{Data: h.From, Changed: true}, nil
+		var data []byte
+		data, m.added.Refused = tokencache.Sound(h.From)
+		return transfer.Next{Data: data, Changed: true}, nil
 	case m.ledger.Promoted() == h.Rev:
 		m.known = true
 		return transfer.Next{Data: h.To}, nil
@@ -148,10 +158,11 @@ func (m *promotion) combine(h transfer.Held) (transfer.Next, error) {
 	case m.alone && h.Copied != nil:
 		// A program that keeps plaintext saved once more after the copy, which was
 		// all that was stored. What it changed is known.
-		merged, changed, err := transfer.Merge(h.Copied, h.From, h.To)
+		merged, changed, refused, err := transfer.Merge(h.Copied, h.From, h.To)
 		if err != nil {
 			return transfer.Next{}, errNotMergeable
 		}
+		m.added.Refused = refused
 		return transfer.Next{Data: merged, Changed: changed}, nil
 	}
 	sum, changed, added, err := transfer.Add(h.From, h.To)
@@ -171,7 +182,14 @@ func (m *promotion) record(ctx context.Context, rev string) error {
 // report says what was moved, and what was not.
 func (m *promotion) report() error {
 	from, into := m.place.Plaintext, m.to.Describe().Location
-	const why = "They can be stored encrypted here."
+	why := "They can be stored encrypted here."
+	if m.to.Describe().KeySource == layout.Keyring {
+		why += " A session in which the keyring is locked, as over SSH, cannot use them any more."
+	}
+	if len(m.added.Refused) > 0 {
+		m.warn(m.warning(fmt.Sprintf("Some of the unencrypted entries in %s were left out: %s.", from, tokencache.Names(m.added.Refused)),
+			"MSAL cannot read them, and would refuse all others with them.", "If a sign-in is missing, sign in again."))
+	}
 	switch {
 	case m.known:
 		m.warn(m.warning(fmt.Sprintf("%s was removed. Its unencrypted tokens had been moved into the encrypted file %s before.", from, into),
@@ -238,6 +256,10 @@ func (p *promoter) quarantinePlaintext(ctx context.Context, file *fallback.Insec
 func (p *promoter) quarantined(file persistence.Description, to string, err, reason error) error {
 	if errors.Is(err, persistence.ErrConflict) || errors.Is(err, persistence.ErrNotFound) {
 		return nil // another process was faster
+	}
+	if err == nil && file.KeySource == layout.Kernel && errors.Is(reason, persistence.ErrKeyMissing) {
+		p.ended("The sign-in was kept until a restart, or three days without use, and has ended. Sign in again.")
+		return nil
 	}
 	if err == nil {
 		p.warn(fallback.Warning{Location: file.Location,

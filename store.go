@@ -1,12 +1,14 @@
 package tokenkeep
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,12 +16,12 @@ import (
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/ledger"
+	"github.com/tokenkeep/tokenkeep/internal/once"
 	"github.com/tokenkeep/tokenkeep/internal/place"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/internal/transfer"
 	"github.com/tokenkeep/tokenkeep/internal/within"
-	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -43,8 +45,8 @@ type store struct {
 	choosing chan struct{} // full while the choice is made again
 	failed   failedChoice  // guarded by choosing
 
-	mu     sync.Mutex
-	warned map[string]bool
+	warned once.Kinds
+	noDir  error // why there is no folder, where Order ends with memory
 }
 
 // failedChoice caches a failed choice for one state of the encrypted file, so that
@@ -72,15 +74,18 @@ var _ interface {
 
 func newStore(cfg Config) (*store, error) {
 	at, err := place.Of(cfg.Dir, cfg.Name)
-	if err != nil && cfg.Store != layout.Memory { // which uses no file
-		return nil, openError(cfg.Dir, err, persistence.Remedy(err))
+	if err != nil {
+		err = openError(cfg.Dir, err, persistence.Remedy(err))
+		if cfg.Store != layout.Memory && !cfg.permits(layout.Memory) { // which uses no file
+			return nil, err
+		}
 	}
 	s := &store{
 		cfg:      cfg,
 		place:    at,
 		lock:     persistence.NewFileLock(at.Lock),
 		choosing: make(chan struct{}, 1),
-		warned:   map[string]bool{},
+		noDir:    err,
 	}
 	s.promoter = &promoter{
 		cache:     layout.Cache{Dir: cfg.Dir, Name: cfg.Name},
@@ -88,7 +93,9 @@ func newStore(cfg Config) (*store, error) {
 		lock:      s.lock,
 		ledger:    ledger.In(at.Lock),
 		permitted: cfg.permitsPlaintext(),
+		toKernel:  cfg.Store == layout.Kernel,
 		warn:      s.warn,
+		ended:     s.logEnd,
 		notMoved:  func(w fallback.Warning) error { s.warn(w); return nil },
 	}
 	return s, nil
@@ -96,52 +103,89 @@ func newStore(cfg Config) (*store, error) {
 
 // choose chooses by what is stored and what works now, and logs the choice.
 func (s *store) choose(ctx context.Context) error {
-	err := s.selectBackend(ctx)
+	news, err := s.selectBackend(ctx)
 	if err == nil {
-		s.logChoice(ctx)
+		s.logChoice(ctx, news)
 	}
 	return err
 }
 
-func (s *store) selectBackend(ctx context.Context) error {
+// selectBackend is choose without the log. news reports whether nothing was
+// stored, so that the choice decides where the next sign-in goes.
+func (s *store) selectBackend(ctx context.Context) (news bool, err error) {
 	if s.cfg.Store == layout.Memory {
 		s.use(persistence.NewMemory(), ByUser, nil)
-		return nil
+		return false, nil
+	}
+	if s.noDir != nil {
+		return true, s.useMemory(ctx, s.noDir)
 	}
 	existing, err := s.openExisting(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if existing != nil {
 		s.use(existing, ByStored, nil)
-		return s.promoter.promote(ctx, existing)
+		return false, s.promoter.promote(ctx, existing)
 	}
 	// What all candidates need comes first, so that its failure is not taken for
 	// that of one of them, and does not lead to something less safe.
 	if err := s.proveLock(ctx); err != nil {
-		return err
+		return true, s.useMemory(ctx, err)
 	}
+	news = !s.promoter.found()
 	selected, err := fallback.Choose(ctx, s.candidates()...)
 	if ctx.Err() != nil {
-		return openError(s.cfg.Dir, ctx.Err(), "")
+		return news, openError(s.cfg.Dir, ctx.Err(), "")
 	}
 	if err != nil {
-		return err
+		return news, err
 	}
 	for _, r := range selected.Refusals {
 		if errors.Is(r.Err, persistence.ErrLockTimeout) {
-			return r.Err
+			return news, r.Err
 		}
 	}
 	s.use(selected.Persistence.(backend), ByOrder, selected.Refusals)
-	switch current := selected.Persistence.(type) {
-	case *encrypted.File:
-		return s.promoter.promote(ctx, current)
-	case *fallback.InsecurePlaintextFile:
-		// Now, because the warning should come before the sign-in, not after it.
-		s.warnPlaintext(selected.Refusals)
+	if news { // now, because a warning should come before the sign-in, not after it
+		s.warnOf(selected.Candidate, selected.Refusals)
 	}
+	if file, ok := selected.Persistence.(*encrypted.File); ok {
+		return news, s.promoter.promote(ctx, file)
+	}
+	return news, nil
+}
+
+// useMemory goes on without keeping, because err prevents any file, where the
+// program permits that and nothing is stored. Else it fails with err.
+func (s *store) useMemory(ctx context.Context, err error) error {
+	if !s.cfg.permits(layout.Memory) || ctx.Err() != nil || errors.Is(err, persistence.ErrLockTimeout) {
+		return err
+	}
+	memory, memoryErr := s.openMemory()
+	if memoryErr != nil {
+		return err
+	}
+	var refusals []fallback.Refusal
+	for _, name := range s.cfg.order() {
+		if name != layout.Memory {
+			refusals = append(refusals, fallback.Refusal{Candidate: name, Err: err})
+		}
+	}
+	s.use(memory, ByOrder, refusals)
+	s.warnOf(layout.Memory, refusals)
 	return nil
+}
+
+// openMemory returns a cache in memory, but not beside what is stored, or may be.
+func (s *store) openMemory() (*persistence.Memory, error) {
+	here := layout.Cache{Dir: s.cfg.Dir, Name: s.cfg.Name}
+	for _, path := range []string{here.Encrypted(), here.Plaintext()} {
+		if _, err := os.Lstat(path); s.cfg.Dir != "" && !errors.Is(err, fs.ErrNotExist) {
+			return nil, openError(path, errors.New("the tokens are not kept in memory, because there are stored ones"), "")
+		}
+	}
+	return persistence.NewMemory(), nil
 }
 
 // proveLock shows that the folder can be written and locked.
@@ -191,7 +235,7 @@ func (s *store) tryExisting(ctx context.Context) (*encrypted.File, error) {
 	if errors.Is(err, persistence.ErrCorrupt) {
 		// Any source can move the file; this one can also delete the keys of older
 		// files.
-		file, openErr := s.open(layout.Keyring)
+		file, openErr := s.open(s.anySource())
 		if openErr != nil {
 			return nil, openErr
 		}
@@ -200,28 +244,40 @@ func (s *store) tryExisting(ctx context.Context) (*encrypted.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.cfg.Store != "" && s.cfg.Store != source {
+	candidate := candidateOf(source)
+	if s.cfg.Store != "" && s.cfg.Store != candidate {
 		return nil, s.storedError(remedy.Errorf("Ask for the store that they are in, or remove the file to start anew.",
 			"their key source is %q, and Config.Store asks for %q", source, s.cfg.Store))
 	}
-	if s.cfg.Order != nil && !slices.Contains(s.cfg.Order, source) {
+	if s.cfg.Order != nil && !slices.Contains(s.cfg.Order, candidate) {
 		return nil, s.storedError(remedy.Errorf("Use the program that stored the tokens, or remove the file to start anew.",
 			"%w: their key source is %q, which this program does not permit", persistence.ErrUnavailable, source))
 	}
-	file, err := s.open(source)
-	if err != nil {
-		return nil, s.storedError(err)
+	sources := s.cfg.sources(source)
+	if len(sources) == 0 {
+		return nil, s.storedError(s.cfg.sourceMissing(source))
 	}
 	bounded, cancel := ctx, context.CancelFunc(func() {})
 	if source == layout.Keyring || source == layout.DPAPI {
 		bounded, cancel = context.WithTimeout(ctx, keyringTimeout)
 	}
 	defer cancel()
-	if err := file.Check(bounded); err != nil && !unrecoverable(err) {
-		return nil, s.storedError(err)
-	} else {
-		return file, err
+	var first error
+	for _, keys := range sources { // the program's own key, and the one that it had before
+		file, err := s.open(keys)
+		if err != nil {
+			return nil, s.storedError(err)
+		}
+		err = file.Check(bounded)
+		if err == nil || unrecoverable(err) {
+			return file, err
+		}
+		first = cmp.Or(first, err)
+		if !errors.Is(err, persistence.ErrWrongKey) {
+			break
+		}
 	}
+	return nil, s.storedError(first)
 }
 
 // storedError is the refusal to start anew beside tokens that cannot be read
@@ -232,27 +288,13 @@ func (s *store) storedError(err error) error {
 		Remedy: persistence.Remedy(err)}
 }
 
-// candidates are those that the program and the user ask for, in the order of
-// preference. One that lacks what it needs says so when it is opened.
-func (s *store) candidates() (all []fallback.Candidate) {
-	for _, name := range s.cfg.order() {
-		c := fallback.Candidate{Name: name, Open: func(ctx context.Context) (persistence.Persistence, error) { return s.openNew(ctx, name) }}
-		switch name {
-		case layout.Keyring, layout.DPAPI:
-			c.Timeout = keyringTimeout
-		case layout.Plaintext:
-			c.Open = func(context.Context) (persistence.Persistence, error) { return s.openPlaintext() }
-		}
-		if s.cfg.Store == "" || s.cfg.Store == name {
-			all = append(all, c)
-		}
-	}
-	return all
-}
-
 // openNew opens the encrypted file where there is none yet, by making its key.
-func (s *store) openNew(ctx context.Context, source string) (*encrypted.File, error) {
-	file, err := s.open(source)
+func (s *store) openNew(ctx context.Context, candidate string) (*encrypted.File, error) {
+	keys, err := s.cfg.newSource(candidate)
+	if err != nil {
+		return nil, err
+	}
+	file, err := s.open(keys)
 	if err != nil {
 		return nil, err
 	}
@@ -260,75 +302,76 @@ func (s *store) openNew(ctx context.Context, source string) (*encrypted.File, er
 }
 
 // open opens the encrypted file with keys from that source.
-func (s *store) open(source string) (*encrypted.File, error) {
-	keys, err := s.source(source)
-	if err != nil {
-		return nil, err
-	}
-	opts := &encrypted.Options{Name: s.cfg.Name, Lock: s.lock}
-	if old, err := s.source(layout.Keyring); err == nil { // the file may have had its key there
-		opts.OldSources = append(opts.OldSources, old.(encrypted.KeyDeleter))
-	}
-	return encrypted.New(s.place.Encrypted, keys, opts)
+func (s *store) open(keys encrypted.KeySource) (*encrypted.File, error) {
+	return encrypted.New(s.place.Encrypted, keys, &encrypted.Options{Name: s.cfg.Name, Lock: s.lock, OldSources: s.cfg.deleters()})
 }
 
-func (s *store) source(name string) (encrypted.KeySource, error) {
-	switch name {
-	case layout.Keyring:
-		k := s.cfg.Keyring
-		if k == nil {
-			k = keyring.System()
-		}
-		return keyring.NewKeys(k, layout.KeyringService(s.cfg.Name)), nil
-	case layout.DPAPI:
-		return encrypted.DPAPI(), nil
-	case layout.Passphrase:
-		if s.cfg.Passphrase == nil {
-			return nil, openError("", fmt.Errorf("%w: this program has no way to ask for a passphrase", persistence.ErrUnavailable),
-				"The program's author can set Config.Passphrase.")
-		}
-		return encrypted.Passphrase(s.cfg.Passphrase, nil), nil
-	default:
-		return nil, openError("", fmt.Errorf("%w: the key source %q is not one that this program uses", persistence.ErrUnavailable, name),
-			"Use the program that stored the tokens.")
+// anySource returns a source that deletes keys, if the program has one.
+func (s *store) anySource() encrypted.KeySource {
+	if all := s.cfg.deleters(); len(all) > 0 {
+		return all[0]
 	}
+	return encrypted.DPAPI()
 }
 
-func (s *store) openPlaintext() (persistence.Persistence, error) {
-	if !s.cfg.AllowPlaintext {
-		return nil, openError("", fmt.Errorf("%w: this program does not permit it", persistence.ErrUnavailable),
-			"The program's author can set Config.AllowPlaintext.")
-	}
-	return s.promoter.file()
-}
-
-func (s *store) warnPlaintext(refusals []fallback.Refusal) {
-	var reasons, remedies []string
-	for _, r := range refusals {
-		reasons = append(reasons, r.Candidate+": "+strings.TrimSuffix(r.Reason(), "."))
-		if remedy := r.Remedy(); remedy != "" {
-			remedies = append(remedies, remedy)
-		}
-	}
-	reason := "It was asked for."
+// warnOf warns, before the first sign-in, of a candidate that does not keep the
+// tokens safely or for long.
+func (s *store) warnOf(candidate string, refusals []fallback.Refusal) {
+	w := fallback.Warning{Reason: "It was asked for."}
 	if len(refusals) > 0 {
-		reason = "Nothing safer works: " + strings.Join(reasons, "; ") + "."
+		w.Reason, w.Remedy = why(refusals)
 	}
-	s.warn(fallback.Warning{
-		Backend:  "plaintext",
-		Location: s.place.Plaintext,
-		Message:  fmt.Sprintf("Tokens are stored unencrypted in %s. Anybody who can read this file can sign in as you.", s.place.Plaintext),
-		Reason:   reason,
-		Remedy:   strings.Join(remedies, " "),
-	})
+	switch candidate {
+	case layout.Plaintext:
+		w.Backend, w.Location = "plaintext", s.place.Plaintext
+		w.Message = fmt.Sprintf("Tokens are stored unencrypted in %s. Anybody who can read this file can sign in as you.", s.place.Plaintext)
+	case layout.Kernel:
+		w.Backend, w.Location = "encrypted", s.place.Encrypted
+		w.Message = "You stay signed in until this machine is restarted, or until three days have passed without use: the key is only in the memory of the Linux kernel."
+	case layout.Memory:
+		w.Backend, w.Location = "memory", s.cfg.Dir
+		w.Message = "Tokens are not stored. You will have to sign in again when this program is started again."
+	default:
+		return
+	}
+	s.warn(w)
+}
+
+// why says why the candidates that were preferred do not work, and what helps. What
+// is true of several is said once.
+func why(refusals []fallback.Refusal) (reason, remedy string) {
+	var reasons, remedies []string
+	names := map[string][]string{}
+	for _, r := range refusals {
+		text := strings.TrimSuffix(r.Reason(), ".")
+		if names[text] == nil {
+			reasons = append(reasons, text)
+		}
+		names[text] = append(names[text], r.Candidate)
+		if help := r.Remedy(); help != "" && !slices.Contains(remedies, help) {
+			remedies = append(remedies, help)
+		}
+	}
+	for i, text := range reasons {
+		reasons[i] = strings.Join(names[text], ", ") + ": " + text
+	}
+	return "Nothing better works: " + strings.Join(reasons, "; ") + ".", strings.Join(remedies, " ")
 }
 
 // backend returns the backend in use. If that is the plaintext file and another
 // process has stored something encrypted since, it chooses again, so that nobody
-// goes on beside what is safer.
+// goes on beside what is safer. So it does if nothing is stored with a key in the
+// kernel's keyring yet, and another process has stored plaintext.
 func (s *store) backend(ctx context.Context) (backend, error) {
 	current := s.current.Load().backend
-	if _, ok := current.(*fallback.InsecurePlaintextFile); !ok || !place.Exists(s.place.Encrypted) {
+	again := false
+	switch b := current.(type) {
+	case *fallback.InsecurePlaintextFile:
+		again = place.Exists(s.place.Encrypted)
+	case *encrypted.File: // plaintext is not moved to the kernel's keyring, so it is gone on with
+		again = b.Describe().KeySource == layout.Kernel && !s.promoter.toKernel && s.promoter.found() && !place.Exists(s.place.Encrypted)
+	}
+	if !again {
 		return current, nil
 	}
 	return s.chooseAgain(ctx, current)
@@ -421,7 +464,7 @@ func (s *store) repair(ctx context.Context, b backend, data []byte, rev string, 
 		switch {
 		case unrecoverable(err):
 			return true, s.promoter.quarantine(ctx, file)
-		case errors.Is(err, persistence.ErrWrongKey) && s.otherSource(file):
+		case errors.Is(err, persistence.ErrWrongKey) && (s.otherSource(file) || s.cfg.OldKey != nil):
 			now, err := s.chooseAgain(ctx, b)
 			return now != b, err
 		case errors.Is(err, persistence.ErrNotFound):
@@ -515,12 +558,7 @@ func (s *store) Describe() persistence.Description { return s.current.Load().Des
 
 // warn tells the program, once for each message and remedy.
 func (s *store) warn(w fallback.Warning) {
-	what := w.Message + w.Remedy
-	s.mu.Lock()
-	known := s.warned[what]
-	s.warned[what] = true
-	s.mu.Unlock()
-	if known {
+	if !s.warned.First(w.Message + w.Remedy) {
 		return
 	}
 	if s.cfg.Warn != nil {
@@ -529,3 +567,7 @@ func (s *store) warn(w fallback.Warning) {
 	}
 	s.logger().Warn("tokenkeep: "+w.Message, "backend", w.Backend, "location", w.Location, "reason", w.Reason, "remedy", w.Remedy)
 }
+
+// logEnd logs that a sign-in which was kept for a time has ended. That is no
+// damage, and nothing to warn of.
+func (s *store) logEnd(message string) { s.logger().Info("tokenkeep: " + message) }

@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
@@ -31,32 +28,67 @@ type Config struct {
 	// DefaultDir. If it is missing it is created with mode 0700.
 	Dir string
 
-	// Keyring holds the key. nil means the operating system's, keyring.System.
+	// Key is a key of the program's own: a mounted secret, a variable, a command, a
+	// key management service; see package encrypted. Where it is set, new sign-ins
+	// are kept with it and with nothing else that works. What is stored with another
+	// key stays so until [Rotate]. Somebody else keeps this key, so it is never
+	// certainly gone: where it is missing, Open fails and sets nothing aside, and
+	// where it is another one, Open fails with ErrWrongKey. [Remove] starts anew.
+	// Waiting for it ends with ctx only. nil means that there is none.
+	Key encrypted.KeySource
+
+	// OldKey is the key that Key has replaced. What is stored with it opens, and
+	// [Rotate] encrypts it with Key. nil means that there is none.
+	OldKey encrypted.KeySource
+
+	// Keyring holds the key. nil means the operating system's, keyring.System,
+	// which asks nobody anything: where it is locked, it is not used. Desktops with
+	// automatic login begin with a locked keyring, so a program with somebody at the
+	// screen lets it ask, with keyring.System(keyring.WithPrompt()). A program that
+	// sets Keyring sets Kernel as well, if it wants that. If Keyring is
+	// keyring.Kernel, it counts as Kernel, there is no other keyring, and "keyring" in
+	// Order and Store means it too.
 	Keyring keyring.Keyring
+
+	// Kernel is the Linux kernel's keyring, which keeps the key where nothing
+	// lasting works, until a restart or three days without use. nil means
+	// keyring.Kernel on Linux if Keyring is nil too, or if Order names it, and else
+	// none. So a test that sets Keyring alone uses no keyring of the machine.
+	Kernel keyring.Keyring
 
 	// Passphrase returns the passphrase that protects the file where no keyring
 	// works: from a prompt, or from a secret store. Open asks for it. A later call
 	// asks only if another process has changed the key, and after a failure not
-	// again for a minute. nil means that there is no passphrase.
+	// again for a minute. The bytes count as they are: nothing is trimmed, and
+	// nothing is normalised, so "é" as one character is another passphrase than "é"
+	// as two, which keyboards of other systems may send. nil means that there is no
+	// passphrase.
 	Passphrase func(ctx context.Context) ([]byte, error)
 
-	// AllowPlaintext permits a plaintext file as the last resort. Anybody who can
-	// read the user's files can use it. Warn is told when it comes to that. It also
-	// permits to move a plaintext file that is found into the encrypted one, see
-	// the package comment.
+	// AllowPlaintext permits a plaintext file as the last resort, where there is no
+	// keyring. A keyring that is locked, does not answer or is full is there, so it
+	// does not lead to plaintext; only the user's own Store "plaintext" does then.
+	// Anybody who can read the user's files can use the plaintext file. Warn is told
+	// before it is made. AllowPlaintext also permits to move a plaintext file that is
+	// found into the encrypted one, see the package comment.
 	AllowPlaintext bool
 
 	// Order names the candidates that may keep the cache, the preferred one
-	// first: "keyring", "dpapi", "passphrase", "plaintext". nil means the
-	// platform's own order, which is that one, with "dpapi" on Windows only. A
-	// candidate that is left out is not permitted, even where it has stored tokens
-	// already. "plaintext" can only be the last, and needs AllowPlaintext as well.
+	// first: "key", "keyring", "dpapi", "passphrase", "kernel", "plaintext",
+	// "memory". nil means the platform's own order, which is that one, with "dpapi"
+	// on Windows only, "kernel" on Linux only, and without "memory". A candidate
+	// that is left out is not permitted, even where it has stored tokens already.
+	// "key", "passphrase" and "plaintext" also need Key, Passphrase and
+	// AllowPlaintext, and are no candidates without. "plaintext" can only be
+	// followed by "memory", and "memory" can only be the last: it goes on without
+	// keeping anything, with a warning, where nothing else works and nothing is
+	// stored, as on a read-only disk.
 	Order []string
 
 	// Store is the end user's wish, such as from an environment variable of the
-	// program: "" for none, or "keyring", "passphrase", "plaintext" or "memory",
-	// and on Windows "dpapi". It only narrows what the other fields permit.
-	// "memory" stores nothing and does not touch what is stored.
+	// program: "" for none, or one of the candidates. It only narrows what the other
+	// fields permit, but "memory" is always permitted. "memory" stores nothing and
+	// does not touch what is stored.
 	Store string
 
 	// Strict lets storage errors fail the sign-in; see persistence.WithStrict.
@@ -68,16 +100,19 @@ type Config struct {
 	Warn func(fallback.Warning)
 
 	// Logger gets the warnings if Warn is nil, storage trouble that fails no call
-	// and, once for each Open, the choice that was made: at the level Info with
-	// every refusal, or at Debug if there was none. A program that has to choose
-	// again while it runs logs that too. nil means slog.Default().
+	// and, once for each Open, the choice that was made: at the level Info, with every
+	// refusal, if something preferred did not work and nothing was stored yet, else at
+	// Debug, with what the program has not enabled. The end of a sign-in that was kept
+	// in the kernel's keyring is logged at Info. A program that has to choose again
+	// while it runs logs that too. nil means slog.Default().
 	Logger *slog.Logger
 }
 
-// Open returns the cache of that Name, kept in the safest way that works here:
-// in order, an encrypted file whose key is in the operating system's keyring, on
-// Windows one whose key DPAPI encrypts for the user, an encrypted file with a
-// passphrase if there is one, and a plaintext file if that is allowed. Pass it to
+// Open returns the cache of that Name, kept in the best way that works here: an
+// encrypted file with, in order, the program's own key if it has one, a key in the
+// operating system's keyring, on Windows one that DPAPI encrypts for the user, one
+// from a passphrase if the program can ask for it, and on Linux one in the kernel's
+// keyring; or a plaintext file if that is allowed and there is no keyring. Pass it to
 // public.WithCache. See the package comment for what Open does with what is
 // already stored, and [ChoiceOf] for which way was chosen.
 //
@@ -86,7 +121,8 @@ type Config struct {
 // through a browser only to learn then that the token cannot be stored.
 //
 // It fails with a [*fallback.NoneError], which lists every candidate with its
-// reason and remedy, if nothing works. It fails with ErrKeyringLocked,
+// reason and remedy, if nothing works; keyring.SituationOf tells what is missing
+// from what is locked, full or does not answer. It fails with ErrKeyringLocked,
 // ErrUnavailable, ErrWrongKey or another class of package persistence if tokens
 // are stored whose key is not available now. It fails with a [*persistence.Error]
 // that names the field if cfg is wrong. It does not change what is stored then.
@@ -110,28 +146,38 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 
 // prepare returns the store of cfg, which has chosen nothing yet.
 func prepare(cfg Config) (*store, error) {
+	cfg.Order = slices.Clone(cfg.Order)
+	cfg.nameKernel()
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	cfg.Order = slices.Clone(cfg.Order)
-	if cfg.Dir == "" {
-		dir, err := DefaultDir()
-		if err != nil {
-			return nil, err
+	dir, err := cfg.folder()
+	if err == nil && cfg.Store != layout.Memory {
+		if err = securefile.MkdirAll(dir); err != nil {
+			err = openError(dir, err, cmp.Or(persistence.Remedy(err), "Set Config.Dir to a folder that this user can make and write."))
 		}
-		cfg.Dir = dir
+	}
+	if err != nil && !cfg.permits(layout.Memory) {
+		return nil, err
+	}
+	cfg.Dir = dir
+	s, newErr := newStore(cfg)
+	if err != nil && newErr == nil {
+		s.noDir = err
+	}
+	return s, newErr
+}
+
+// folder returns the absolute path of the folder of the cache's files.
+func (cfg *Config) folder() (string, error) {
+	if cfg.Dir == "" {
+		return DefaultDir()
 	}
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
-		return nil, openError(cfg.Dir, err, "Set Config.Dir to an absolute path.")
+		return "", openError(cfg.Dir, err, "Set Config.Dir to an absolute path.")
 	}
-	cfg.Dir = dir
-	if cfg.Store != layout.Memory {
-		if err := securefile.MkdirAll(dir); err != nil {
-			return nil, openError(dir, err, cmp.Or(persistence.Remedy(err), "Set Config.Dir to a folder that this user can make and write."))
-		}
-	}
-	return newStore(cfg)
+	return dir, nil
 }
 
 // MovePlaintext moves what the plaintext file holds into the encrypted one, where
@@ -158,14 +204,17 @@ func MovePlaintext(ctx context.Context, cfg Config) error {
 	return s.choose(ctx)
 }
 
-// Rotate gives the encrypted file of cfg a new key, from the source that its key
-// comes from, and encrypts its data anew; see [encrypted.File.Rotate]. Programs
-// that have the cache open go on with the new key. A passphrase stays the same:
-// to change it, or the source, use [encrypted.File.Rotate] or the command
+// Rotate gives the encrypted file of cfg a new key and encrypts its data anew; see
+// [encrypted.File.Rotate]. The new key is cfg.Key, if that is set and neither
+// cfg.Order nor cfg.Store leaves it out: it replaces cfg.OldKey, or whatever key the
+// file has. Else it comes from the source that the key comes from now. Programs that
+// have the cache open go on with the new key, if they have it too. A passphrase
+// stays the same: to change it use [encrypted.File.Rotate] or the command
 // "tokenkeep passphrase".
 //
 // It opens the cache as [Open] does, and fails as Open does. Where nothing is
-// stored encrypted it fails with ErrNotFound.
+// stored encrypted it fails with ErrNotFound. It fails if cfg.Key is the key that
+// the file has.
 func Rotate(ctx context.Context, cfg Config) error {
 	s, err := prepare(cfg)
 	if err != nil {
@@ -178,77 +227,16 @@ func Rotate(ctx context.Context, cfg Config) error {
 	if !ok {
 		return &persistence.Error{Op: "rotate", Backend: "encrypted", Location: s.place.Encrypted, Err: persistence.ErrNotFound}
 	}
-	keys, err := s.source(file.Describe().KeySource)
+	candidate := candidateOf(file.Describe().KeySource)
+	if s.cfg.permits(layout.Key) {
+		candidate = layout.Key
+	}
+	keys, err := s.cfg.newSource(candidate)
 	if err != nil {
 		return err
 	}
 	return file.Rotate(ctx, keys)
 }
-
-func (cfg *Config) check() error {
-	if !layout.ValidName(cfg.Name) {
-		return openError("", fmt.Errorf("Config.Name %q is not the name of a cache", cfg.Name),
-			"Use 1 to 64 characters of a-z, 0-9, '.', '_' and '-', the first a letter or a digit, and no name of a Windows device.")
-	}
-	if err := cfg.checkOrder(); err != nil {
-		return err
-	}
-	values := append(slices.Clone(cfg.order()), layout.Memory)
-	remedy := "Use one of " + strings.Join(values, ", ") + ", or leave it empty."
-	switch {
-	case cfg.Store == layout.DPAPI && !hasDPAPI:
-		return openError("", fmt.Errorf("%w: Config.Store is %q, which is a part of Windows: %w", persistence.ErrUnavailable, layout.DPAPI, errors.ErrUnsupported), remedy)
-	case cfg.Store == "" || slices.Contains(values, cfg.Store):
-		return nil
-	case slices.Contains(allStores, cfg.Store):
-		return openError("", fmt.Errorf("%w: Config.Store is %q, which this program does not permit", persistence.ErrUnavailable, cfg.Store), remedy)
-	default:
-		return openError("", fmt.Errorf("Config.Store %q is unknown", cfg.Store), remedy)
-	}
-}
-
-func (cfg *Config) checkOrder() error {
-	remedy := "Use some of " + strings.Join(allStores, ", ") + ", each once, or nil for the default."
-	if cfg.Order != nil && len(cfg.Order) == 0 {
-		return openError("", errors.New("Config.Order names no candidate"), remedy)
-	}
-	for i, name := range cfg.Order {
-		switch {
-		case !slices.Contains(allStores, name):
-			return openError("", fmt.Errorf("Config.Order names %q, which is unknown", name), remedy)
-		case slices.Contains(cfg.Order[:i], name):
-			return openError("", fmt.Errorf("Config.Order names %q twice", name), remedy)
-		case name == layout.Plaintext && i != len(cfg.Order)-1:
-			return openError("", fmt.Errorf("Config.Order prefers %q to what is safer", name), "Put it at the end.")
-		}
-	}
-	return nil
-}
-
-// order returns the candidates that the program permits, the preferred one
-// first.
-func (cfg *Config) order() []string {
-	switch {
-	case cfg.Order != nil:
-		return cfg.Order
-	case hasDPAPI:
-		return allStores
-	default:
-		return []string{layout.Keyring, layout.Passphrase, layout.Plaintext}
-	}
-}
-
-// permitsPlaintext reports whether plaintext may be read, and moved to what is
-// safer: only where it could also be stored.
-func (cfg *Config) permitsPlaintext() bool {
-	return cfg.AllowPlaintext && slices.Contains(cfg.order(), layout.Plaintext) && (cfg.Store == "" || cfg.Store == layout.Plaintext)
-}
-
-// allStores are the values of Config.Store that keep anything, the safest first.
-var allStores = []string{layout.Keyring, layout.DPAPI, layout.Passphrase, layout.Plaintext}
-
-// hasDPAPI: tests turn it off, to see what is done where DPAPI fails.
-var hasDPAPI = runtime.GOOS == "windows"
 
 func openError(location string, err error, remedy string) error {
 	return &persistence.Error{Op: "open", Backend: "cache", Location: location, Err: err, Remedy: remedy}

@@ -162,11 +162,11 @@ func testChoice(t *testing.T, dpapi bool) {
 
 		{keyring: "locked", class: persistence.ErrKeyringLocked},
 		{keyring: "locked", passphrase: true, backend: "encrypted", source: "passphrase"},
-		{keyring: "locked", plaintext: true, backend: "plaintext", warned: true},
+		{keyring: "locked", plaintext: true, class: persistence.ErrKeyringLocked},
 		{keyring: "locked", stored: "encrypted", class: persistence.ErrKeyringLocked, files: []string{encryptedFile}},
 		{keyring: "locked", stored: "encrypted", plaintext: true, passphrase: true, class: persistence.ErrKeyringLocked, files: []string{encryptedFile}},
 		{keyring: "locked", stored: "plaintext", class: persistence.ErrKeyringLocked, files: []string{plaintextFile}},
-		{keyring: "locked", stored: "plaintext", plaintext: true, backend: "plaintext", warned: true, files: []string{plaintextFile}},
+		{keyring: "locked", stored: "plaintext", plaintext: true, backend: "plaintext", files: []string{plaintextFile}},
 		{keyring: "locked", stored: "plaintext", plaintext: true, passphrase: true, backend: "encrypted", source: "passphrase", warned: true, files: []string{encryptedFile}},
 
 		{keyring: "absent", class: persistence.ErrUnavailable},
@@ -175,7 +175,7 @@ func testChoice(t *testing.T, dpapi bool) {
 		{keyring: "absent", stored: "encrypted", class: persistence.ErrUnavailable, files: []string{encryptedFile}},
 		{keyring: "absent", stored: "encrypted", plaintext: true, passphrase: true, class: persistence.ErrUnavailable, files: []string{encryptedFile}},
 		{keyring: "absent", stored: "plaintext", class: persistence.ErrUnavailable, files: []string{plaintextFile}},
-		{keyring: "absent", stored: "plaintext", plaintext: true, backend: "plaintext", warned: true, files: []string{plaintextFile}},
+		{keyring: "absent", stored: "plaintext", plaintext: true, backend: "plaintext", files: []string{plaintextFile}},
 	} {
 		if dpapi && c.keyring != "ok" && c.stored != "encrypted" { // it comes to nothing less safe
 			c.backend, c.source, c.class, c.warned, c.files = "encrypted", "dpapi", nil, c.stored != "", nil
@@ -228,7 +228,7 @@ func testChoice(t *testing.T, dpapi bool) {
 					require.Empty(t, choice.Refusals)
 				} else {
 					require.Equal(t, tokenkeep.ByOrder, choice.By)
-					require.Equal(t, preferredTo(cmp.Or(c.source, c.backend), dpapi), refused(choice.Refusals))
+					require.Equal(t, preferredTo(cmp.Or(c.source, c.backend), dpapi, c.passphrase), refused(choice.Refusals))
 				}
 				if c.stored != "" {
 					require.Equal(t, want, load(t, opened))
@@ -256,12 +256,10 @@ func testChoice(t *testing.T, dpapi bool) {
 }
 
 // preferredTo returns the candidates that come before that one.
-func preferredTo(candidate string, dpapi bool) []string {
+func preferredTo(candidate string, dpapi, passphrase bool) []string {
 	all := []string{"keyring", "dpapi", "passphrase", "plaintext"}
-	if !dpapi {
-		all = []string{"keyring", "passphrase", "plaintext"}
-	}
-	return all[:slices.Index(all, candidate)]
+	all = all[:slices.Index(all, candidate)]
+	return slices.DeleteFunc(all, func(name string) bool { return name == "dpapi" && !dpapi || name == "passphrase" && !passphrase })
 }
 
 // refused returns the candidates, and sees that each says why.
@@ -309,7 +307,15 @@ func TestSafestIsReportedWithEveryRefusal(t *testing.T) {
 		require.NotEmpty(t, r.Remedy(), r.Candidate)
 		require.Contains(t, err.Error(), r.Remedy())
 	}
-	require.Equal(t, []string{"keyring", "passphrase", "plaintext"}, names)
+	require.Equal(t, []string{"keyring"}, names, "what the program has not enabled is not its user's business")
+	require.NotContains(t, err.Error(), "Config.")
+
+	cfg := m.config()
+	cfg.Passphrase, cfg.Kernel = func(context.Context) ([]byte, error) { return nil, errors.New("cancelled") }, keyringtest.NewAbsent()
+	_, err = tokenkeep.Open(ctx, cfg)
+	require.ErrorAs(t, err, &none)
+	require.Len(t, none.Refusals, 3, "keyring, passphrase and kernel")
+	require.ErrorContains(t, err, "cancelled")
 	require.Empty(t, m.files())
 }
 
@@ -412,7 +418,10 @@ func TestBadConfig(t *testing.T) {
 		"unknown store":            {Name: "app", Store: "floppy"},
 		"order of nothing":         {Name: "app", Order: []string{}},
 		"order of the unknown":     {Name: "app", Order: []string{"keyring", "floppy"}},
-		"order with memory":        {Name: "app", Order: []string{"keyring", "memory"}},
+		"order with memory first":  {Name: "app", Order: []string{"memory", "keyring"}},
+		"order of what is missing": {Name: "app", Order: []string{"key", "passphrase", "plaintext"}},
+		"a passphrase as the key":  {Name: "app", Key: encrypted.Passphrase(correctHorse, nil)},
+		"an old key and no new":    {Name: "app", OldKey: encrypted.Raw(make([]byte, 32))},
 		"order with one twice":     {Name: "app", Order: []string{"keyring", "keyring"}},
 		"order of plaintext first": {Name: "app", Order: []string{"plaintext", "keyring"}, AllowPlaintext: true},
 		"folder is a file":         {Name: "app", Dir: file},

@@ -2,6 +2,7 @@ package fallback
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -15,6 +16,11 @@ type Candidate struct {
 	// Open returns the backend after it has shown that it works here and now. If
 	// it fails, it leaves nothing behind.
 	Open func(ctx context.Context) (persistence.Persistence, error)
+	// After, if it is not nil, is called before Open with the refusals of the
+	// candidates before this one. If it fails, this candidate is refused with its
+	// error and not opened: for one that may stand in only for what does not exist
+	// here, and not for what is locked or did not answer.
+	After func(refusals []Refusal) error
 	// Timeout bounds Open, in addition to its context. 0 means that only the
 	// context does: for a candidate that asks a person.
 	Timeout time.Duration
@@ -28,11 +34,27 @@ type Refusal struct {
 
 // Reason returns why the candidate was not chosen: the text of
 // [persistence.Cause].
-func (r Refusal) Reason() string { return persistence.Cause(r.Err).Error() }
+func (r Refusal) Reason() string {
+	if r.Err == nil {
+		return ""
+	}
+	return persistence.Cause(r.Err).Error()
+}
 
 // Remedy returns what would help, as [persistence.Remedy] does: sentences for a
 // person, or "".
 func (r Refusal) Remedy() string { return persistence.Remedy(r.Err) }
+
+// MarshalJSON returns what the refusal says as data: "candidate", "class" as
+// [persistence.ClassOf] names it, "reason" and "remedy".
+func (r Refusal) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Candidate string `json:"candidate"`
+		Class     string `json:"class"`
+		Reason    string `json:"reason"`
+		Remedy    string `json:"remedy,omitempty"`
+	}{r.Candidate, persistence.ClassOf(r.Err), r.Reason(), r.Remedy()})
+}
 
 // Selected is the candidate that [Choose] chose.
 type Selected struct {
@@ -79,7 +101,7 @@ func (e *NoneError) Unwrap() []error {
 func Choose(ctx context.Context, candidates ...Candidate) (Selected, error) {
 	var refusals []Refusal
 	for _, c := range candidates {
-		p, err := open(ctx, c)
+		p, err := open(ctx, c, refusals)
 		if err == nil {
 			return Selected{c.Name, p, refusals}, nil
 		}
@@ -91,7 +113,12 @@ func Choose(ctx context.Context, candidates ...Candidate) (Selected, error) {
 	return Selected{}, &NoneError{refusals}
 }
 
-func open(ctx context.Context, c Candidate) (persistence.Persistence, error) {
+func open(ctx context.Context, c Candidate, before []Refusal) (persistence.Persistence, error) {
+	if c.After != nil {
+		if err := c.After(before); err != nil {
+			return nil, err
+		}
+	}
 	if c.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.Timeout)

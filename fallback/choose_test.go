@@ -2,6 +2,7 @@ package fallback_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -74,4 +75,44 @@ func TestChooseBoundsACandidate(t *testing.T) {
 	cancel()
 	_, err = fallback.Choose(over, fallback.Candidate{Name: "hangs", Open: hangs}, fallback.Candidate{Name: "memory", Open: works})
 	require.ErrorIs(t, err, context.Canceled, "when the caller gives up, nothing further is tried")
+}
+
+// A candidate that may only stand in for what does not exist is not opened after
+// one that exists.
+func TestChooseAsksWhatMayFollow(t *testing.T) {
+	locked := fmt.Errorf("%w", persistence.ErrKeyringLocked)
+	notAfterLocked := func(before []fallback.Refusal) error {
+		for _, r := range before {
+			if errors.Is(r.Err, persistence.ErrKeyringLocked) {
+				return errors.New(r.Candidate + " exists")
+			}
+		}
+		return nil
+	}
+	for _, err := range []error{noBus, locked} {
+		opened := false
+		open := func(ctx context.Context) (persistence.Persistence, error) { opened = true; return works(ctx) }
+		choice, chooseErr := fallback.Choose(context.Background(),
+			fallback.Candidate{Name: "keyring", Open: refuses(err)},
+			fallback.Candidate{Name: "plaintext", Open: open, After: notAfterLocked})
+		require.Equal(t, err == noBus, opened)
+		if opened {
+			require.NoError(t, chooseErr)
+			require.Equal(t, "plaintext", choice.Candidate)
+			continue
+		}
+		require.ErrorContains(t, chooseErr, "\n  plaintext: keyring exists")
+	}
+}
+
+func TestRefusalAsData(t *testing.T) {
+	for want, r := range map[string]fallback.Refusal{
+		`{"candidate":"keyring","class":"unavailable","reason":"not available in this environment: no bus","remedy":"Start a session bus."}`: {Candidate: "keyring", Err: noBus},
+		`{"candidate":"vault","class":"other","reason":"mine"}`:                                                                              {Candidate: "vault", Err: errors.New("mine")},
+		`{"candidate":"none","class":"","reason":""}`:                                                                                        {Candidate: "none"},
+	} {
+		data, err := json.Marshal(r)
+		require.NoError(t, err)
+		require.JSONEq(t, want, string(data))
+	}
 }

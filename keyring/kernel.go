@@ -1,5 +1,7 @@
 package keyring
 
+import "github.com/tokenkeep/tokenkeep/internal/layout"
+
 // Kernel returns the keyring that the Linux kernel keeps in its memory for the
 // calling user (persistent-keyring(7)). It is for servers, SSH sessions and
 // containers, where nobody unlocks a desktop's keyring. It is a [Limited]. Its
@@ -34,4 +36,14 @@ package keyring
 // In a shell, "keyctl get_persistent @s" and then
 // "keyctl search @s user 'tokenkeep "SERVICE" "USER"'" show an item;
 // "keyctl revoke" with the number that search prints removes it.
-func Kernel() Limited { return &system{newKernel()} }
+//
+// The key of an encrypted file has the source word "kernel" (see [Keys]), and the
+// file's header also says for which boot and in which user namespace it was
+// stored: each user namespace has keyrings of its own.
+func Kernel() Limited { return &kernelKeyring{system{newKernel()}} }
+
+// kernelKeyring is a system that names the kernel as the source of its keys.
+type kernelKeyring struct{ system }
+
+// KeySource returns "kernel"; see [Keys].
+func (*kernelKeyring) KeySource() string { return layout.Kernel }

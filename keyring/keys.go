@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -22,6 +23,11 @@ import (
 // never overwritten: an id names the same key for ever.
 //
 // It keeps no key in memory; every Key is one call of the keyring.
+//
+// A keyring that has a method KeySource() string which returns "kernel", as that of
+// [Kernel] has, is the Linux kernel's: its keys end with the boot, and the rule of
+// when a key is gone is another one. A wrapper of such a keyring passes the method
+// on.
 type Keys struct {
 	keyring Keyring
 	service string
@@ -34,8 +40,13 @@ func NewKeys(k Keyring, service string) *Keys { return &Keys{k, service} }
 // keySize is the size of every key, in bytes.
 const keySize = 32
 
-// Source returns "keyring".
-func (*Keys) Source() string { return "keyring" }
+// Source returns "kernel" for the Linux kernel's keyring, else "keyring".
+func (k *Keys) Source() string {
+	if s, ok := k.keyring.(interface{ KeySource() string }); ok && s.KeySource() == layout.Kernel {
+		return layout.Kernel
+	}
+	return layout.Keyring
+}
 
 // NewKey makes a random key under an id and reads it back, to prove that the
 // keyring keeps it. If there is already a key of that id, it returns that one.

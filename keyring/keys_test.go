@@ -123,3 +123,21 @@ func TestKeysAfterACrash(t *testing.T) {
 		}
 	}
 }
+
+// The word in a file's header says which keyring has the key, also through a
+// wrapper that passes it on.
+func TestKeysSource(t *testing.T) {
+	for want, k := range map[string][]keyring.Keyring{
+		"kernel":  {keyring.Kernel(), keyringtest.NewKernel(), keyringtest.NewKernel().Reopen(), struct{ *keyringtest.Keyring }{keyringtest.NewKernel()}},
+		"keyring": {keyring.System(), keyringtest.New(), keyringtest.NewWindows(), otherWord{keyringtest.New()}},
+	} {
+		for _, k := range k {
+			require.Equal(t, want, keyring.NewKeys(k, "tokenkeep/app").Source())
+		}
+	}
+}
+
+// otherWord has a word that is neither.
+type otherWord struct{ keyring.Keyring }
+
+func (otherWord) KeySource() string { return "dpapi" }

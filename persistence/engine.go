@@ -85,12 +85,17 @@ func (e *engine) replace(ctx context.Context, u cache.Unmarshaler, r resident, h
 	if err == nil {
 		return nil
 	}
+	what := "replace"
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		what = "refused" // a kind of its own: no other trouble hides it
+	}
 	if !r.GivenData() || e.strict || errors.Is(ctx.Err(), context.Canceled) {
 		r.Failed()
-		e.report("replace", "tokenkeep: cannot read the stored tokens", err)
+		e.report(what, "tokenkeep: cannot read the stored tokens", err)
 		return err
 	}
-	e.report("replace", "tokenkeep: cannot read the stored tokens; going on with those in memory", err)
+	e.report(what, "tokenkeep: cannot read the stored tokens; going on with those in memory", err)
 	if give, again := r.Unread(e.now()); again {
 		if err := u.Unmarshal(bytes.Clone(give)); err != nil {
 			r.Failed()
@@ -118,22 +123,38 @@ func (e *engine) refresh(ctx context.Context, u cache.Unmarshaler, r resident) e
 		return err
 	}
 	now := e.now()
-	give, err := r.Give(data, now)
-	if err != nil {
-		return e.unmergeable(err)
-	}
-	if len(give) > 0 || !r.empty {
-		given := give
-		if len(given) == 0 {
-			given = []byte("{}")
+	for {
+		usable, refused := r.Usable(data)
+		give, err := r.Give(usable, now)
+		if err != nil {
+			return e.unmergeable(err)
 		}
-		// A clone: u may keep the slice.
-		if err := u.Unmarshal(bytes.Clone(given)); err != nil {
+		if err := e.give(u, give, r.empty); err != nil {
+			if r.Distrust() {
+				continue
+			}
 			r.Refused()
 			return e.unreadable(data, err)
 		}
+		if len(refused) > 0 {
+			e.report("left out", leftOut+tokencache.Names(refused), nil)
+		}
+		r.Loaded(usable, rev, give, now)
+		return nil
 	}
-	r.Loaded(data, rev, give, now)
+}
+
+// leftOut begins the warning that names what MSAL cannot take.
+const leftOut = "tokenkeep: stored entries that MSAL cannot read were left out: "
+
+// give makes u hold data; empty says that it holds nothing.
+func (e *engine) give(u cache.Unmarshaler, data []byte, empty bool) error {
+	switch {
+	case len(data) > 0:
+		return u.Unmarshal(bytes.Clone(data)) // a clone: u may keep the slice
+	case !empty:
+		return u.Unmarshal([]byte("{}"))
+	}
 	return nil
 }
 
@@ -154,6 +175,9 @@ func (e *engine) export(ctx context.Context, m cache.Marshaler, r resident, h ca
 	}
 	var format *formatError
 	if errors.As(err, &format) {
+		if errors.Is(err, merge.ErrOurs) {
+			r.Distrust() // MSAL may have been given what it cannot serialize
+		}
 		return err
 	}
 	r.Unsaved(plan)
@@ -321,10 +345,15 @@ func (e *engine) unreadable(data []byte, err error) error {
 	if _, bad := tokencache.Parse(data); bad != nil {
 		err = fmt.Errorf("%w: %w", ErrCorrupt, redactedError{"it is not a token cache", err})
 	} else {
-		err = redactedError{"the program's in-memory cache does not accept what is stored", err}
+		err = &refusedError{redactedError{"the program's in-memory cache does not accept what is stored", err}}
 	}
 	return e.fail("load", err, "Move the stored data away and sign in again.")
 }
+
+// refusedError says that an in-memory cache refused a token cache.
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error { return e.error }
 
 type formatError struct{ error }
 

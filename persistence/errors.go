@@ -1,6 +1,7 @@
 package persistence
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"strings"
@@ -13,7 +14,8 @@ var (
 	// returns it where nobody has signed in yet.
 	ErrNotFound error = &class{"nothing is stored", fs.ErrNotExist}
 	// ErrUnavailable: this backend cannot work in this environment (no D-Bus,
-	// no keyring service, an unsupported platform). Another backend may.
+	// no keyring service, an unsupported platform). Another backend may. What is
+	// there and did not answer in time is also context.DeadlineExceeded.
 	ErrUnavailable error = &class{"not available in this environment", nil}
 	// ErrKeyringLocked: the keyring is there, but locked, and nobody can be
 	// asked to unlock it. What is stored is sound; try again later.
@@ -123,4 +125,29 @@ func Cause(err error) error {
 		err = e.Err
 	}
 	return err
+}
+
+// ClassOf returns the word for the class of err: "unavailable", "timeout" for what
+// is there and did not answer in time, "locked", "not-found", "corrupt",
+// "wrong-key", "key-missing", "unsupported-version", "too-large", "conflict",
+// "lock-timeout", "canceled", or "other". It is "" for nil. The words stay the same
+// in all later versions 1; new ones may be added.
+func ClassOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, c := range []struct {
+		err  error
+		name string
+	}{
+		{ErrNotFound, "not-found"}, {ErrKeyringLocked, "locked"}, {ErrCorrupt, "corrupt"}, {ErrWrongKey, "wrong-key"},
+		{ErrKeyMissing, "key-missing"}, {ErrUnsupportedVersion, "unsupported-version"}, {ErrTooLarge, "too-large"},
+		{ErrConflict, "conflict"}, {ErrLockTimeout, "lock-timeout"}, {context.DeadlineExceeded, "timeout"},
+		{ErrUnavailable, "unavailable"}, {context.Canceled, "canceled"},
+	} {
+		if errors.Is(err, c.err) {
+			return c.name
+		}
+	}
+	return "other"
 }

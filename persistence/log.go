@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 )
 
 // report logs what is not returned, once per kind.
@@ -17,7 +16,7 @@ func (s *settings) report(d Description, what, msg string, err error) {
 			break
 		}
 	}
-	if !s.logged.first(kind) {
+	if !s.logged.First(kind) {
 		return
 	}
 	l := s.logger
@@ -29,24 +28,4 @@ func (s *settings) report(d Description, what, msg string, err error) {
 		attrs = append(attrs, "error", err.Error())
 	}
 	l.Warn(msg, attrs...)
-}
-
-// kinds are the kinds of trouble that were logged.
-type kinds struct {
-	mu   sync.Mutex
-	seen map[string]bool
-}
-
-// first reports whether this is the first of that kind.
-func (k *kinds) first(kind string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.seen[kind] {
-		return false
-	}
-	if k.seen == nil {
-		k.seen = map[string]bool{}
-	}
-	k.seen[kind] = true
-	return true
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/internal/transfer"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 )
@@ -26,8 +28,9 @@ func (c *Cache) Backend() Persistence {
 
 // Move moves what from holds to to: it is saved there, read back, compared, and
 // only then deleted from from. If to already holds a token cache, the two are
-// merged: every account of either stays, and the newer of two tokens. If from
-// holds nothing, Move does nothing and returns nil.
+// merged: every account of either stays, and the newer of two tokens. Entries that
+// MSAL cannot read are left out, with a warning to slog.Default() that names them.
+// If from holds nothing, Move does nothing and returns nil.
 //
 // If Move fails or is killed, everything that was stored is in from, in to or in
 // both, and another Move completes it. If an account is signed out of to before
@@ -74,6 +77,10 @@ func Move(ctx context.Context, from, to Persistence) error {
 	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) }, func() error { return m.move(ctx, t) })
 	if ended {
 		return m.fail(fmt.Errorf("%w: %w", ErrConflict, ctx.Err()), "Another writer keeps changing what is to be moved. Try again.")
+	}
+	if err == nil && len(m.refused) > 0 {
+		d := Describe(to)
+		slog.Default().Warn(leftOut+tokencache.Names(m.refused), "backend", d.Backend, "location", d.Location)
 	}
 	return err
 }
@@ -131,18 +138,22 @@ func lockOf(ctx context.Context, p Persistence) (unlock func(), err error) {
 // mover is a Move under way.
 type mover struct {
 	from, to Versioned
-	locked   bool // to is
+	locked   bool                 // to is
+	refused  []tokencache.Refused // left out of what was moved last
 }
 
 // combine merges what both hold.
 func (m *mover) combine(h transfer.Held) (transfer.Next, error) {
 	if h.To == nil {
-		return transfer.Next{Data: h.From, Changed: true}, nil
+		data, refused := tokencache.Sound(h.From)
+		m.refused = refused
+		return transfer.Next{Data: data, Changed: true}, nil
 	}
-	merged, changed, err := transfer.Merge(h.Copied, h.From, h.To)
+	merged, changed, refused, err := transfer.Merge(h.Copied, h.From, h.To)
 	if err != nil {
 		return transfer.Next{}, m.fail(redactedError{"what the two hold cannot be merged, because it is not a token cache", err}, "Delete what is not needed of the two, and move again.")
 	}
+	m.refused = refused
 	return transfer.Next{Data: merged, Changed: changed}, nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"log/slog"
 	"time"
+
+	"github.com/tokenkeep/tokenkeep/internal/once"
 )
 
 // DefaultTimeout bounds every operation of a [Cache] whose context has no
@@ -20,12 +22,12 @@ type settings struct {
 	logger   *slog.Logger // nil: slog.Default()
 	timeout  time.Duration
 	now      func() time.Time
-	logged   *kinds
+	logged   *once.Kinds
 }
 
 // set returns what the options set.
 func set(opts []Option) (settings, error) {
-	s := settings{timeout: DefaultTimeout, now: time.Now, logged: new(kinds)}
+	s := settings{timeout: DefaultTimeout, now: time.Now, logged: new(once.Kinds)}
 	for _, o := range opts {
 		if o == nil {
 			continue

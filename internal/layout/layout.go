@@ -27,9 +27,10 @@ import (
 )
 
 // The stores: the values of tokenkeep.Config.Store and Config.Order, and the
-// words of encrypted files for where their key comes from. Kernel is one for the
-// command line alone.
+// words of encrypted files for where their key comes from. Key stands for the
+// program's own key, whose word in the file is that of its source.
 const (
+	Key        = "key"
 	Keyring    = "keyring"
 	Kernel     = "kernel"
 	DPAPI      = "dpapi" // on Windows only

@@ -30,9 +30,6 @@ type BytesInput struct {
 	BaseUnknown bool
 	// Back is that of Input.
 	Back []tokencache.Account
-	// Gone are accounts of which ours adds, changes and removes nothing: their
-	// entries are as theirs has them.
-	Gone []tokencache.Account
 	// Now is that of Input.
 	Now time.Time
 }
@@ -65,11 +62,9 @@ func Bytes(in BytesInput) (merged []byte, changed bool, err error) {
 	default:
 		docs.Base, _ = tokencache.Parse(in.Base) // nil if it is not a cache
 	}
-	if len(in.Gone) > 0 {
-		if docs.Ours, err = tokencache.Parse(docs.Ours.Restore(docs.Theirs, in.Gone)); err != nil {
-			return nil, false, ErrOurs
-		}
-	}
 	r := Merge(docs)
-	return r.Merged, r.Changed, nil
+	if !r.Changed {
+		return in.Theirs, false, nil
+	}
+	return r.Merged, true, nil
 }

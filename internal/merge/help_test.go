@@ -189,6 +189,15 @@ func signedOut(base, side []byte) []tokencache.Account {
 	return SignedOut(b, s)
 }
 
+// withdrawn takes accounts out of what ours changed: their entries are as theirs has
+// them. So package replica keeps out of a merge what was signed out.
+func withdrawn(in BytesInput, gone []tokencache.Account) BytesInput {
+	if ours, theirs := parse(in.Ours), parse(in.Theirs); len(gone) > 0 && ours != nil && theirs != nil {
+		in.Ours = ours.Restore(theirs, gone)
+	}
+	return in
+}
+
 func named(id, environment string) tokencache.Account {
 	return tokencache.Account{HomeAccountID: id, Environment: environment}
 }

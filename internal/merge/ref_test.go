@@ -20,7 +20,6 @@ type faults struct {
 	noSignOut  bool // rule 5
 	noCloud    bool // of rule 5: a sign-out holds for one name of a cloud only
 	noBack     bool // rule 6
-	noGone     bool // not a rule: what the caller knows to be gone is not taken out of ours
 	noRemoval  bool // rule 4: nothing is ever removed
 	noTime     bool // of rule 3: ours always stands
 }
@@ -41,7 +40,8 @@ type refEntry struct {
 // refParse parses a cache; ok is false if it is none.
 func refParse(data []byte) (d refDoc, ok bool) {
 	d = refDoc{}
-	if len(data) == 0 {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	if blank := string(bytes.Trim(data, " \t\r\n\x00")); blank == "" || blank == "null" {
 		return d, true
 	}
 	var raw json.RawMessage
@@ -208,9 +208,6 @@ func refAccounts(d refDoc) map[tokencache.Account]bool {
 
 // refMerge merges. What it returns says what Merge's result must say.
 func refMerge(in BytesInput, without faults) ([]byte, error) {
-	if ours, theirs := parse(in.Ours), parse(in.Theirs); len(in.Gone) > 0 && !without.noGone && ours != nil && theirs != nil {
-		in.Ours = ours.Restore(theirs, in.Gone)
-	}
 	t, tok := refParse(in.Theirs)
 	o, ook := refParse(in.Ours)
 	switch {

@@ -14,6 +14,7 @@ type rule struct {
 	base, ours, theirs string
 	want               string
 	in                 BytesInput // what is not base, ours, theirs or now
+	gone               []tokencache.Account
 }
 
 // mirror returns the rule with ours and theirs exchanged.
@@ -29,6 +30,7 @@ func checkRules(t *testing.T, rules []rule) {
 		t.Run(r.says, func(t *testing.T) {
 			in := r.in
 			in.Base, in.Ours, in.Theirs, in.Now = []byte(r.base), []byte(r.ours), []byte(r.theirs), now
+			in = withdrawn(in, r.gone)
 			require.Equal(t, contents(t, r.want), contents(t, string(mustMergeOnce(t, in))))
 		})
 	}
@@ -85,8 +87,10 @@ func TestRule0Equality(t *testing.T) {
 		{"and differs from an object", `{"X":1}`, `{"X":{"k":1}}`, false},
 		{"what is no cache equals itself", `[1]`, `[1]`, true},
 		{"and nothing else", `[1]`, `[1] `, false},
-		{"not even nothing", `null`, ``, false},
-		{"blanks are no cache", ` `, `{}`, false},
+		{"null is an empty cache", `null`, ``, true},
+		{"so are blanks", ` `, `{}`, true},
+		{"and zero bytes", "\x00\x00", `{}`, true},
+		{"a byte order mark says nothing", "\ufeff{\"A\":{\"k\":1}}", `{"A":{"k":1}}`, true},
 	} {
 		t.Run(c.says, func(t *testing.T) {
 			require.Equal(t, c.want, Equal([]byte(c.a), []byte(c.b)))
@@ -415,27 +419,27 @@ func TestRule5SignOut(t *testing.T) {
 	})
 }
 
-// Of accounts that are gone, theirs stands.
+// Of accounts that the caller knows to be gone, it gives the merge what theirs has.
 func TestGone(t *testing.T) {
-	gone := BytesInput{Gone: []tokencache.Account{named("U", "LOGIN.MICROSOFTONLINE.COM")}}
+	gone := []tokencache.Account{named("U", "LOGIN.MICROSOFTONLINE.COM")}
 	refreshed := []ent{rt("u", "r1"), idt("u", "i1"), acc("u"), at("u", "a", "a1", -1)}
 	v := []ent{acc("v"), rt("v", "s1")}
 	checkRules(t, []rule{
-		{says: "what a refresh in flight brings is not added", in: gone,
+		{says: "what a refresh in flight brings is not added", gone: gone,
 			base: `{}`, ours: cacheOf(refreshed...), theirs: `{}`, want: `{}`},
-		{says: "though base is theirs", in: gone,
+		{says: "though base is theirs", gone: gone,
 			base: cacheOf(v...), ours: cacheOf(append(refreshed, v...)...), theirs: cacheOf(v...), want: cacheOf(v...)},
-		{says: "nor changed", in: gone,
+		{says: "nor changed", gone: gone,
 			base: cacheOf(rt("u", "r0")), ours: cacheOf(rt("u", "r1")), theirs: cacheOf(rt("u", "r0")), want: cacheOf(rt("u", "r0"))},
-		{says: "nor removed", in: gone,
+		{says: "nor removed", gone: gone,
 			base: cacheOf(rt("u", "r0")), ours: `{}`, theirs: cacheOf(rt("u", "r0")), want: cacheOf(rt("u", "r0"))},
-		{says: "who has signed in again elsewhere stays so", in: gone,
+		{says: "who has signed in again elsewhere stays so", gone: gone,
 			base: `{}`, ours: cacheOf(refreshed...), theirs: cacheOf(acc("u"), rt("u", "r9"), at("u", "a", "a9", -100)), want: cacheOf(acc("u"), rt("u", "r9"), at("u", "a", "a9", -100))},
-		{says: "other accounts and AppMetadata are added", in: gone,
+		{says: "other accounts and AppMetadata are added", gone: gone,
 			base: `{}`, ours: cacheOf(append(refreshed, acc("v"), rt("v", "s1"), app("app"))...), theirs: `{}`, want: cacheOf(acc("v"), rt("v", "s1"), app("app"))},
-		{says: "the same account in another environment is another account", in: BytesInput{Gone: []tokencache.Account{named("u", "sts.example")}},
+		{says: "the same account in another environment is another account", gone: []tokencache.Account{named("u", "sts.example")},
 			base: `{}`, ours: cacheOf(refreshed...), theirs: `{}`, want: cacheOf(refreshed...)},
-		{says: "an account without a name is nobody's", in: BytesInput{Gone: []tokencache.Account{named("", env)}},
+		{says: "an account without a name is nobody's", gone: []tokencache.Account{named("", env)},
 			base: `{}`, ours: cacheOf(at("", "graph", "own", -5), app("app")), theirs: `{}`, want: cacheOf(at("", "graph", "own", -5), app("app"))},
 	})
 }
@@ -482,7 +486,7 @@ func TestRule8Unknown(t *testing.T) {
 
 // Rule 8: what is no cache is not merged.
 func TestRule8Errors(t *testing.T) {
-	broken := []string{`null`, ` `, `[]`, `"{}"`, `{`, `{"a"}`, `{"A":{"k":}}`, `{"A":{"k":1,}}`, "{\"A\":\"\n\"}", `{"A":"\x41"}`, `{"A":01}`, "\x00", `nul`}
+	broken := []string{`[]`, `"{}"`, `{`, `{"a"}`, `{"A":{"k":}}`, `{"A":{"k":1,}}`, "{\"A\":\"\n\"}", `{"A":"\x41"}`, `{"A":01}`, "\x00{}", `nul`}
 	for _, b := range broken {
 		for _, good := range []string{``, `{}`, `{"A":{"k":1}}`} {
 			for _, base := range []string{``, `{"A":{"k":2}}`, b} {

@@ -174,7 +174,7 @@ type process struct {
 
 type world struct {
 	rnd    *rand.Rand
-	merge  func(BytesInput) ([]byte, error)
+	merge  mergeFunc
 	stored []byte
 	rev    int
 	clock  int64
@@ -213,7 +213,7 @@ func (w *world) export(p *process, gone []tokencache.Account, what string, model
 	if p.held != w.rev {
 		w.merges++
 	}
-	merged, err := w.merge(BytesInput{Base: p.base, Ours: ours, Theirs: w.stored, Gone: gone, Now: time.Unix(w.clock, 0)})
+	merged, err := w.merge(BytesInput{Base: p.base, Ours: ours, Theirs: w.stored, Now: time.Unix(w.clock, 0)}, gone)
 	if err != nil {
 		return err
 	}
@@ -376,9 +376,17 @@ func (p *process) expire(w *world, who string) {
 	}
 }
 
+// A mergeFunc merges for a process that knows which accounts are gone.
+type mergeFunc func(in BytesInput, gone []tokencache.Account) ([]byte, error)
+
+// knowing returns the mergeFunc that takes what is gone out of ours first.
+func knowing(merge func(BytesInput) ([]byte, error)) mergeFunc {
+	return func(in BytesInput, gone []tokencache.Account) ([]byte, error) { return merge(withdrawn(in, gone)) }
+}
+
 // simulate lets a few processes take some hundred steps. The error says what
 // went wrong, with the history.
-func simulate(rnd *rand.Rand, merge func(BytesInput) ([]byte, error)) (merges int, err error) {
+func simulate(rnd *rand.Rand, merge mergeFunc) (merges int, err error) {
 	w := &world{rnd: rnd, merge: merge, clock: now.Unix(), truth: memory{}}
 	clients := pick(rnd, []string{"app"}, []string{"family1", "family2"}, []string{"app", "app", "app2", "family1", "family2"})
 	w.strangers = len(clients) > 2
@@ -419,7 +427,7 @@ func TestSimulation(t *testing.T) {
 	rnd, runs := random(t, 120)
 	merges := 0
 	for range runs {
-		n, err := simulate(rnd, func(in BytesInput) ([]byte, error) { return mustMergeOnce(t, in), nil })
+		n, err := simulate(rnd, knowing(func(in BytesInput) ([]byte, error) { return mustMergeOnce(t, in), nil }))
 		require.NoError(t, err)
 		merges += n
 	}
@@ -443,15 +451,19 @@ func TestSimulationControls(t *testing.T) {
 			return got, err
 		},
 	}
-	controls := maps.Clone(controls)
-	controls["no account gone"] = faults{noGone: true}
 	for name, f := range controls {
 		if f.noCloud || f.noBack {
 			continue // the simulation has one name of one cloud, and no sign-in after a failed read
 		}
 		wrong[name] = func(in BytesInput) ([]byte, error) { return refMerge(in, f) }
 	}
+	rules := map[string]mergeFunc{
+		"no account gone": func(in BytesInput, _ []tokencache.Account) ([]byte, error) { return refMerge(in, faults{}) },
+	}
 	for name, merge := range wrong {
+		rules[name] = knowing(merge)
+	}
+	for name, merge := range rules {
 		t.Run(name, func(t *testing.T) {
 			rnd, _ := random(t, 0)
 			for range 500 {
@@ -465,7 +477,7 @@ func TestSimulationControls(t *testing.T) {
 	t.Run("none", func(t *testing.T) {
 		rnd, runs := random(t, 20)
 		for range runs {
-			_, err := simulate(rnd, func(in BytesInput) ([]byte, error) { return refMerge(in, faults{}) })
+			_, err := simulate(rnd, knowing(func(in BytesInput) ([]byte, error) { return refMerge(in, faults{}) }))
 			require.NoError(t, err)
 		}
 	})

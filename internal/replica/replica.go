@@ -20,6 +20,7 @@ type Replica struct {
 	atRev   bool
 	pending *version // what the memory holds and could not be stored; nil if there is nothing
 
+	wary  bool                 // what is stored may have what MSAL cannot take
 	dirty bool                 // the memory holds what must not be stored: the next Replace gives it anew
 	stale bool                 // the last Replace could not read, so base may be older than a sign-out
 	back  []tokencache.Account // those that signed in while it was stale
@@ -77,6 +78,24 @@ func (r *Replica) AtRevision() (rev string, ok bool) { return r.rev, r.atRev && 
 
 // Unchanged notes that a Replace found that revision.
 func (r *Replica) Unchanged() { r.stale, r.back = false, nil }
+
+// Distrust notes that MSAL did not take what is stored, or could not serialize it
+// again. From now on what it cannot take is left out of what is stored; until then
+// nobody looks for it. It reports false if that was so before.
+func (r *Replica) Distrust() bool {
+	was := r.wary
+	r.wary, r.atRev = true, false
+	return !was
+}
+
+// Usable returns what is stored without what MSAL cannot take, and the names of
+// that. It looks for it only after a Distrust.
+func (r *Replica) Usable(stored []byte) (usable []byte, refused []tokencache.Refused) {
+	if !r.wary {
+		return stored, nil
+	}
+	return tokencache.Sound(stored)
+}
 
 // Give returns what the memory is to be given where stored is what a Replace has
 // read. It is empty if nothing is stored, and must not be written into. The error
@@ -217,7 +236,7 @@ func (r *Replica) without(x Removed) *version {
 // Export plans what to store for an Export of ours. A Plan is good until the next
 // call of another verb.
 func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Plan {
-	p := &Plan{ours: &version{data: ours}, base: r.base, now: now}
+	p := &Plan{ours: &version{data: ours}, base: r.base, now: now, usable: r.Usable}
 	if r.covers != "" {
 		p.leaveOut(r.covers)
 	}
@@ -246,7 +265,7 @@ func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Pl
 
 // Resume plans to store what is pending, which must not be nothing.
 func (r *Replica) Resume(now time.Time) *Plan {
-	return &Plan{ours: r.pending, base: r.base, back: slices.Clone(r.back), now: now, hint: "pending"}
+	return &Plan{ours: r.pending, base: r.base, back: slices.Clone(r.back), now: now, hint: "pending", usable: r.Usable}
 }
 
 // Rebase plans anew what to store, after a Removed that came between.
@@ -361,6 +380,11 @@ func (r *Replica) Unsaved(p *Plan) {
 		r.dirty = true
 		return
 	}
+	if p.bare && r.pending == nil {
+		// There is nothing of the user's. As what is pending it would only give others
+		// this base, which may know of a sign-out that they have not seen.
+		return
+	}
 	r.base = p.base
 	r.pending = &version{data: bytes.Clone(p.ours.data)} // MSAL may marshal into the same bytes again
 }
@@ -384,6 +408,7 @@ type Plan struct {
 	bare       bool
 	hint       string
 	now        time.Time
+	usable     func(stored []byte) ([]byte, []tokencache.Refused)
 }
 
 // leaveOut takes the entries of other users out of the plan's ours.
@@ -415,7 +440,10 @@ func (p *Plan) Data() []byte { return p.ours.data }
 
 // Merge merges the plan with what is stored now. The error is one of package
 // merge.
-func (p *Plan) Merge(theirs []byte) (merge.Result, error) { return p.merge(&version{data: theirs}) }
+func (p *Plan) Merge(theirs []byte) (merge.Result, error) {
+	theirs, _ = p.usable(theirs)
+	return p.merge(&version{data: theirs})
+}
 
 // Same reports whether the plan's ours says the same as its base, so that there is
 // nothing to store where nobody else has saved. The error is that of Merge.

@@ -8,10 +8,10 @@
 // package needs: a cache is any JSON object, an entry any value.
 //
 // As when MSAL reads, the last of repeated keys counts, what follows the object
-// is no part of it, a section that is null has no entries, and no bytes at all
-// are a cache with nothing in it. A byte order mark is no white space: what begins
-// with one is not a cache. A section that is another value than an object or
-// null has no entries, and is carried through.
+// is no part of it, and a section that is null has no entries. A section that is
+// another value than an object or null has no entries either, and is carried
+// through. Unlike MSAL, this package takes a UTF-8 byte order mark before the object,
+// and these hold nothing: no bytes at all, white space, zero bytes, and null.
 //
 // In the sections that MSAL libraries share, keys that differ only in the case
 // of ASCII letters are one: MSAL Go 1.0 wrote them in mixed case, and its
@@ -25,6 +25,7 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
+	"strings"
 	"sync/atomic"
 )
 
@@ -60,6 +61,7 @@ type Doc struct {
 	data     []byte
 	end      int // where the object's closing brace is; 0 if there is no data
 	sections []Section
+	repeats  bool           // a section is there twice
 	index    map[string]int // by Section.Name
 }
 
@@ -68,6 +70,7 @@ type Section struct {
 	Name     string
 	Object   bool    // false if the value is neither an object nor null
 	Entries  []Entry // those that count, in their order
+	repeats  bool    // there are others, which do not count
 	key, val []byte
 	slots    []int32 // a hash table by Entry.pair: where the entry is, counted from 1, or 0; nil if the entries are sorted by pair
 }
@@ -84,6 +87,24 @@ func (e *Entry) Key() string { return string(text(e.key)) }
 // Value returns the value of the entry: valid JSON, a part of the data.
 func (e *Entry) Value() []byte { return e.val }
 
+var byteOrderMark = []byte("\ufeff")
+
+// holdsNothing reports whether data is what a crash, an editor or another library
+// leaves where nothing is stored: white space and zero bytes only, or null among
+// them.
+func holdsNothing(data []byte) bool {
+	const blank = " \t\r\n\x00"
+	for _, c := range data {
+		if c != 'n' && strings.IndexByte(blank, c) < 0 {
+			return false
+		}
+		if c == 'n' {
+			return string(bytes.Trim(data, blank)) == "null"
+		}
+	}
+	return true
+}
+
 var parses atomic.Uint64
 
 // Parses returns how often [Parse] has scanned data, for tests that count.
@@ -93,8 +114,12 @@ func Parses() uint64 { return parses.Load() }
 // cache.
 func Parse(data []byte) (*Doc, error) {
 	parses.Add(1)
+	data = bytes.TrimPrefix(data, byteOrderMark)
+	if holdsNothing(data) {
+		data = nil
+	}
 	d := &Doc{data: data, index: map[string]int{}}
-	if len(data) == 0 {
+	if data == nil {
 		return d, nil
 	}
 	i := space(data, 0)
@@ -138,6 +163,7 @@ func Parse(data []byte) (*Doc, error) {
 		}
 		if at, ok := d.index[s.Name]; ok { // of two with one name the last counts
 			d.sections[at] = s
+			d.repeats = true
 		} else {
 			d.index[s.Name] = len(d.sections)
 			d.sections = append(d.sections, s)
@@ -170,6 +196,7 @@ func (s *Section) hash() {
 			*old = e
 		}
 	}
+	s.repeats = len(kept) < len(s.Entries)
 	s.Entries = kept
 }
 
@@ -189,7 +216,8 @@ func (s *Section) slot(pair []byte) *int32 {
 // Value returns the value of the section: valid JSON, a part of the data.
 func (s *Section) Value() []byte { return s.val }
 
-// Data returns the bytes that the cache was parsed from.
+// Data returns the bytes that the cache was parsed from, without a byte order mark,
+// and none if they held nothing.
 func (d *Doc) Data() []byte { return d.data }
 
 // Sections returns the sections in their order. Nobody may change them.

@@ -10,16 +10,26 @@ import (
 
 // Merge merges from into to: a three-way merge where base is what an earlier
 // copy took, else (base is nil) one that keeps every entry of either, and of two
-// tokens the newer. changed is false if to would stay as it is.
-func Merge(base, from, to []byte) (merged []byte, changed bool, err error) {
-	return merge.Bytes(merge.BytesInput{Base: base, BaseUnknown: base == nil, Ours: from, Theirs: to, Now: time.Now()})
+// tokens the newer. What MSAL cannot take of either is left out, and its names are
+// returned. changed is false if to would stay as it is.
+func Merge(base, from, to []byte) (merged []byte, changed bool, refused []tokencache.Refused, err error) {
+	in := merge.BytesInput{BaseUnknown: base == nil, Now: time.Now()}
+	// Of base too: what it had of them would count as removed.
+	in.Base, _ = tokencache.Sound(base)
+	var ofTo []tokencache.Refused
+	in.Ours, refused = tokencache.Sound(from)
+	in.Theirs, ofTo = tokencache.Sound(to)
+	if merged, changed, err = merge.Bytes(in); err != nil {
+		return nil, false, nil, err
+	}
+	return merged, changed || !bytes.Equal(in.Theirs, to), append(refused, ofTo...), nil
 }
 
 // Malformed reports whether data starts as a JSON object and is no token cache:
 // it breaks off, or is broken. Data of another format is not malformed, and
 // neither is no data.
 func Malformed(data []byte) bool {
-	data = bytes.TrimLeft(data, " \t\r\n")
+	data = bytes.TrimLeft(bytes.TrimPrefix(data, []byte("\ufeff")), " \t\r\n")
 	if len(data) == 0 || data[0] != '{' {
 		return false
 	}
@@ -48,8 +58,9 @@ func identities(d *tokencache.Doc) map[tokencache.Account]bool {
 
 // Added is what [Add] did.
 type Added struct {
-	Entries int // that were added
-	Left    int // that were neither added nor there already
+	Entries int                  // that were added
+	Left    int                  // that were neither added nor there already
+	Refused []tokencache.Refused // what MSAL cannot take: neither added nor counted as left
 }
 
 // Add adds to a cache what data of unknown origin may add to it. to is a cache
@@ -61,7 +72,8 @@ type Added struct {
 //   - adds no account that to lacks, and no entry of such an account: it may have
 //     been signed out;
 //   - adds nothing to sections that are not MSAL's, where a key stands for a
-//     sign-in of its own.
+//     sign-in of its own;
+//   - leaves out what MSAL cannot take.
 //
 // What remains are entries of accounts that to has, and of no account.
 func Add(from, to []byte) (sum []byte, changed bool, a Added, err error) {
@@ -98,10 +110,14 @@ func Add(from, to []byte) (sum []byte, changed bool, a Added, err error) {
 			a.Left++
 		}
 	}
-	if a.Entries == 0 {
+	data, a.Refused = objects(additions).Sound()
+	if a.Entries -= len(a.Refused); a.Entries == 0 {
 		return to, false, a, nil
 	}
-	m := merge.Merge(merge.Input{Ours: objects(additions), Theirs: target, Now: time.Now()})
+	if additions, err = tokencache.Parse(data); err != nil {
+		return nil, false, Added{}, err
+	}
+	m := merge.Merge(merge.Input{Ours: additions, Theirs: target, Now: time.Now()})
 	return m.Merged, m.Changed, a, nil
 }
 

@@ -107,7 +107,7 @@ func ExampleNewMacOS() {
 	// true
 }
 
-// My user's keyring is the Linux kernel's, and the server is started anew.
+// My user's keyring is the Linux kernel's, and nobody has used it for three days.
 func ExampleNewKernel() {
 	k := keyringtest.NewKernel()
 	fmt.Println(signIn(k))

@@ -24,6 +24,7 @@
 package keyringtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -53,7 +55,8 @@ type Keyring struct {
 	absent  bool
 	full    bool
 	limit   func(service, user string) int
-	quota   int // bytes of all items; 0: none
+	quota   int    // bytes of all items; 0: none
+	source  string // the word for the header of a file with a key in it
 	hang    time.Duration
 	err     error // of every call; nil: none
 	vanish  int   // the last call before the service ends
@@ -173,13 +176,15 @@ func macOSLimit(service, user string) int {
 	return max((4022-quoted)/4*3, 1)
 }
 
-// NewKernel returns a keyring with the limits of keyring.Kernel for a user who
-// is not root: 32,766 bytes for an item, 200 items, and 20,000 bytes for all of
-// them, names included. [Keyring.Clear] is the reboot.
+// NewKernel returns a keyring that stands for keyring.Kernel, with the limits that
+// it has for a user who is not root: 32,766 bytes for an item, 200 items, and 20,000
+// bytes for all of them, names included. [Keyring.Clear] is three days without use.
+// To tokenkeep.Open it is the kernel's keyring, as Config.Kernel or as
+// Config.Keyring.
 func NewKernel() *Keyring {
 	k := New()
 	k.SetLimit(func(string, string) int { return 32766 })
-	k.quota = 20_000
+	k.quota, k.source = 20_000, layout.Kernel
 	return k
 }
 
@@ -188,7 +193,7 @@ func NewKernel() *Keyring {
 func (k *Keyring) Reopen() *Keyring {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return &Keyring{items: k.items, limit: k.limit, quota: k.quota}
+	return &Keyring{items: k.items, limit: k.limit, quota: k.quota, source: k.source}
 }
 
 // SetError makes every call fail with err, for instance a keyring.Situation; nil
@@ -221,8 +226,8 @@ func (k *Keyring) RestartAfter(n int) {
 }
 
 // Clear removes every item, in any state of the keyring, as if its user had reset
-// it or, for the kernel's, the computer had restarted. A file whose key was in it
-// then fails with ErrKeyMissing.
+// it or, for the kernel's, nobody had used it for three days. A file whose key was
+// in it then fails with ErrKeyMissing.
 func (k *Keyring) Clear() {
 	for i := range k.Items() {
 		if err := k.items.delete(i); err != nil && !errors.Is(err, persistence.ErrNotFound) {
@@ -342,6 +347,10 @@ func (k *Keyring) fits(item Item, secret string, quota int) bool {
 func (k *Keyring) Delete(ctx context.Context, service, user string) error {
 	return k.call(ctx, "delete", Item{service, user}, k.items.delete)
 }
+
+// KeySource returns "kernel" for a keyring of [NewKernel], else "keyring": what
+// stands in the header of a file whose key it has.
+func (k *Keyring) KeySource() string { return cmp.Or(k.source, layout.Keyring) }
 
 // ItemLimit returns the limit that [Keyring.SetLimit] has set.
 func (k *Keyring) ItemLimit(service, user string) int {

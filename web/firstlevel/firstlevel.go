@@ -14,6 +14,9 @@
 // round trip costs more than the data that comes with it, as with a small cache
 // in a Redis nearby, it gains little.
 //
+// While the store does not answer, every load fails, also of users whose token is
+// still good. A program may choose otherwise with [Options].MaxStale.
+//
 // What is in memory is as it was loaded. In front of package sealed's accounts
 // it is in plain text, and hits are not decrypted again; behind them it is
 // sealed, as in the store.
@@ -25,6 +28,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/web/internal/forward"
@@ -40,35 +44,57 @@ const (
 type Options struct {
 	MaxBytes    int // of data and keys; 0 means DefaultMaxBytes
 	MaxAccounts int // 0 means DefaultMaxAccounts
+
+	// MaxStale lets a load answer from memory while the store does not answer
+	// (persistence.ErrUnavailable, or the deadline passed), for this long after
+	// the store last said that the data is current. 0 means never.
+	//
+	// So users whose account this process has seen a moment ago notice nothing of
+	// an outage, as long as their access token is good. But during the outage this
+	// process does not learn that a user signed out at another server, and goes on
+	// answering for up to MaxStale. A user who signs out at this process is signed
+	// out here at once, also if the store cannot be told.
+	//
+	// Saves still need the store. persistence.Partitioned keeps what it could not
+	// save, and its Flush saves it later.
+	MaxStale time.Duration
 }
 
 // Memory holds the data of the accounts that were used last, within bounds.
 // It is safe for concurrent use.
 type Memory struct {
 	maxBytes, maxAccounts int
+	maxStale              time.Duration
+	now                   func() time.Time
 
 	mu    sync.Mutex
+	drops uint64                   // how often an account was dropped, for a delete or a save
 	of    map[string]*list.Element // of *held
 	order list.List                // the one used last first
 	bytes int
 }
 
-// held is what is in memory of one account. It is never changed.
+// held is what is in memory of one account. Only current is ever changed, under
+// the Memory's lock.
 type held struct {
 	key, rev string
 	data     []byte
+	current  time.Time // when the store last said so
 }
 
 func (h *held) size() int { return len(h.key) + len(h.rev) + len(h.data) }
 
 // New returns a Memory with nothing in it. A nil opts means the defaults.
 func New(opts *Options) *Memory {
-	m := &Memory{maxBytes: DefaultMaxBytes, maxAccounts: DefaultMaxAccounts, of: map[string]*list.Element{}}
+	m := &Memory{maxBytes: DefaultMaxBytes, maxAccounts: DefaultMaxAccounts, now: time.Now, of: map[string]*list.Element{}}
 	if opts != nil && opts.MaxBytes > 0 {
 		m.maxBytes = opts.MaxBytes
 	}
 	if opts != nil && opts.MaxAccounts > 0 {
 		m.maxAccounts = opts.MaxAccounts
+	}
+	if opts != nil {
+		m.maxStale = max(opts.MaxStale, 0)
 	}
 	return m
 }
@@ -94,14 +120,37 @@ func (m *Memory) get(key string) *held {
 	return e.Value.(*held)
 }
 
-// put holds data, which nobody may change, or nothing if rev is "".
-func (m *Memory) put(key, rev string, data []byte) {
+// dropped returns how often accounts were dropped so far. A caller asks before it
+// asks the store, and gives the answer to put.
+func (m *Memory) dropped() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.drops
+}
+
+// drop forgets an account that is about to be deleted or saved, and was.
+func (m *Memory) drop(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drops++
+	if e, ok := m.of[key]; ok {
+		m.remove(e)
+	}
+}
+
+// put holds data, which nobody may change, or nothing if rev is "". If anything
+// was dropped since the caller began, data may be of before a sign-out, and put
+// holds nothing.
+func (m *Memory) put(key, rev string, data []byte, began uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e, ok := m.of[key]; ok {
 		m.remove(e)
 	}
-	h := &held{key, rev, data}
+	if m.drops != began {
+		return
+	}
+	h := &held{key, rev, data, m.now()}
 	if rev == "" || h.size() > m.maxBytes {
 		return
 	}
@@ -110,6 +159,31 @@ func (m *Memory) put(key, rev string, data []byte) {
 	for m.bytes > m.maxBytes || len(m.of) > m.maxAccounts {
 		m.remove(m.order.Back())
 	}
+}
+
+// confirm notes that the store has just said that h is current.
+func (m *Memory) confirm(h *held) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h.current = m.now()
+}
+
+// stale returns what may be answered for a key where the store has failed with
+// err, or nil.
+func (m *Memory) stale(key string, err error) *held {
+	if m.maxStale == 0 || !errors.Is(err, persistence.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	h := m.get(key)
+	if h == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if age := m.now().Sub(h.current); age < 0 || age > m.maxStale {
+		return nil
+	}
+	return h
 }
 
 func (m *Memory) remove(e *list.Element) {
@@ -134,50 +208,70 @@ func (a *account) Load(ctx context.Context) ([]byte, error) {
 	return data, err
 }
 
+// Revision implements [persistence.Versioned].
+func (a *account) Revision(ctx context.Context) (string, error) {
+	rev, err := a.Versioned.Revision(ctx)
+	if err != nil {
+		if h := a.memory.stale(a.key, err); h != nil {
+			return h.rev, nil
+		}
+	}
+	return rev, err
+}
+
 // LoadRevision implements [persistence.Versioned].
 func (a *account) LoadRevision(ctx context.Context) ([]byte, string, error) {
+	began := a.memory.dropped()
 	if h := a.memory.get(a.key); h != nil {
 		rev, err := a.Versioned.Revision(ctx)
 		if err != nil {
+			if h := a.memory.stale(a.key, err); h != nil {
+				return append([]byte{}, h.data...), h.rev, nil
+			}
 			return nil, "", err
 		}
 		if rev == h.rev {
+			a.memory.confirm(h)
 			return append([]byte{}, h.data...), rev, nil
 		}
 	}
 	data, rev, err := a.Versioned.LoadRevision(ctx)
 	switch {
 	case err == nil:
-		a.memory.put(a.key, rev, bytes.Clone(data))
+		a.memory.put(a.key, rev, bytes.Clone(data), began)
 	case errors.Is(err, persistence.ErrNotFound):
-		a.memory.put(a.key, "", nil)
+		a.memory.put(a.key, "", nil, began)
 	}
 	return data, rev, err
 }
 
 // Save implements [persistence.Persistence].
 func (a *account) Save(ctx context.Context, data []byte) error {
-	a.memory.put(a.key, "", nil)
+	a.memory.drop(a.key)
+	defer a.memory.drop(a.key)
 	return a.Versioned.Save(ctx, data)
 }
 
 // SaveIf implements [persistence.Versioned].
 func (a *account) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
+	began := a.memory.dropped()
 	now, err := a.Versioned.SaveIf(ctx, data, rev)
 	if err == nil {
-		a.memory.put(a.key, now, bytes.Clone(data))
+		a.memory.put(a.key, now, bytes.Clone(data), began)
 	}
 	return now, err
 }
 
 // Delete implements [persistence.Persistence].
 func (a *account) Delete(ctx context.Context) error {
-	a.memory.put(a.key, "", nil)
+	a.memory.drop(a.key)
+	defer a.memory.drop(a.key)
 	return a.Versioned.Delete(ctx)
 }
 
 // DeleteIf implements [persistence.Versioned].
 func (a *account) DeleteIf(ctx context.Context, rev string) error {
-	a.memory.put(a.key, "", nil)
+	a.memory.drop(a.key)
+	defer a.memory.drop(a.key)
 	return a.Versioned.DeleteIf(ctx, rev)
 }

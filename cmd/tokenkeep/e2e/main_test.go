@@ -132,7 +132,7 @@ func seed() {
 		Passphrase: func(context.Context) ([]byte, error) { return []byte(os.Getenv("PASSPHRASE")), nil },
 		Warn:       func(fallback.Warning) {}}
 	if store == layout.Kernel {
-		config.Store, config.Keyring = layout.Keyring, testKeyring("TEST_KERNEL")
+		config.Kernel = testKeyring("TEST_KERNEL")
 	}
 	ctx := context.Background()
 	var cache *persistence.Cache

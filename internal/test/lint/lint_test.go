@@ -81,6 +81,7 @@ var laws = map[string]law{
 	"tests are skipped by env.Require, and say why":           skipsSayWhy,
 	"nothing names a folder of the machine it was written on": noLocalPaths,
 	"no module needs another one's internal packages":         noForeignInternals,
+	"documents name tests that exist":                         namedTests,
 }
 
 func TestLaws(t *testing.T) {
@@ -454,6 +455,34 @@ func (s *source) imports(path string) bool {
 }
 
 // Each law finds what it forbids, and lets pass what comes near it.
+var testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`")
+
+// namedTests finds tests, named in documents, that nothing declares.
+func namedTests(sources []*source) (broken []string) {
+	declared := map[string]bool{}
+	for _, s := range sources {
+		if s.ast == nil || !s.isTest() {
+			continue
+		}
+		for _, d := range s.ast.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil {
+				declared[f.Name.Name] = true
+			}
+		}
+	}
+	for _, s := range sources {
+		if path.Ext(s.path) != ".md" {
+			continue
+		}
+		for _, m := range testName.FindAllStringSubmatch(string(s.text), -1) {
+			if !declared[m[1]] {
+				broken = append(broken, fmt.Sprintf("%s names %s, which is nowhere", s.path, m[1]))
+			}
+		}
+	}
+	return broken
+}
+
 func TestLawsCatch(t *testing.T) {
 	type files map[string]string
 	for _, test := range []struct {
@@ -502,6 +531,9 @@ func TestLawsCatch(t *testing.T) {
 			"a/a.go": "package a\nimport _ \"m/internal/x\"\n", "web/a/a.go": "package a\nimport (\n_ \"m/web/internal/x\"\n_ \"m/internals\"\n)\n",
 			"web/a/a_test.go": "package a\nimport _ \"m/internal/x\"\n", "web/internal/t/t.go": "package t\nimport (\n_ \"m/internal/x\"\n_ \"testing\"\n)\n",
 			"bench/b.go": "package b\nimport _ \"m/internal/x\"\n"}, 0},
+
+		{"a test that is nowhere", namedTests, files{"a.md": "`TestA` and `FuzzB`\n", "a.go": "package a\nfunc TestA() {}\n"}, 2},
+		{"tests that are there", namedTests, files{"a.md": "`TestA`, `Test`, `tests`\n", "a_test.go": "package a\nfunc TestA() {}\n"}, 0},
 
 		{"local paths", noLocalPaths, files{"a.md": "see /root" + "/x\n`/home" + "/me/x`\n"}, 2},
 		{"other paths", noLocalPaths, files{"a.md": "https://example.org/root" + "/x and ~/x and /etc/passwd\n"}, 0},

@@ -15,6 +15,9 @@ func (w *world) check() {
 	present := w.stored("")
 	for _, e := range present {
 		if e.text != "" {
+			if s := w.secretOf(e.text); s.landed == 0 {
+				s.landed = w.now
+			}
 			w.checkStale(e)
 		} else if !w.beingSignedOut(e.user) && !slices.ContainsFunc(present, func(o entry) bool { return o.user == e.user && o.section == refreshTokens }) {
 			w.fail("P1: %s is stored without a refresh token", e.key)
@@ -77,15 +80,20 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 		return w.backAt(s.user, o) != 0
 	}
 	// A sign-in that could not be stored, of which the sign-out saw nothing, is stored
-	// later.
+	// later. A Delete of its own process sees it, unless it is being stored just then.
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
-		return (x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun)) && x.user == s.user && !(o.everywhere && o.p == x.c.p) && o.by != x.c
+		saw := o.by == x.c || o.everywhere && o.p == x.c.p && o.inside != x.c
+		there := slices.ContainsFunc(o.there, func(e entry) bool { return e.user == x.user })
+		unseen := x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun) ||
+			x.unsaved && !there && (x.landed == 0 || x.landed > o.begun)
+		return unseen && x.user == s.user && !saw
 	}) {
 		return true
 	}
-	// It was in doubt for its time since a sign-out, which has passed.
+	// It was in doubt for its time since a sign-out, which has passed. So was what a
+	// withheld sign-in left in MSAL's memory, since the sign-out before that.
 	if !s.known && slices.ContainsFunc(w.signOuts, func(o *signOut) bool {
-		return o.of(s.user) && o.ended > s.session.asked && w.later > o.begun
+		return o.of(s.user) && (o.ended > s.session.asked || s.session.withheld && o.ended != 0) && w.later > o.begun
 	}) {
 		s.revived = s.refresh
 		return true

@@ -338,7 +338,10 @@ type secret struct {
 	revived  bool              // stored although the user was signed out, as it may be
 	mixed    bool              // its context is also another call's
 	session  *secret           // the sign-in that it descends from
+	unsaved  bool              // of a sign-in: could not be stored at once
 	unseen   bool              // could not be stored, and nothing that is stored tells of it
+	landed   int               // tick at which it was first seen in the store; 0: never
+	withheld bool              // was not stored although the storage worked: an earlier sign-out is in doubt
 }
 
 // A signOut is one that began at a tick and has ended at another.
@@ -349,7 +352,9 @@ type signOut struct {
 	begun      int
 	ended      int // 0: under way
 	failed     bool
-	everywhere bool // by Delete or SignOut
+	everywhere bool    // by Delete or SignOut
+	inside     *client // inside of whose save, while nothing was stored; else nil
+	there      []entry // what was stored when it began
 }
 
 // An op is what a program does next.
@@ -382,6 +387,8 @@ type step struct {
 	take   bool  // the client's write lock
 	writes bool  // to the store
 	saves  bool
+	soon   bool          // MSAL waits for nothing before it: no time goes by
+	long   bool          // time goes by
 	run    func() []step // returns the steps that follow
 }
 
@@ -390,7 +397,8 @@ type world struct {
 	failLoads bool
 	failSaves bool
 	inside    func()
-	later     int // tick at which the time last went by
+	saving    *client // inside of whose save this step is; else nil
+	later     int     // tick at which the time last went by
 	request   int
 
 	disks     map[string]*disk
@@ -580,7 +588,7 @@ func (w *world) first(p *process, o op) step {
 	case "all works":
 		return step{name: o.do, writes: true, run: func() []step { w.failLoads, w.failSaves = false, false; return nil }}
 	case "time goes by":
-		return step{name: o.do, writes: true, run: func() []step {
+		return step{name: o.do, writes: true, long: true, run: func() []step {
 			<-time.After(wait)
 			w.later = w.now
 			return nil
@@ -620,7 +628,9 @@ func (w *world) first(p *process, o op) step {
 			if w.replace(c, o.user) != nil {
 				return nil
 			}
-			return []step{next("ask", func() []step { return w.ask(c, next) })}
+			s := next("ask", func() []step { return w.ask(c, next) })
+			s.soon = true // between the two, MSAL only lets its lock go
+			return []step{s}
 		})
 	case "sign in":
 		return next("begin", func() []step {
@@ -676,6 +686,8 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 		working := !w.failSaves && !w.failLoads
 		err := w.export(c, hint)
 		working = working && !w.failSaves && !w.failLoads
+		s.withheld = working && !slices.ContainsFunc(w.stored(s.user), func(e entry) bool { return e.text == "R"+strconv.Itoa(s.n) })
+		s.unsaved = !s.refresh && !working
 		s.unseen, s.unread = !s.refresh && !working && lone, !s.refresh && !working && unread
 		if err != nil {
 			return nil
@@ -733,6 +745,9 @@ var errNobody = errors.New("there was nobody to sign out")
 
 func (w *world) signingOut(o *signOut) *signOut {
 	o.begun = w.now
+	if o.there = w.stored(""); len(o.there) == 0 {
+		o.inside = w.saving
+	}
 	w.signOuts = append(w.signOuts, o)
 	return o
 }
@@ -773,8 +788,12 @@ func (w *world) fail(format string, args ...any) {
 
 // runnable returns the actors that can do their next step.
 func (w *world) runnable(except int) (actors []int) {
+	soon := slices.ContainsFunc(w.queues, func(q []step) bool { return len(q) > 0 && q[0].soon })
 	for i, q := range w.queues {
-		if i != except && len(q) > 0 && (q[0].call == nil || q[0].call.c.writer == nil || q[0].call.c.writer == q[0].call) {
+		if i == except || len(q) == 0 || soon && q[0].long {
+			continue
+		}
+		if c := q[0].call; c == nil || c.c.writer == nil || c.c.writer == c {
 			actors = append(actors, i)
 		}
 	}
@@ -794,7 +813,9 @@ func (w *world) do(actor, inside int) {
 	if inside >= 0 {
 		w.inside = func() {
 			w.trace = append(w.trace, "-- inside the save:")
+			w.saving = s.call.c
 			w.do(inside, -1)
+			w.saving = nil
 			w.trace = append(w.trace, "--")
 			w.now++
 		}

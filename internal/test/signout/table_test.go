@@ -70,6 +70,9 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C7, signed out after a sign-in that could not read", sharing, one, func(k kind) []actor {
 			return []actor{in(0, look(alice), signIn(alice), silent(alice)), events("all fails", "all works"), in(1, out(k))}
 		}, "0 1 000 1 000 22 0", 2},
+		{"C8, another client's save failed, and had nothing of the user's", partitioned, one, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(0, silent(alice)), in(0, out(k)), events("reads fail", "all works")}
+		}, "0 11 2 1 3 1 000", 2},
 		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
 			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
 		}, "1 00 1 222 0", 1},

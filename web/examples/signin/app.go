@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	_ "embed"
 	"encoding/base64"
 	"encoding/json"
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/confidential"
+	msal "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
 	"github.com/alexedwards/scs/v2"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -51,12 +52,22 @@ func (a *app) client() (confidential.Client, error) {
 
 // What a session has.
 const (
-	keyAccount  = "account" // the home account id
-	keyName     = "name"
-	keyState    = "state"    // while a sign-in is under way
-	keyVerifier = "verifier" // the same
-	keyMessage  = "message"  // to be shown once
+	keyAccount = "account" // the home account ID
+	keyName    = "name"
 )
+
+// messages are what a redirect to the home page may say. They are named in the
+// query, so that a stranger makes no session by being told something.
+var messages = map[string]string{
+	"declined":   "You were not signed in.",
+	"failed":     "The sign-in did not work. Please try again.",
+	"foreign":    "That sign-in was not begun here, or was done already. Please begin again.",
+	"signed-out": "You are signed out.",
+}
+
+func say(w http.ResponseWriter, r *http.Request, message string) {
+	http.Redirect(w, r, "/?message="+message, http.StatusSeeOther)
+}
 
 func (a *app) routes(mux *http.ServeMux) {
 	pages := http.NewServeMux()
@@ -94,24 +105,27 @@ func secure(h http.Handler) http.Handler {
 // without asking.
 func (a *app) home(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
-	p := page{Store: a.store, Demo: a.demo, Message: a.sessions.PopString(ctx, keyMessage)}
 	id := a.sessions.GetString(ctx, keyAccount)
+	p := page{Store: a.store, Demo: a.demo}
+	if message := r.URL.Query().Get("message"); id == "" || message != "signed-out" {
+		p.Message = messages[message]
+	}
 	if id == "" {
 		p.show(w, http.StatusOK)
 		return
 	}
 	token, err := a.token(ctx, id)
-	var target *persistence.Error
-	if errors.As(err, &target) {
-		a.trouble(w, "Your sign-in cannot be read just now. It is not lost; please try again in a moment.", err)
-		return
-	}
-	if err != nil {
-		// No refresh token, or the authority does not take it any more.
+	if mustSignIn(err) {
 		slog.Info("a user must sign in again", "error", err)
 		a.sessions.Remove(ctx, keyAccount)
 		p.Message = "Please sign in again."
 		p.show(w, http.StatusOK)
+		return
+	}
+	if err != nil {
+		// The store, the authority or the network: it passes, and the user stays
+		// signed in.
+		a.trouble(w, "Your sign-in cannot be checked just now. It is not lost; please try again in a moment.", err)
 		return
 	}
 	p.Name = a.sessions.GetString(ctx, keyName)
@@ -126,29 +140,91 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 	p.show(w, http.StatusOK)
 }
 
+// errSignIn is in an error that only a sign-in helps against.
+var errSignIn = errors.New("nothing is stored that could be used")
+
+// mustSignIn reports whether only a new sign-in helps: nothing is stored, or the
+// authority takes the refresh token no more (RFC 6749, section 5.2, and OpenID
+// Connect Core 1.0, section 3.1.2.6). Everything else passes. It must not cost a
+// user the sign-in: a busy authority, a lost connection, a store that is down.
+func mustSignIn(err error) bool {
+	if errors.Is(err, errSignIn) {
+		return true
+	}
+	switch oauthError(err) {
+	case "invalid_grant", "interaction_required", "login_required", "consent_required":
+		return true
+	}
+	return false
+}
+
+// oauthError returns the code of the OAuth error with which the authority
+// answered, or "".
+func oauthError(err error) string {
+	var answered msal.CallErr
+	if !errors.As(err, &answered) || answered.Resp == nil || answered.Resp.StatusCode != http.StatusBadRequest && answered.Resp.StatusCode != http.StatusUnauthorized {
+		return ""
+	}
+	body, err := io.ReadAll(answered.Resp.Body) // MSAL has read it, and put it back
+	if err != nil {
+		return ""
+	}
+	answered.Resp.Body = io.NopCloser(bytes.NewReader(body))
+	var answer struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return ""
+	}
+	return answer.Error
+}
+
 // token returns a valid access token of the account: the stored one or, where
 // that ends soon, a new one.
-func (a *app) token(ctx context.Context, id string) (confidential.AuthResult, error) {
+func (a *app) token(ctx context.Context, id string) (token confidential.AuthResult, err error) {
+	// Another server may refresh at this moment. Where refresh tokens are for one
+	// use, the authority then refuses ours, and the store has or will soon have
+	// the new one.
+	for _, pause := range []time.Duration{100 * time.Millisecond, 400 * time.Millisecond, 0} {
+		token, err = a.tokenOnce(ctx, id)
+		if oauthError(err) != "invalid_grant" || pause == 0 {
+			break
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return token, ctx.Err()
+		}
+	}
+	return token, err
+}
+
+func (a *app) tokenOnce(ctx context.Context, id string) (confidential.AuthResult, error) {
 	c, err := a.client()
 	if err != nil {
 		return confidential.AuthResult{}, err
 	}
 	account, err := c.Account(ctx, id)
 	if err == nil && account.HomeAccountID == "" {
-		return confidential.AuthResult{}, errors.New("nothing is stored for the account")
+		return confidential.AuthResult{}, fmt.Errorf("%w for the account", errSignIn)
 	}
-	if errors.Is(err, persistence.ErrCorrupt) || errors.Is(err, persistence.ErrKeyMissing) {
-		// It will not get better, and would be in the way of the next sign-in.
-		slog.Error("what is stored for an account cannot be read and is removed", "error", err)
+	if errors.Is(err, persistence.ErrCorrupt) {
+		// It will not get better, and would be in the way of the next sign-in. A
+		// key that is missing may come: keys roll from server to server.
+		slog.Error("what is stored for an account is damaged and is removed", "error", err)
 		if err := a.accounts.SignOut(ctx, id); err != nil {
 			return confidential.AuthResult{}, err
 		}
-		return confidential.AuthResult{}, errors.New("what was stored for the account is lost")
+		return confidential.AuthResult{}, fmt.Errorf("%w: it was damaged", errSignIn)
 	}
 	if err != nil {
 		return confidential.AuthResult{}, err
 	}
-	return c.AcquireTokenSilent(ctx, a.scopes, confidential.WithSilentAccount(account))
+	token, err := c.AcquireTokenSilent(ctx, a.scopes, confidential.WithSilentAccount(account))
+	if err != nil && err.Error() == "no token found" { // MSAL has no type for it
+		err = fmt.Errorf("%w: %w", errSignIn, err)
+	}
+	return token, err
 }
 
 // call asks the API who the user is.
@@ -171,6 +247,17 @@ func (a *app) call(ctx context.Context, accessToken string) (string, error) {
 	return string(b), err
 }
 
+// begun is the cookie of a sign-in that is under way: its name has the state, its
+// value the verifier. A session for it would let strangers fill the store, and a
+// single cookie would let a second tab spoil the sign-in of the first.
+func (a *app) begun(state string) *http.Cookie {
+	c := a.sessions.Cookie
+	return &http.Cookie{Name: c.Name + "-" + state, Path: "/", Secure: c.Secure, HttpOnly: true, SameSite: c.SameSite}
+}
+
+// beginLifetime is how long a person may take to sign in.
+const beginLifetime = 10 * time.Minute
+
 // signIn sends the browser to the authority.
 func (a *app) signIn(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
@@ -184,11 +271,9 @@ func (a *app) signIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// State ties the answer to this browser (RFC 9700, section 4.7), the
-	// challenge ties the code to this server's session (RFC 7636).
+	// challenge ties the code to it as well (RFC 7636).
 	state, verifier := rand.Text(), rand.Text()+rand.Text()
 	challenge := sha256.Sum256([]byte(verifier))
-	a.sessions.Put(ctx, keyState, state)
-	a.sessions.Put(ctx, keyVerifier, verifier)
 	u, err := url.Parse(to)
 	if err != nil {
 		a.trouble(w, "The sign-in page cannot be reached just now.", err)
@@ -203,6 +288,9 @@ func (a *app) signIn(w http.ResponseWriter, r *http.Request) {
 	if a.toBrowser != nil {
 		to = a.toBrowser(to)
 	}
+	begun := a.begun(state)
+	begun.Value, begun.MaxAge = verifier, int(beginLifetime/time.Second)
+	http.SetCookie(w, begun)
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
 
@@ -211,31 +299,30 @@ func (a *app) redirect() string { return a.url + "/signed-in" }
 // signedIn is where the authority sends the browser back to.
 func (a *app) signedIn(w http.ResponseWriter, r *http.Request) {
 	ctx, q := r.Context(), r.URL.Query()
-	state, verifier := a.sessions.PopString(ctx, keyState), a.sessions.PopString(ctx, keyVerifier)
-	say := func(message string) {
-		a.sessions.Put(ctx, keyMessage, message)
-		http.Redirect(w, r, "/", http.StatusSeeOther)
-	}
-	if state == "" || subtle.ConstantTimeCompare([]byte(state), []byte(q.Get("state"))) != 1 {
-		say("That sign-in was not begun here, or was done already. Please begin again.")
+	begun := a.begun(q.Get("state"))
+	had, err := r.Cookie(begun.Name)
+	if q.Get("state") == "" || err != nil {
+		say(w, r, "foreign")
 		return
 	}
+	begun.MaxAge = -1
+	http.SetCookie(w, begun) // an answer is for one use
 	if q.Get("error") != "" || q.Get("code") == "" {
 		slog.Info("a sign-in was not completed", "error", q.Get("error"))
-		say("You were not signed in.")
+		say(w, r, "declined")
 		return
 	}
 	c, err := a.client()
 	var token confidential.AuthResult
 	if err == nil {
-		token, err = c.AcquireTokenByAuthCode(ctx, q.Get("code"), a.redirect(), a.scopes, confidential.WithChallenge(verifier))
+		token, err = c.AcquireTokenByAuthCode(ctx, q.Get("code"), a.redirect(), a.scopes, confidential.WithChallenge(had.Value))
 	}
 	if err == nil {
-		err = a.sessions.RenewToken(ctx) // who knew the session before must not have the signed-in one
+		err = a.sessions.RenewToken(ctx) // somebody who knew the session before must not have the signed-in one
 	}
 	if err != nil {
 		slog.Warn("a sign-in failed", "error", err)
-		say("The sign-in did not work. Please try again.")
+		say(w, r, "failed")
 		return
 	}
 	name := token.IDToken.Name
@@ -260,8 +347,7 @@ func (a *app) signOut(w http.ResponseWriter, r *http.Request) {
 		a.trouble(w, "Your session cannot be ended just now. Please try again in a moment.", err)
 		return
 	}
-	a.sessions.Put(ctx, keyMessage, "You are signed out.")
-	http.Redirect(w, r, "/", http.StatusSeeOther)
+	say(w, r, "signed-out")
 }
 
 // trouble is what the user cannot help.

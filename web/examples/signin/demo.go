@@ -1,6 +1,6 @@
 package main
 
-// What only the demo needs: a pretend authority in place of Microsoft's, and a
+// What only the demo needs: a pretend authority instead of Microsoft's, and a
 // pretend API.
 
 import (
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/entratest"
+	"github.com/tokenkeep/tokenkeep/web/discovery"
 )
 
 // MSAL renews a token that ends in less than five minutes.
@@ -38,6 +39,7 @@ func demo(mux *http.ServeMux, a *app, secret *string) (end func(), err error) {
 	}
 	server.SetLifetime(*demoLifetime, 0)
 	a.authority, a.http = entratest.Authority(entratest.Contoso), server.Client()
+	a.http.Transport = discovery.NewTransport(a.http.Transport)
 	a.http.Timeout = 30 * time.Second
 
 	const authority, api = "/pretend-authority", "/pretend-api/me"

@@ -40,6 +40,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/web/discovery"
 	"github.com/tokenkeep/tokenkeep/web/redisstore"
 	"github.com/tokenkeep/tokenkeep/web/sealed"
 	"github.com/tokenkeep/tokenkeep/web/sqlstore"
@@ -55,8 +56,8 @@ var (
 	scope     = flag.String("scope", "User.Read", "the `permission` to ask for")
 	apiURL    = flag.String("api", "https://graph.microsoft.com/v1.0/me", "`URL` of the API to call")
 	dir       = flag.String("dir", "", "`folder` for the key and for SQLite's file; by default one in the user's cache folder")
-	redisAddr = flag.String("redis", "", "`address` of a Redis to keep accounts in, in place of SQLite")
-	postgres  = flag.String("postgres", "", "`URL` of a PostgreSQL to keep accounts in, in place of SQLite; a password belongs into PGPASSWORD")
+	redisAddr = flag.String("redis", "", "`address` of a Redis to keep accounts in, instead of SQLite")
+	postgres  = flag.String("postgres", "", "`URL` of a PostgreSQL to keep accounts in, instead of SQLite; a password belongs into PGPASSWORD")
 )
 
 func main() {
@@ -104,7 +105,7 @@ func run(ctx context.Context) error {
 	}
 	accounts, err := persistence.NewPartitioned(func(_ context.Context, account string) (persistence.Persistence, error) {
 		return keys.Account(account, s.accounts(account)), nil
-	})
+	}, persistence.WithTimeout(storeTimeout))
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func run(ctx context.Context) error {
 		clientID:  *clientID,
 		authority: "https://login.microsoftonline.com/" + *tenant,
 		scopes:    []string{*scope},
-		http:      &http.Client{Timeout: 30 * time.Second},
+		http:      &http.Client{Transport: discovery.NewTransport(nil), Timeout: 30 * time.Second},
 		api:       *apiURL,
 	}
 	mux := http.NewServeMux()
@@ -131,7 +132,7 @@ func run(ctx context.Context) error {
 	}
 	a.routes(mux)
 
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	server := newServer(mux)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	fmt.Printf("Open %s in a browser. Accounts are kept in %s.\n", base, s.name)
@@ -143,6 +144,22 @@ func run(ctx context.Context) error {
 	last, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return server.Shutdown(last)
+}
+
+// storeTimeout bounds every call of the store. The library's default of 30
+// seconds is for a person who unlocks a keyring; here a store that hangs would hold
+// every request for that long.
+const storeTimeout = 2 * time.Second
+
+// newServer returns a server that waits for no client for ever.
+func newServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute, // the authority and the API have to answer in that time as well
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
 }
 
 // keysIn reads the key in a file, or makes one.
@@ -175,6 +192,8 @@ type store struct {
 	close              func()
 }
 
+const maxConnections = 16
+
 func openStore(ctx context.Context) (store, error) {
 	if *redisAddr != "" {
 		client := redis.NewClient(&redis.Options{Addr: *redisAddr})
@@ -200,7 +219,15 @@ func openStore(ctx context.Context) (store, error) {
 	dialect, name := sqlstore.SQLite, "SQLite"
 	if *postgres != "" {
 		dialect, name = sqlstore.PostgreSQL, "PostgreSQL"
-		db, err = sql.Open("pgx", *postgres)
+		if db, err = sql.Open("pgx", *postgres); err == nil {
+			// Without these, each request that finds two connections busy opens one
+			// more, and closes it again: several times slower under load, until the
+			// server has too many. Keep the sum over all servers below its
+			// max_connections.
+			db.SetMaxOpenConns(maxConnections)
+			db.SetMaxIdleConns(maxConnections)
+			db.SetConnMaxLifetime(30 * time.Minute) // follows a failover, and a load balancer
+		}
 	} else {
 		db, err = sqlite.Open(filepath.Join(*dir, "signin.db"))
 	}
@@ -223,11 +250,13 @@ func openStore(ctx context.Context) (store, error) {
 	return store{name, tables[0].Account, tables[1].Account, func() { end(); db.Close() }}, nil
 }
 
-// sweep removes expired rows, some at a time.
+// sweep removes expired rows every minute, until ctx ends.
 func sweep(ctx context.Context, tables []*sqlstore.Store) {
-	for tick := time.NewTicker(time.Minute); ; {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
 		for _, t := range tables {
-			if _, err := t.DeleteExpired(ctx, 1000); err != nil && ctx.Err() == nil {
+			if err := sweepTable(ctx, t.DeleteExpired); err != nil && ctx.Err() == nil {
 				slog.Warn("cannot remove expired rows", "error", err)
 			}
 		}
@@ -235,6 +264,18 @@ func sweep(ctx context.Context, tables []*sqlstore.Store) {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// sweepTable removes a table's expired rows, some at a time so that no statement
+// holds locks for long, until none is left.
+func sweepTable(ctx context.Context, deleteExpired func(ctx context.Context, limit int) (int, error)) error {
+	const some = 1000
+	for {
+		n, err := deleteExpired(ctx, some)
+		if err != nil || n < some {
+			return err
 		}
 	}
 }

@@ -39,11 +39,10 @@ type sessionStore struct {
 
 func (s sessionStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
 	b, err := s.at(token).Load(ctx)
-	for _, gone := range []error{persistence.ErrNotFound, persistence.ErrCorrupt, persistence.ErrKeyMissing, persistence.ErrWrongKey} {
-		if errors.Is(err, gone) {
-			return nil, false, nil // a session that does not open is over; the user signs in again
-		}
+	if errors.Is(err, persistence.ErrNotFound) || errors.Is(err, persistence.ErrCorrupt) {
+		return nil, false, nil // a session that is damaged is over; the user signs in again
 	}
+	// Not so where its key is missing: that may come.
 	if err != nil {
 		return nil, false, err
 	}

@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"fmt"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"os/exec"
@@ -203,37 +202,6 @@ func accessible(t *testing.T, b *browser) {
 	require.Empty(t, faults)
 }
 
-// person is a browser without a screen: it keeps cookies and posts forms.
-type person struct {
-	t *testing.T
-	c *http.Client
-}
-
-func newPerson(t *testing.T) person {
-	jar, err := cookiejar.New(nil)
-	require.NoError(t, err)
-	return person{t, &http.Client{Jar: jar}}
-}
-
-func (p person) read(res *http.Response, err error) string {
-	p.t.Helper()
-	require.NoError(p.t, err)
-	defer res.Body.Close()
-	var b bytes.Buffer
-	_, err = b.ReadFrom(res.Body)
-	require.NoError(p.t, err)
-	return b.String()
-}
-
-func (p person) get(u string) string { p.t.Helper(); return p.read(p.c.Get(u)) }
-
-func (p person) signIn(app, username string) string {
-	p.t.Helper()
-	res, err := p.c.Get(app + "/sign-in")
-	p.read(res, err)
-	return p.read(p.c.PostForm(res.Request.URL.String(), url.Values{"username": {username}, "answer": {"yes"}}))
-}
-
 // TestStores: one server stores the sign-in, another one at the same store has
 // it, and a sign-out at one is one at both.
 func TestStores(t *testing.T) {
@@ -305,7 +273,7 @@ func TestHeaders(t *testing.T) {
 	c := first.Cookies()[0]
 	require.True(t, c.HttpOnly)
 	require.Equal(t, http.SameSiteLaxMode, c.SameSite)
-	require.Less(t, len(c.Value), 100, "a name, not the session")
+	require.Less(t, len(c.Value), 100, "what this sign-in needs, not a session")
 	to, err := url.Parse(first.Header.Get("Location"))
 	require.NoError(t, err)
 	require.Equal(t, "S256", to.Query().Get("code_challenge_method"))

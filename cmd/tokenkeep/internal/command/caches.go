@@ -113,12 +113,12 @@ func (c *call) cache(name string) (*files, error) {
 	}
 	for _, f := range all {
 		if f.name == name {
-			f.oldSources = []encrypted.KeyDeleter{c.storedKeys(name)}
+			f.oldSources = c.storedKeys(name)
 			return f, nil
 		}
 	}
 	f := newFiles(name, dir)
-	f.oldSources = []encrypted.KeyDeleter{c.storedKeys(name)}
+	f.oldSources = c.storedKeys(name)
 	return f, nil
 }
 

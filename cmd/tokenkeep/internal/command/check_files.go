@@ -202,11 +202,6 @@ func (x *examination) read(ctx context.Context, f *files, k kept) (*opened, erro
 	}
 	if k.Backend == "encrypted" && k.KeySource == storeKeyring {
 		if state := x.keyring(ctx); state.situation != "" {
-			if x.Kernel != nil {
-				if from, err := x.openFrom(ctx, f, f.encryptedPath(), storeKernel); err == nil {
-					return from, nil
-				}
-			}
 			return nil, state.err
 		}
 	}

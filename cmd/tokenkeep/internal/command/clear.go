@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 var clearCommand = &command{
@@ -116,36 +118,32 @@ func (c *call) remove(ctx context.Context, f *files, path string) (*encrypted.Fi
 // removeEncrypted removes an encrypted file that need not exist or be readable.
 // Its keys are deleted from the keyrings by their names alone.
 func (c *call) removeEncrypted(ctx context.Context, f *files, path string) (*encrypted.File, error) {
-	file, err := f.openEncrypted(path, c.storedKeys(f.name))
+	keys := encrypted.DPAPI() // any source will do that stores no keys
+	source, err := encrypted.StoredSource(path)
+	switch {
+	case err == nil:
+		for _, stored := range c.storedKeys(f.name) {
+			if stored.Source() == source {
+				keys = stored
+			}
+		}
+	case !errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, persistence.ErrKeyMissing) && !errors.Is(err, persistence.ErrUnsupportedVersion):
+		return nil, err
+	}
+	file, err := f.openEncrypted(path, keys)
 	if err != nil {
 		return nil, err
 	}
 	return file, file.Delete(ctx)
 }
 
-// storedKeys deletes the keys of a cache from whichever keyring has them: the
-// header does not say in which.
-func (c *call) storedKeys(name string) *keyring.Keys {
-	k := c.Keyring
+// storedKeys returns the keys of a cache in each keyring.
+func (c *call) storedKeys(name string) []encrypted.KeyDeleter {
+	all := []encrypted.KeyDeleter{keyring.NewKeys(c.Keyring, layout.KeyringService(name))}
 	if c.Kernel != nil {
-		k = eitherKeyring{c.Kernel, k}
+		all = append(all, c.kernelKeys(name))
 	}
-	return keyring.NewKeys(k, layout.KeyringService(name))
-}
-
-// eitherKeyring deletes an item from the kernel's keyring or, if it is not
-// there, from the operating system's.
-type eitherKeyring struct {
-	kernel keyring.Keyring
-	keyring.Keyring
-}
-
-// Delete implements keyring.Keyring.
-func (k eitherKeyring) Delete(ctx context.Context, service, user string) error {
-	if k.kernel.Delete(ctx, service, user) == nil {
-		return nil // an id is random: the other one has not got it, too
-	}
-	return k.Keyring.Delete(ctx, service, user)
+	return all
 }
 
 func (r *cleared) write(p *printer) {

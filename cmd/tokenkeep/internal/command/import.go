@@ -89,9 +89,6 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	}
 	d := cache.Describe()
 	k := kept{Backend: d.Backend, KeySource: d.KeySource, Location: d.Location}
-	if store == storeKernel {
-		k.KeySource = storeKernel
-	}
 	return &imported{changed: changed{Name: f.name, kept: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left}, nil
 }
 

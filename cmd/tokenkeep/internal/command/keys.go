@@ -16,8 +16,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// Where a cache can be kept. All but kernel are values of
-// tokenkeep.Config.Store; kernel is keyring with keyring.Kernel.
+// Where a cache can be kept: values of tokenkeep.Config.Store.
 const (
 	storeKeyring    = layout.Keyring
 	storeKernel     = layout.Kernel
@@ -60,7 +59,7 @@ func (c *call) keySource(ctx context.Context, store, name string, known bool) (e
 		if c.Kernel == nil {
 			return nil, &refusal{"the kernel's keyring is a part of Linux", "Use another store.", persistence.ErrUnavailable}
 		}
-		return keyring.NewKeys(c.Kernel, layout.KeyringService(name)), nil
+		return c.kernelKeys(name), nil
 	case storeDPAPI:
 		return encrypted.DPAPI(), nil
 	case storePassphrase:
@@ -75,6 +74,17 @@ func (c *call) keySource(ctx context.Context, store, name string, known bool) (e
 	}
 	return nil, &refusal{fmt.Sprintf("only the program that stored the tokens has their key (%s)", store), "Use that program.", persistence.ErrUnavailable}
 }
+
+// kernelKeys returns the keys of a cache in the kernel's keyring, or in what stands
+// for it.
+func (c *call) kernelKeys(name string) *keyring.Keys {
+	return keyring.NewKeys(theKernel{c.Kernel}, layout.KeyringService(name))
+}
+
+type theKernel struct{ keyring.Keyring }
+
+// KeySource makes it the kernel's for keyring.Keys.
+func (theKernel) KeySource() string { return storeKernel }
 
 // bounded bounds what waits for other processes' locks. It is to be called when
 // there is nobody to be asked any more: a person may take longer, and must not
@@ -113,13 +123,6 @@ func (c *call) openEncrypted(ctx context.Context, f *files, path string) (*opene
 	source, err := encrypted.StoredSource(path)
 	if err != nil {
 		return nil, err
-	}
-	if source == storeKeyring && c.Kernel != nil {
-		// The header does not tell the keyrings apart, and asking the kernel's
-		// costs nothing.
-		if o, err := c.openFrom(ctx, f, path, storeKernel); err == nil {
-			return o, nil
-		}
 	}
 	return c.openFrom(ctx, f, path, source)
 }
@@ -190,19 +193,16 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (cache *pe
 // asProgram calls do with the configuration of a program whose user asks for that
 // store, "" for the safest that works.
 func (c *call) asProgram(ctx context.Context, f *files, store string, do func(context.Context, tokenkeep.Config) error) error {
-	config := tokenkeep.Config{Name: f.name, Dir: f.dir, Keyring: c.Keyring, Store: store, AllowPlaintext: store == storePlaintext, Strict: true,
+	config := tokenkeep.Config{Name: f.name, Dir: f.dir, Keyring: c.Keyring, Kernel: c.Kernel, Store: store, AllowPlaintext: store == storePlaintext, Strict: true,
 		Logger: slog.New(slog.DiscardHandler), // what the user ought to know comes by Warn, and trouble as an error
 		Warn: func(w fallback.Warning) {
 			if w.Backend != storePlaintext { // which was asked for
 				c.tell(w.String())
 			}
 		}}
-	if store == storeKernel {
-		if c.Kernel == nil {
-			_, err := c.keySource(ctx, store, f.name, false)
-			return err
-		}
-		config.Keyring, config.Store = c.Kernel, storeKeyring
+	if store == storeKernel && c.Kernel == nil {
+		_, err := c.keySource(ctx, store, f.name, false)
+		return err
 	}
 	if store == storePassphrase {
 		config.Passphrase = c.newPassphrase(f.name)

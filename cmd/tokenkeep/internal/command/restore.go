@@ -13,6 +13,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/internal/transfer"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -93,7 +94,10 @@ func runRestore(ctx context.Context, c *call) (report, error) {
 	for _, aside := range readable {
 		t := &transfer.Transfer{From: aside, To: to, NotFound: persistence.ErrNotFound, Conflict: persistence.ErrConflict,
 			Combine: func(h transfer.Held) (transfer.Next, error) {
-				merged, changed, err := transfer.Merge(nil, h.From, h.To)
+				merged, changed, refused, err := transfer.Merge(nil, h.From, h.To)
+				if len(refused) > 0 {
+					c.tell("left out, because MSAL cannot read them: " + tokencache.Names(refused) + ".")
+				}
 				return transfer.Next{Data: merged, Changed: changed, Keep: true}, err
 			}}
 		done, err := t.Try(ctx)
