@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
-	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 var clearCommand = &command{
@@ -118,19 +116,7 @@ func (c *call) remove(ctx context.Context, f *files, path string) (*encrypted.Fi
 // removeEncrypted removes an encrypted file that need not exist or be readable.
 // Its keys are deleted from the keyrings by their names alone.
 func (c *call) removeEncrypted(ctx context.Context, f *files, path string) (*encrypted.File, error) {
-	keys := encrypted.DPAPI() // any source will do that stores no keys
-	source, err := encrypted.StoredSource(path)
-	switch {
-	case err == nil:
-		for _, stored := range c.storedKeys(f.name) {
-			if stored.Source() == source {
-				keys = stored
-			}
-		}
-	case !errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, persistence.ErrKeyMissing) && !errors.Is(err, persistence.ErrUnsupportedVersion):
-		return nil, err
-	}
-	file, err := f.openEncrypted(path, keys)
+	file, err := f.openEncrypted(path, encrypted.DPAPI()) // any source will do: those that store keys are the file's old ones
 	if err != nil {
 		return nil, err
 	}

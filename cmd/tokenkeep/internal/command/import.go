@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
-	"github.com/tokenkeep/tokenkeep/internal/merge"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
+	"github.com/tokenkeep/tokenkeep/internal/transfer"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -33,8 +34,9 @@ var importCommand = &command{
 
 type imported struct {
 	changed
-	Accounts int `json:"accounts"`          // that the cache has now
-	LeftOut  int `json:"leftOut,omitempty"` // bytes behind the JSON
+	Accounts int      `json:"accounts"`          // that the cache has now
+	LeftOut  int      `json:"leftOut,omitempty"` // bytes behind the JSON
+	Refused  []string `json:"refused,omitempty"` // sections, and entries with their section, that MSAL cannot read
 }
 
 // maxImport is the largest cache that there may be.
@@ -53,7 +55,7 @@ func runImport(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	data, left := object(data)
-	if _, err := parseCache(data); err != nil || len(data) == 0 {
+	if _, err := parseCache(data); err != nil || !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		return nil, &refusal{"what is to be imported is not a token cache of an MSAL library", "Give it the JSON that export -secrets or an MSAL library wrote.", nil}
 	}
 	if isRedacted(data) {
@@ -77,8 +79,10 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	var sum *contents
+	var refused []tokencache.Refused
 	err = cache.Update(ctx, func(current []byte) ([]byte, error) {
-		merged, _, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: data, Theirs: current, Now: time.Now()})
+		merged, _, left, err := transfer.Merge(nil, data, current)
+		refused = left
 		if err == nil {
 			sum, err = summarize(merged, time.Now())
 		}
@@ -89,7 +93,11 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	}
 	d := cache.Describe()
 	k := kept{Backend: d.Backend, KeySource: d.KeySource, Location: d.Location}
-	return &imported{changed: changed{Name: f.name, kept: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left}, nil
+	r := &imported{changed: changed{Name: f.name, kept: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left}
+	for _, entry := range refused {
+		r.Refused = append(r.Refused, entry.String())
+	}
+	return r, nil
 }
 
 // input returns the content of the file that was named, or of standard input.
@@ -143,5 +151,8 @@ func (r *imported) write(p *printer) {
 	p.line("It has %s.", count(r.Accounts, "account"))
 	if r.LeftOut > 0 {
 		p.line("Left out: %s behind the end of the JSON.", count(r.LeftOut, "byte"))
+	}
+	for _, entry := range r.Refused {
+		p.line("Left out, because MSAL cannot read it: %s.", entry)
 	}
 }

@@ -62,7 +62,13 @@ func TestImportTakesWhatWasWritten(t *testing.T) {
 			require.JSONEq(t, cache, string(data))
 		})
 	}
-	for name, data := range map[string]string{"nothing": "", "zeros": "\x00\x00", "a mark alone": "\ufeff", "null": "null", "a list": "[]", "half": `{"Account":{`} {
+	// One entry that MSAL cannot read would block every sign-in.
+	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "cache.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"Account":{"a":{"home_account_id":"a","environment":"e"},"b\u202e":null}}`), 0o600))
+	out, _ := runIn(t, ExitFine, keyringtest.New(), "import", "app", file, "-dir", dir)
+	require.Contains(t, out, "It has 1 account.\nLeft out, because MSAL cannot read it: \"Account\" \"b\\u202e\".\n")
+
+	for name, data := range map[string]string{"nothing": "", "zeros": "\x00\x00", "a mark alone": "\ufeff", "null": "null", "a list": "[]", "half": `{"Account":{`, "blanks": " \n"} {
 		file := filepath.Join(t.TempDir(), "cache.json")
 		require.NoError(t, os.WriteFile(file, []byte(data), 0o600))
 		_, errs := runIn(t, ExitProblem, keyringtest.New(), "import", "app", file, "-dir", t.TempDir())
