@@ -164,7 +164,7 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 				o.Details = append(o.Details, f.name+" is encrypted with a passphrase, for which the doctor does not ask.")
 				return
 			}
-		case storeKeyring, storeDPAPI:
+		case storeKeyring, storeDPAPI, storeKernel:
 		default:
 			o.Details = append(o.Details, f.name+": "+k.String()+".")
 			return

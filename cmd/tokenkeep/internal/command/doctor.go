@@ -52,7 +52,7 @@ type examined struct {
 	Dir      string    `json:"dir"`
 	Session  []string  `json:"session"`  // ids of what is special about it
 	Problems int       `json:"problems"` // how many findings are problems
-	Safest   string    `json:"safest"`   // where a program would keep a sign-in now: keyring, dpapi, passphrase, or "" if not all was checked
+	Safest   string    `json:"safest"`   // where a program would keep a new sign-in: keyring, dpapi, kernel, passphrase, or "" if not all was checked
 	Checks   []outcome `json:"checks"`
 
 	verbose bool
@@ -117,10 +117,10 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 	return r, nil
 }
 
-// safest is where a program would keep a sign-in now that brings a way to ask
-// for a passphrase.
+// safest is where a program would keep a new sign-in that has no passphrase, or
+// passphrase if nothing else works.
 func (r *examined) safest() string {
-	for _, id := range []string{"keyring", "dpapi", "passphrase"} {
+	for _, id := range []string{"keyring", "dpapi", "kernel", "passphrase"} {
 		for _, o := range r.Checks {
 			if o.ID == id && o.Status == statusOK {
 				return id
@@ -158,7 +158,7 @@ func (r *examined) write(p *printer) {
 	p.line("")
 	switch {
 	case r.Problems > 0:
-		p.line("%s %s", p.in(red, count(r.Problems, "problem")+"."), "What mends each stands below it.")
+		p.line("%s %s", p.in(red, count(r.Problems, "problem")+"."), "The remedy is below each.")
 	case r.partial:
 		p.line("%s", p.in(green, "What was checked is well."))
 	default:
@@ -169,10 +169,12 @@ func (r *examined) write(p *printer) {
 	}
 	switch r.Safest {
 	case storeKeyring:
-		p.wrapped("", "A program that starts here now keeps its sign-in encrypted, with the key in the keyring.")
+		p.wrapped("", "A program that signs in here now keeps the sign-in encrypted, with the key in the keyring.")
 	case storeDPAPI:
-		p.wrapped("", "A program that starts here now keeps its sign-in encrypted, with a key that Windows protects.")
+		p.wrapped("", "A program that signs in here now keeps the sign-in encrypted, with a key that Windows protects.")
+	case storeKernel:
+		p.wrapped("", "A program that signs in here now keeps the sign-in encrypted, with the key in the kernel's keyring: until the next restart, or three days without use. A program that can ask for a passphrase asks for one, and its sign-in lasts.")
 	case storePassphrase:
-		p.wrapped("", "A program that starts here now needs a passphrase to keep a new sign-in. One that has no way to ask for it says that there is no place, unless its author permits plaintext.")
+		p.wrapped("", "A program that signs in here now needs a passphrase. If it cannot ask for one, it fails and says so, unless its author permits plaintext.")
 	}
 }
