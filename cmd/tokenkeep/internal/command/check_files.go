@@ -338,8 +338,12 @@ func (x *examination) readable(ctx context.Context, f *files, path string) bool 
 }
 
 func (c *call) removeCommand(paths []string) string {
-	if isWindows {
-		return "del " + c.quoteAll(paths)
+	if isWindows { // PowerShell takes no two files, and expands no %…%
+		var quoted []string
+		for _, p := range paths {
+			quoted = append(quoted, c.pathWithHome(p, "%USERPROFILE%"))
+		}
+		return "cmd /c del " + strings.Join(quoted, " ")
 	}
 	return "rm " + c.quoteAll(paths)
 }

@@ -130,23 +130,29 @@ func (r *examined) safest() string {
 	return ""
 }
 
-var marks = map[string]struct{ mark, colour string }{
-	statusOK:      {"✓", green},
-	statusNote:    {"!", yellow},
-	statusProblem: {"✗", red},
+var marks = map[string]struct{ mark, ascii, colour string }{
+	statusOK:      {"✓", "ok", green},
+	statusNote:    {"!", "!", yellow},
+	statusProblem: {"✗", "x", red},
+}
+
+func (p *printer) mark(status string) string {
+	if p.ascii {
+		return marks[status].ascii
+	}
+	return marks[status].mark
 }
 
 func (r *examined) write(p *printer) {
 	for _, o := range r.Checks {
-		m := marks[o.Status]
-		p.line("[%s] %s: %s %s", p.in(m.colour, m.mark), p.in(bold, o.Title), o.Summary, p.in(faint, fmt.Sprintf("(%.0f ms)", o.DurationMS)))
+		p.line("[%s] %s: %s %s", p.in(marks[o.Status].colour, p.mark(o.Status)), p.in(bold, o.Title), o.Summary, p.in(faint, fmt.Sprintf("(%.0f ms)", o.DurationMS)))
 		if r.verbose {
 			for _, d := range o.Details {
 				p.wrapped("      ", d)
 			}
 		}
 		for _, f := range o.Findings {
-			p.wrapped("    "+marks[f.Status].mark+" ", f.What)
+			p.wrapped("    "+p.mark(f.Status)+" ", f.What)
 			if f.Remedy != "" {
 				p.wrapped("      ", f.Remedy)
 			}
