@@ -236,6 +236,6 @@ func TestDoctorSeesSudo(t *testing.T) {
 	u := newUser(t, "unix:path=/nowhere")
 	u.env = append(u.env, "SUDO_UID=1000", "SUDO_USER=alice")
 	out := u.run(t, 1, "tokenkeep", "doctor", "session")
-	require.Contains(t, out, "This runs by sudo, as root.")
+	require.Contains(t, out, "This runs through sudo, as root.")
 	require.NotContains(t, out, "alice")
 }

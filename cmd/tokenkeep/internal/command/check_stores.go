@@ -72,7 +72,7 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 	switch state.situation {
 	case keyring.NoBus:
 		o.Summary = "cannot be reached: no session bus"
-		f.What = "There is no D-Bus session bus here, and without one no keyring can be reached."
+		f.What = "There is no D-Bus session bus here. A keyring can only be reached through one."
 		r, normal := x.session.withoutBus()
 		f.Remedy = cmp.Or(r, f.Remedy)
 		if normal && x.Kernel != nil && probe(ctx, x.Kernel).err == nil {
@@ -111,8 +111,8 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 		}
 	case keyring.NoAnswer:
 		o.Summary = keyringName() + " does not answer"
-		f.What = fmt.Sprintf("The keyring did not answer within %v. It hangs, or shows a question that nobody answers, perhaps on another screen.", x.timeout)
-		f.Remedy = "Look for such a question and answer it. If there is none, end the keyring's program; it starts again when it is needed."
+		f.What = fmt.Sprintf("The keyring did not answer within %v. It hangs, or it shows a dialog that nobody answers, perhaps on another screen.", x.timeout)
+		f.Remedy = "Look for a dialog and answer it. If there is none, end the keyring's program; it starts again when it is needed."
 	default:
 		o.Summary = keyringName() + " does not work"
 	}

@@ -16,8 +16,8 @@ import (
 
 var clearCommand = &command{
 	name: "clear", args: "NAME", min: 1, max: 1, short: "remove what is stored; the user signs in again",
-	long: "Removes what is stored under the name, encrypted or not, with its keys, with the files that were set aside, and with what a killed save left. " +
-		"It asks first. Tokens that are in the memory of a running program stay valid until they expire: this does not sign out at the authority.",
+	long: "Removes what is stored under the name, encrypted or not, with its keys, the files that were set aside, and what a killed save left. " +
+		"It asks first. It does not sign out at the provider: tokens in the memory of a running program stay valid until they expire.",
 	examples: []string{"tokenkeep clear contoso-cli", "tokenkeep clear contoso-cli -yes"},
 	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o); yesFlag(set, o) },
 	run:      runClear,
@@ -39,7 +39,7 @@ func runClear(ctx context.Context, c *call) (report, error) {
 		_, err := c.storedCache(f.name)
 		return nil, err
 	}
-	if err := c.confirm(ctx, fmt.Sprintf("This removes %s and its keys; whoever was signed in has to sign in again. Go on?", strings.Join(paths, ", "))); err != nil {
+	if err := c.confirm(ctx, fmt.Sprintf("This removes %s and its keys. All its users have to sign in again. Go on?", strings.Join(paths, ", "))); err != nil {
 		return nil, err
 	}
 	ctx, cancel := c.bounded(ctx)

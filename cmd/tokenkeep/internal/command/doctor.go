@@ -10,10 +10,10 @@ import (
 )
 
 var doctorCommand = &command{
-	name: "doctor", args: "[CHECK...]", max: -1, short: "what works here, what does not, and what repairs it",
-	long: "Examines what programs need to keep a sign-in on this machine, in this session. Without arguments it makes all checks, else those that are named: " +
-		strings.Join(checkNames(), ", ") + ". It changes nothing, asks nobody, and waits for no answer longer than -timeout. " +
-		"What it prints names no user, no account and no token, and can be shown in public.",
+	name: "doctor", args: "[CHECK...]", max: -1, short: "check what works here, and how to repair what does not",
+	long: "Checks what programs need to keep a sign-in on this machine, in this session. Without arguments it runs all checks, else those that are named: " +
+		strings.Join(checkNames(), ", ") + ". It changes nothing, asks nobody, and waits at most -timeout for each answer. " +
+		"Its output names no user, no account and no token, so it can go into a public bug report.",
 	examples: []string{"tokenkeep doctor", "tokenkeep doctor keyring", "tokenkeep doctor caches locks -dir /srv/app/tokens", "tokenkeep doctor -json"},
 	public:   true,
 	flags: func(set *flag.FlagSet, o *options) {
@@ -66,7 +66,7 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 		}
 	}
 	if c.timeout <= 0 {
-		return nil, &misuse{"-timeout must be more than nothing", "See: tokenkeep help doctor"}
+		return nil, &misuse{"-timeout must be longer than 0", "See: tokenkeep help doctor"}
 	}
 	dir, err := c.folder()
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 
 var importCommand = &command{
 	name: "import", args: "NAME [FILE]", min: 1, max: 2, short: "add what MSAL's JSON holds to a cache",
-	long: "Adds the accounts and tokens of a file with MSAL's JSON, or of standard input, to a cache, which is made if it is not there: " +
-		"what export -secrets wrote, or another library's plaintext cache. What is stored already stays; of two tokens for one purpose the newer one does. " +
+	long: "Adds the accounts and tokens of a file, or of standard input, to a cache, which is created if it does not exist. The file is " +
+		"what export -secrets wrote, or the plaintext cache of an MSAL library. What is stored already stays; of two tokens for one purpose the newer one is kept. What MSAL cannot read is left out, and named. " +
 		"The file is left as it is; remove it afterwards.",
 	examples: []string{"tokenkeep import contoso-cli contoso.json", "tokenkeep import contoso-cli -to passphrase < contoso.json"},
 	flags: func(set *flag.FlagSet, o *options) {

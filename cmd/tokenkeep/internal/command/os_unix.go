@@ -55,7 +55,7 @@ func writable(dir string) error {
 	}
 }
 
-// lockHeld says whether somebody has the file locked. To find out, it shares
+// lockHeld reports whether somebody has the file locked. To find out, it shares
 // the lock for a moment with others that do the same; whoever wants it then waits
 // for that moment.
 func lockHeld(path string) (bool, error) {
@@ -82,7 +82,7 @@ func flocked(f *os.File) (bool, error) {
 	}
 }
 
-// abandoned says whether nobody writes the temporary file any more: its writer
+// abandoned reports whether nobody writes the temporary file any more: its writer
 // has it locked.
 func abandoned(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)

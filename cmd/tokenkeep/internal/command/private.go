@@ -58,12 +58,12 @@ func replacePath(text, path, with string) string {
 	}
 }
 
-// inName says whether r is part of a file's name for certain.
+// inName reports whether r is part of a file's name for certain.
 func inName(r rune) bool {
 	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' || r == '-')
 }
 
-// goesOn says whether the file's name before rest goes on in it. A full stop can
+// goesOn reports whether the file's name before rest goes on in it. A full stop can
 // also be that of the sentence.
 func goesOn(rest string) bool {
 	rest = strings.TrimLeft(rest, ".")

@@ -187,15 +187,15 @@ func parse(set *flag.FlagSet, args []string) (rest []string, err error) {
 // Flags that several commands have.
 
 func dirFlag(set *flag.FlagSet, o *options) {
-	set.StringVar(&o.dir, "dir", "", "look in this `folder`, not in the platform's own")
+	set.StringVar(&o.dir, "dir", "", "look in this `folder` instead of the platform's own")
 }
 
 func passphraseFlag(set *flag.FlagSet, o *options) {
-	set.StringVar(&o.passphraseEnv, "passphrase-env", "", "take the passphrase from this environment `variable`, ask nobody")
+	set.StringVar(&o.passphraseEnv, "passphrase-env", "", "take the passphrase from this environment `variable`, and ask nobody")
 }
 
 func newPassphraseFlag(set *flag.FlagSet, o *options) {
-	set.StringVar(&o.newPassphraseEnv, "new-passphrase-env", "", "take the new passphrase from this environment `variable`, ask nobody")
+	set.StringVar(&o.newPassphraseEnv, "new-passphrase-env", "", "take the new passphrase from this environment `variable`, and ask nobody")
 }
 
 func yesFlag(set *flag.FlagSet, o *options) { set.BoolVar(&o.yes, "yes", false, "do not ask") }

@@ -41,7 +41,7 @@ func (s session) String() string {
 		words = append(words, "in the Windows Subsystem for Linux")
 	}
 	if s.sudo {
-		words = append(words, "by sudo")
+		words = append(words, "through sudo")
 	}
 	if s.unit {
 		words = append(words, "in a systemd unit")
@@ -87,7 +87,7 @@ func checkSession(_ context.Context, x *examination) outcome {
 	o := outcome{Summary: x.session.String()}
 	if x.session.sudo {
 		o.problem(finding{ID: "session.sudo",
-			What:   "This runs by sudo, as root. A program that does makes files that belong to root, perhaps in your own home folder, and your own runs cannot use them then.",
+			What:   "This runs through sudo, as root. A program that runs like this can create files of root in your home folder. Without sudo it cannot use them then.",
 			Remedy: "Run it, and programs that sign you in, without sudo."})
 	}
 	return o
