@@ -230,7 +230,7 @@ func TestDoctorFindsRootsFiles(t *testing.T) {
 	require.Equal(t, `sudo chown -R "$(id -u):$(id -g)" ~/.local/share/tokenkeep`, found[0].Command)
 }
 
-// Whoever runs the doctor by sudo is told.
+// The doctor tells a person who runs it through sudo so.
 func TestDoctorSeesSudo(t *testing.T) {
 	env.Require(t, os.Geteuid() == 0, "only root is there by sudo")
 	u := newUser(t, "unix:path=/nowhere")

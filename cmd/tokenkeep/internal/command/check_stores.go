@@ -174,7 +174,7 @@ func checkDPAPI(ctx context.Context, x *examination) outcome {
 func checkPassphrase(ctx context.Context, x *examination) outcome {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
-	// What a program does with a passphrase, with one that is none.
+	// What a program does with a passphrase, with a made-up one.
 	source := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("doctor"), nil }, &encrypted.PassphraseOptions{Cost: x.Cost})
 	if _, _, err := source.NewKey(ctx, newID()); err != nil {
 		o := outcome{Summary: "no key could be made from a passphrase"}

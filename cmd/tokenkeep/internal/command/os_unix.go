@@ -56,7 +56,7 @@ func writable(dir string) error {
 }
 
 // lockHeld reports whether somebody has the file locked. To find out, it shares
-// the lock for a moment with others that do the same; whoever wants it then waits
+// the lock for a moment with others that do the same; a process that wants it then waits
 // for that moment.
 func lockHeld(path string) (bool, error) {
 	f, err := securefile.Open(path, os.O_RDONLY)
