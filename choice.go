@@ -32,7 +32,7 @@ type ChosenBy string
 const (
 	ByOrder  ChosenBy = "order"  // the order of preference: Config.Order, or the platform's
 	ByUser   ChosenBy = "user"   // the end user, through Config.Store
-	ByStored ChosenBy = "stored" // an encrypted file was there already
+	ByStored ChosenBy = "stored" // a file was there already: an encrypted one, or a plaintext one where nothing can be written
 )
 
 // ChoiceOf returns where the cache is stored now. That can change while the

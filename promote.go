@@ -110,6 +110,7 @@ type promotion struct {
 	all   int // accounts in the plaintext file
 	added transfer.Added
 	known bool // it was moved before
+	empty bool // it holds nothing
 }
 
 // try moves once. It fails with ErrConflict if it is to be done again.
@@ -142,7 +143,11 @@ var errNotMergeable = errors.New("it cannot be merged with what is stored encryp
 
 func (m *promotion) combine(h transfer.Held) (transfer.Next, error) {
 	m.rev, m.all, m.added, m.known = h.Rev, transfer.Accounts(h.From), transfer.Added{}, false
+	h.From = transfer.Usable(h.From)
+	m.empty = len(h.From) == 0
 	switch {
+	case m.empty:
+		return transfer.Next{Data: h.To}, nil
 	case transfer.Malformed(h.From):
 		return transfer.Next{}, errMalformed
 	case h.To == nil:
@@ -191,6 +196,7 @@ func (m *promotion) report() error {
 			"MSAL cannot read them, and would refuse all others with them.", "If a sign-in is missing, sign in again."))
 	}
 	switch {
+	case m.empty: // nobody misses it
 	case m.known:
 		m.warn(m.warning(fmt.Sprintf("%s was removed. Its unencrypted tokens had been moved into the encrypted file %s before.", from, into),
 			"The program that moved them ended before it could remove the file, or an old copy was put back.", ""))

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
@@ -37,6 +38,7 @@ const keyringTimeout = 15 * time.Second
 // the promoter's business.
 type store struct {
 	cfg      Config
+	ofUser   bool // the folder is the platform's, which the user can change
 	place    place.Place
 	lock     *persistence.FileLock
 	promoter *promoter
@@ -131,6 +133,9 @@ func (s *store) selectBackend(ctx context.Context) (news bool, err error) {
 	// What all candidates need comes first, so that its failure is not taken for
 	// that of one of them, and does not lead to something less safe.
 	if err := s.proveLock(ctx); err != nil {
+		if s.readPlaintext(ctx, err) {
+			return false, nil
+		}
 		return true, s.useMemory(ctx, err)
 	}
 	news = !s.promoter.found()
@@ -193,10 +198,43 @@ func (s *store) proveLock(ctx context.Context) error {
 	ctx, cancel := boundedWait(ctx)
 	defer cancel()
 	unlock, err := s.lock.Lock(ctx)
-	if err != nil {
-		return err
+	switch {
+	case err == nil:
+		return unlock()
+	case isReadOnly(err):
+		return writable(err, s.ofUser)
 	}
-	return unlock()
+	return err
+}
+
+// isReadOnly reports whether err says that a folder cannot be written.
+func isReadOnly(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)
+}
+
+// readPlaintext uses the plaintext file where the folder cannot be written, for
+// the reason why, and the file can be read. The user is told that nothing can be
+// saved.
+func (s *store) readPlaintext(ctx context.Context, why error) bool {
+	if !isReadOnly(why) || !s.promoter.found() {
+		return false
+	}
+	file, err := s.promoter.file()
+	if err != nil {
+		return false
+	}
+	if _, err := file.Load(ctx); err != nil {
+		return false
+	}
+	s.use(file, ByStored, nil)
+	s.warn(fallback.Warning{
+		Backend:  layout.Plaintext,
+		Location: s.place.Plaintext,
+		Message:  fmt.Sprintf("Tokens are stored unencrypted in %s. They can be used, but what changes cannot be saved.", s.place.Plaintext),
+		Reason:   sentence(persistence.Cause(why).Error()),
+		Remedy:   persistence.Remedy(why),
+	})
+	return true
 }
 
 // boundedWait bounds a wait for other processes. It is not for a wait for a
@@ -476,6 +514,23 @@ func (s *store) repair(ctx context.Context, b backend, data []byte, rev string, 
 		}
 	}
 	return false, nil
+}
+
+// SetAside moves the file out of the way whose data the program could not use.
+// The user is told where it is, so SetAside returns no path.
+func (s *store) SetAside(ctx context.Context, rev string) (newPath string, err error) {
+	b, err := s.backend(ctx)
+	if err != nil {
+		return "", err
+	}
+	file, ok := b.(interface {
+		SetAside(ctx context.Context, rev string) (newPath string, err error)
+	})
+	if !ok { // in memory
+		return "", openError("", errors.ErrUnsupported, "")
+	}
+	to, err := file.SetAside(ctx, rev)
+	return "", s.promoter.quarantined(b.Describe(), to, err, errMalformed)
 }
 
 // otherSource reports whether the encrypted file has its key from elsewhere by

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
@@ -151,10 +152,11 @@ func prepare(cfg Config) (*store, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	ofUser := cfg.Dir == ""
 	dir, err := cfg.folder()
 	if err == nil && cfg.Store != layout.Memory {
 		if err = securefile.MkdirAll(dir); err != nil {
-			err = openError(dir, err, cmp.Or(persistence.Remedy(err), "Set Config.Dir to a folder that this user can make and write."))
+			err = writable(openError(dir, err, cmp.Or(persistence.Remedy(err), "This user must be able to make and write the folder.")), ofUser)
 		}
 	}
 	if err != nil && !cfg.permits(layout.Memory) {
@@ -162,10 +164,11 @@ func prepare(cfg Config) (*store, error) {
 	}
 	cfg.Dir = dir
 	s, newErr := newStore(cfg)
-	if err != nil && newErr == nil {
-		s.noDir = err
+	if newErr != nil {
+		return nil, newErr
 	}
-	return s, newErr
+	s.noDir, s.ofUser = err, ofUser
+	return s, nil
 }
 
 // folder returns the absolute path of the folder of the cache's files.
@@ -178,6 +181,26 @@ func (cfg *Config) folder() (string, error) {
 		return "", openError(cfg.Dir, err, "Set Config.Dir to an absolute path.")
 	}
 	return dir, nil
+}
+
+// writable adds to the remedy of a folder that cannot be written which variable
+// names another one, where the platform's is used. A remedy that ends in a command
+// stays as it is.
+func writable(err error, ofUser bool) error {
+	if remedy := persistence.Remedy(err); ofUser && !strings.Contains(remedy, " with: ") {
+		return remedied(err, strings.TrimSpace(remedy+" "+dirVariable()))
+	}
+	return err
+}
+
+func remedied(err error, remedy string) error {
+	var e *persistence.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	with := *e
+	with.Remedy = remedy
+	return &with
 }
 
 // MovePlaintext moves what the plaintext file holds into the encrypted one, where

@@ -140,6 +140,20 @@ func TestDeviceCode(t *testing.T) {
 	require.Equal(t, 1, s.Requests(entratest.GrantRefreshToken))
 }
 
+// The scopes are those of the request for the device code: MSAL Python does not
+// repeat them in the request for the tokens.
+func TestDeviceCodeHasTheScopes(t *testing.T) {
+	s := start(t, entratest.Options{Interval: -1})
+	status, dc := post(t, s, "devicecode", url.Values{"client_id": {"client"}, "scope": {"User.Read openid offline_access"}})
+	require.Equal(t, http.StatusOK, status)
+	require.NoError(t, entratest.Approve(t.Context(), s.Client(), dc["verification_uri"].(string), dc["user_code"].(string), entratest.Alice.Username))
+	status, tokens := post(t, s, "token", url.Values{"client_id": {"client"}, "grant_type": {entratest.GrantDeviceCode}, "device_code": {dc["device_code"].(string)}})
+	require.Equal(t, http.StatusOK, status)
+	require.NotEmpty(t, tokens["id_token"])
+	require.NotEmpty(t, tokens["refresh_token"])
+	require.Equal(t, "User.Read openid", tokens["scope"])
+}
+
 func TestDeviceCodePolling(t *testing.T) {
 	var mu sync.Mutex
 	now := time.Now()

@@ -25,6 +25,7 @@ type device struct {
 	userCode string
 	client   string
 	tenant   string
+	scopes   []string // that were asked for with it
 	until    time.Time
 	interval time.Duration
 	polled   time.Time
@@ -50,7 +51,8 @@ func (s *Server) devicecode(w http.ResponseWriter, r *http.Request, tenant strin
 	secret, user := random(48), userCode()
 	interval := max(s.o.Interval, 0)
 	s.mu.Lock()
-	s.devices[secret] = &device{userCode: user, client: client, tenant: tenant, until: s.o.Now().Add(s.o.DeviceLifetime), interval: interval}
+	s.devices[secret] = &device{userCode: user, client: client, tenant: tenant, scopes: strings.Fields(r.PostForm.Get("scope")),
+		until: s.o.Now().Add(s.o.DeviceLifetime), interval: interval}
 	s.issued = append(s.issued, secret)
 	s.mu.Unlock()
 	page := s.pages + "/devicelogin"
@@ -102,7 +104,8 @@ func (s *Server) grant(r *http.Request, grant, tenant string) (map[string]any, e
 		if err != nil {
 			return nil, err
 		}
-		return s.begin(session{Family: random(12), User: d.user, Client: client, Tenant: tenant}, scopes)
+		// RFC 8628 has the scopes in the first request alone; MSAL Go repeats them.
+		return s.begin(session{Family: random(12), User: d.user, Client: client, Tenant: tenant}, d.scopes)
 	case GrantAuthorizationCode:
 		c, err := s.redeemCode(f.Get("code"), client, tenant, f.Get("redirect_uri"), f.Get("code_verifier"))
 		if err != nil {

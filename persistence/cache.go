@@ -58,7 +58,7 @@ import (
 // the call all the same: the first Replace of an in-memory cache, an Export that
 // signs an account out, data that cannot be merged, and a context that was
 // cancelled. A sign-out that failed has not happened, and is not tried again by
-// itself. Every failure is logged, once per kind.
+// itself. Failures are logged; see [WithLogger].
 //
 // A context without a deadline gets one, [DefaultTimeout] by default. A Cache
 // holds no file, goroutine or connection between calls, except for a wait for a
@@ -168,16 +168,19 @@ func (c *Cache) resident(m *clientMemory) resident {
 	return resident{Replica: m.replica, removed: removed, signedOut: removed}
 }
 
-// Load returns the stored cache, or ErrNotFound.
+// Load returns the stored cache, or ErrNotFound. It leaves out a byte order mark,
+// blanks and NULs around a JSON object. Data of nothing but these, or of the JSON
+// value null, is empty.
 func (c *Cache) Load(ctx context.Context) ([]byte, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	return c.store.Load(ctx)
+	data, err := c.store.Load(ctx)
+	return tokencache.Trim(data), err
 }
 
 // Update replaces the stored cache by what edit makes of it. No other writer
 // comes in between. A nil current says that nothing is stored; a nil result
-// says that nothing is to change. edit must not call this Cache's Update,
+// says that nothing is to change. edit is given what Load returns. It must not call this Cache's Update,
 // Export or Delete, and may be called again if a writer that does not know the
 // lock got in between. Update returns edit's error as it is. Storage errors
 // are always returned.

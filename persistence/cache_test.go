@@ -429,10 +429,10 @@ func TestReplaceTrouble(t *testing.T) {
 		err := c.Export(ctx, a, cache.ExportHints{})
 		if strict {
 			require.ErrorIs(t, err, persistence.ErrKeyringLocked)
-			require.Equal(t, 2, strings.Count(log.String(), "\n"), "once for each kind: %s", &log)
+			require.Equal(t, 3, strings.Count(log.String(), "\n"), "once for each kind and outage, of which there were two for reads: %s", &log)
 		} else {
 			require.NoError(t, err)
-			require.Equal(t, 2, strings.Count(log.String(), "\n"), "once for each kind: %s", &log)
+			require.Equal(t, 3, strings.Count(log.String(), "\n"), "once for each kind and outage, of which there were two for reads: %s", &log)
 		}
 	}
 }

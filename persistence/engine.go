@@ -58,7 +58,15 @@ type resident struct {
 	removed func() replica.Removed
 	// signedOut returns the sign-outs among them.
 	signedOut func() replica.Removed
+	// created is told that a save has stored rev where nothing was stored. A sign-out
+	// that came just before removed nothing, so its save met no conflict: if there was
+	// one, created takes rev back and returns errTakenBack, and the save is planned
+	// anew. nil: no sign-out leaves nothing stored.
+	created func(ctx context.Context, rev string) error
 }
+
+// errTakenBack says that what was saved was taken back.
+var errTakenBack = errors.New("signed out meanwhile")
 
 // settle takes into account what was removed in the meantime, and reports whether
 // that was anything.
@@ -83,6 +91,17 @@ func (e *engine) replace(ctx context.Context, u cache.Unmarshaler, r resident, h
 	r.Read(replica.CallOf(ctx), h.PartitionKey)
 	err := e.refresh(bounded, u, r)
 	if err == nil {
+		e.worked("replace")
+		return nil
+	}
+	if !r.GivenData() && !e.strict && !errors.Is(ctx.Err(), context.Canceled) && isSigningIn(ctx) && mayPass(err) {
+		e.report("replace", "tokenkeep: cannot read the stored tokens; those of a sign-in are kept until they can be stored", err)
+		if give := r.Blank(); give != nil {
+			if err := u.Unmarshal(bytes.Clone(give)); err != nil {
+				r.Failed()
+				return e.fail("load", redactedError{"the program's in-memory cache does not accept what it held before", err}, "")
+			}
+		}
 		return nil
 	}
 	what := "replace"
@@ -118,10 +137,20 @@ func (e *engine) refresh(ctx context.Context, u cache.Unmarshaler, r resident) e
 			return nil
 		}
 	}
-	data, rev, err := e.load(ctx)
-	if err != nil {
-		return err
+	for {
+		data, rev, err := e.load(ctx)
+		if err != nil {
+			return err
+		}
+		if err = e.hand(data, rev, u, r); err == nil || !e.setAside(ctx, data, rev, err) {
+			return err
+		}
+		r.empty = false // u may have taken a part of it
 	}
+}
+
+// hand gives u what is stored.
+func (e *engine) hand(data []byte, rev string, u cache.Unmarshaler, r resident) error {
 	now := e.now()
 	for {
 		usable, refused := r.Usable(data)
@@ -171,6 +200,7 @@ func (e *engine) export(ctx context.Context, m cache.Marshaler, r resident, h ca
 		e.report("other account", fmt.Sprintf("tokenkeep: %d entries of another account were not stored in this one's cache; use an MSAL client for each request", plan.Foreign), nil)
 	}
 	if err = e.write(bounded, r, plan); err == nil {
+		e.worked("export")
 		return nil
 	}
 	var format *formatError
@@ -235,7 +265,7 @@ func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) 
 	}
 	var spare []byte
 	if m.Changed {
-		if _, err := e.store.SaveIf(ctx, m.Merged, rev); err != nil {
+		if _, err := e.save(ctx, r, m.Merged, rev); err != nil {
 			return err
 		}
 		spare = theirs
@@ -257,12 +287,38 @@ func (e *engine) writeOver(ctx context.Context, r resident, plan *replica.Plan, 
 	case err != nil:
 		e.report("format", "tokenkeep: the cache is not of the format that MSAL libraries share; the last writer wins", nil)
 	}
-	now, err := e.store.SaveIf(ctx, plan.Data(), rev)
+	now, err := e.save(ctx, r, plan.Data(), rev)
 	if err != nil {
 		return err
 	}
 	r.Stored(plan, now, plan.Spare())
 	return nil
+}
+
+// setAside moves data out of the way that u did not take and that is no token
+// cache, if the store can do that, and reports whether to load again. Nobody
+// should have to do that by hand.
+func (e *engine) setAside(ctx context.Context, data []byte, rev string, why error) bool {
+	s, ok := e.store.(interface {
+		SetAside(ctx context.Context, rev string) (newPath string, err error)
+	})
+	if _, bad := tokencache.Parse(data); !ok || bad == nil {
+		return false
+	}
+	to, err := s.SetAside(ctx, rev)
+	if err == nil && to != "" {
+		e.report("set aside", "tokenkeep: what was stored is not a token cache, and was renamed to "+to, why)
+	}
+	return err == nil || errors.Is(err, ErrConflict)
+}
+
+// save is SaveIf for an in-memory cache.
+func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
+	now, err := e.store.SaveIf(ctx, data, rev)
+	if err == nil && rev == "" && r.created != nil {
+		err = r.created(ctx, now)
+	}
+	return now, err
 }
 
 // startsObject tells a damaged JSON object from data that was never meant to
@@ -272,13 +328,14 @@ func startsObject(data []byte) bool {
 	return len(data) > 0 && data[0] == '{'
 }
 
-// load is LoadRevision with "nothing stored" as no data and no revision.
+// load is LoadRevision with "nothing stored" as no data and no revision. What
+// holds nothing is data that is empty.
 func (e *engine) load(ctx context.Context) ([]byte, string, error) {
 	data, rev, err := e.store.LoadRevision(ctx)
 	if errors.Is(err, ErrNotFound) {
 		return nil, "", nil
 	}
-	return data, rev, err
+	return tokencache.Trim(data), rev, err
 }
 
 // delete removes what is stored.
@@ -308,7 +365,7 @@ func (e *engine) unlock(unlock func() error) {
 
 // untilNoConflict repeats try until it meets no conflict or ctx ends.
 func (e *engine) untilNoConflict(ctx context.Context, try func() error) error {
-	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) }, try)
+	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) || err == errTakenBack }, try)
 	if ended {
 		return e.fail("save", fmt.Errorf("%w: %w", ErrConflict, ctx.Err()), "Another writer keeps changing the cache; try again.")
 	}
@@ -368,7 +425,7 @@ type redactedError struct {
 func (r redactedError) Error() string { return r.text }
 func (r redactedError) Unwrap() error { return r.err }
 
-// report logs what is not returned, once per kind.
+// report logs what is not returned.
 func (e *engine) report(what, msg string, err error) {
 	e.settings.report(Describe(e.store), what, msg, err)
 }

@@ -11,16 +11,6 @@ func Remembered(c *Cache) int { return c.memories.Len() }
 // RememberedOf is Remembered for a Partitioned.
 func RememberedOf(p *Partitioned) int { return p.memories.Len() }
 
-// Unsaved returns of how many partitions p keeps what could not be stored.
-func Unsaved(p *Partitioned) int {
-	p.outbox.mu.Lock()
-	defer p.outbox.mu.Unlock()
-	return len(p.outbox.entries)
-}
-
-// MaxUnsaved is how many those can be.
-const MaxUnsaved = maxOutbox
-
 // ForgetUnsavedAfter makes them be kept for so long only, for the rest of a test.
 func ForgetUnsavedAfter(t *testing.T, d time.Duration) {
 	before := outboxTime
@@ -31,4 +21,14 @@ func ForgetUnsavedAfter(t *testing.T, d time.Duration) {
 // WithClock sets the clock that says how long ago a sign-out was.
 func WithClock(now func() time.Time) Option {
 	return func(s *settings) error { s.now = now; return nil }
+}
+
+// InTurn returns how many calls have the partition's turn, or wait for it.
+func InTurn(p *Partitioned, partition string) int {
+	p.turns.mu.Lock()
+	defer p.turns.mu.Unlock()
+	if t := p.turns.of[partition]; t != nil {
+		return t.users
+	}
+	return 0
 }

@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/opaque"
 )
 
 // Memory is a [Persistence] in this process's memory: for tests, and for
-// programs that keep nothing between runs. It is a [Versioned] and a
-// [NamedLocker], and safe for concurrent use. Packages fmt and log/slog print
+// programs that keep nothing between runs. It is a [Versioned], a [NamedLocker]
+// and a [Leaser], and safe for concurrent use. Packages fmt and log/slog print
 // its description, never its data. The zero value cannot be used; see
 // [NewMemory].
 type Memory struct {
@@ -23,6 +24,7 @@ type Memory struct {
 var (
 	_ Versioned   = (*Memory)(nil)
 	_ NamedLocker = (*Memory)(nil)
+	_ Leaser      = (*Memory)(nil)
 	_ Describer   = (*Memory)(nil)
 )
 
@@ -31,6 +33,9 @@ type memory struct {
 	data  []byte
 	rev   string // "" when nothing is stored
 	locks map[string]chan struct{}
+
+	owner string // of the lease; "" for nobody
+	until time.Time
 }
 
 // NewMemory returns a Memory with nothing stored.
@@ -138,6 +143,35 @@ func (m *Memory) lock(ctx context.Context, name string) (func() error, error) {
 	case <-ctx.Done():
 		return failed()
 	}
+}
+
+// Lease implements [Leaser].
+func (m *Memory) Lease(ctx context.Context, owner string, d time.Duration) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, m.fail("lease", err)
+	}
+	s := m.state()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owner != "" && s.owner != owner && time.Now().Before(s.until) {
+		return false, nil
+	}
+	s.owner, s.until = owner, time.Now().Add(d)
+	return true, nil
+}
+
+// Release implements [Leaser].
+func (m *Memory) Release(ctx context.Context, owner string) error {
+	if err := ctx.Err(); err != nil {
+		return m.fail("release", err)
+	}
+	s := m.state()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owner == owner {
+		s.owner = ""
+	}
+	return nil
 }
 
 // Describe says that the backend is "memory".

@@ -56,7 +56,7 @@ func Move(ctx context.Context, from, to Persistence) error {
 	if err := m.checkPlaces(); err != nil {
 		return err
 	}
-	if reflect.TypeOf(from).Comparable() && from == to {
+	if reflect.ValueOf(from).Comparable() && reflect.ValueOf(to).Comparable() && from == to {
 		return m.onePlace()
 	}
 	ctx, cancel := within.Deadline(ctx, DefaultTimeout)

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"time"
-
-	"github.com/tokenkeep/tokenkeep/internal/once"
 )
 
 // DefaultTimeout bounds every operation of a [Cache] whose context has no
@@ -22,12 +20,14 @@ type settings struct {
 	logger   *slog.Logger // nil: slog.Default()
 	timeout  time.Duration
 	now      func() time.Time
-	logged   *once.Kinds
+	logged   *kinds
+	unsaved  int // bytes
+	onError  func(error)
 }
 
 // set returns what the options set.
 func set(opts []Option) (settings, error) {
-	s := settings{timeout: DefaultTimeout, now: time.Now, logged: new(once.Kinds)}
+	s := settings{timeout: DefaultTimeout, now: time.Now, logged: new(kinds), unsaved: DefaultMaxUnsaved}
 	for _, o := range opts {
 		if o == nil {
 			continue
@@ -63,6 +63,11 @@ func WithStrict() Option {
 
 // WithLogger sets where storage errors are logged. The default is
 // slog.Default(), asked at each record. No record holds a secret.
+//
+// A kind of error is logged when it comes, again when it comes after it had
+// worked, and while it lasts every five minutes, with the number of those that
+// were not logged. One that comes and goes all the time is logged five times and
+// then once a minute.
 func WithLogger(l *slog.Logger) Option {
 	return func(s *settings) error { s.logger = l; return nil }
 }
@@ -77,4 +82,26 @@ func WithTimeout(d time.Duration) Option {
 		s.timeout = d
 		return nil
 	}
+}
+
+// WithMaxUnsaved sets how many bytes of tokens that could not be stored a
+// [Partitioned] keeps at most, instead of [DefaultMaxUnsaved]. An account takes
+// about twice the size of its stored cache. A [Cache] has no such
+// limit: it keeps those of each MSAL client for as long as that client lives.
+func WithMaxUnsaved(bytes int) Option {
+	return func(s *settings) error {
+		if bytes <= 0 {
+			return errors.New("the number of bytes is not positive")
+		}
+		s.unsaved = bytes
+		return nil
+	}
+}
+
+// WithOnError sets a function that is called with each storage error of Replace
+// and Export, whether it is logged or not and whether MSAL is told or not: to
+// count them for metrics. It is called by many goroutines at once, and while its
+// caller waits, so it must be quick. No error holds a secret.
+func WithOnError(f func(error)) Option {
+	return func(s *settings) error { s.onError = f; return nil }
 }

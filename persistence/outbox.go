@@ -2,24 +2,29 @@ package persistence
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/replica"
 )
 
-// maxOutbox is of how many accounts an outbox keeps tokens.
-const maxOutbox = 1024
+// DefaultMaxUnsaved is how many bytes of tokens that could not be stored a
+// [Partitioned] keeps at most by default: those of about ten thousand accounts.
+const DefaultMaxUnsaved = 64 << 20
 
 // outboxTime is how long, at least, an outbox keeps the tokens of a user who does
 // not come back. Tests shorten it.
 var outboxTime = time.Hour
 
 // outbox keeps the tokens of accounts that could not be stored, for the next
-// client that comes for the account. It is safe for concurrent use.
+// client that comes for the account, and for Flush. It is safe for concurrent use.
 type outbox struct {
+	max int // bytes
+
 	mu      sync.Mutex
 	entries map[string]*outboxEntry // by partition
+	size    int                     // of all entries, in bytes
 }
 
 // outboxEntry is what could not be stored of one partition. It never changes, so
@@ -28,7 +33,12 @@ type outbox struct {
 type outboxEntry struct {
 	since  time.Time
 	tokens *replica.Outstanding
+	size   int
+	line   *byte // the same of all entries that came one out of the other
 }
+
+// entryOverhead is about what an entry costs beyond its bytes.
+const entryOverhead = 512
 
 // outstanding returns the tokens of an entry that may be nil.
 func (e *outboxEntry) outstanding() *replica.Outstanding {
@@ -45,6 +55,20 @@ func (o *outbox) get(partition string) *outboxEntry {
 	return o.entries[partition]
 }
 
+// partitions returns what there are entries of.
+func (o *outbox) partitions() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Collect(maps.Keys(o.entries))
+}
+
+// count returns how many entries there are, and of how many bytes.
+func (o *outbox) count() (entries, bytes int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.entries), o.size
+}
+
 // put makes tokens the entry of the partition. They include those of known, which
 // the caller has had; what else is there is added to them. It returns nil if
 // there is no room.
@@ -52,21 +76,52 @@ func (o *outbox) put(partition string, known *outboxEntry, tokens *replica.Outst
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	before := o.entries[partition]
-	if before == nil && len(o.entries) >= maxOutbox {
-		maps.DeleteFunc(o.entries, func(_ string, e *outboxEntry) bool { return time.Since(e.since) > outboxTime })
-		if len(o.entries) >= maxOutbox {
-			return nil
-		}
-	}
 	if before != nil && before != known {
 		tokens = tokens.With(before.tokens)
+	}
+	e := &outboxEntry{since: time.Now(), tokens: tokens, size: tokens.Size() + len(partition) + entryOverhead, line: new(byte)}
+	grows := e.size
+	if before != nil {
+		e.line = before.line
+		grows -= before.size
+	}
+	if grows > 0 && o.size+grows > o.max {
+		for other, old := range o.entries {
+			if other != partition && time.Since(old.since) > outboxTime {
+				o.drop(other)
+			}
+		}
+		if o.size+grows > o.max {
+			return nil
+		}
 	}
 	if o.entries == nil {
 		o.entries = map[string]*outboxEntry{}
 	}
-	e := &outboxEntry{since: time.Now(), tokens: tokens}
 	o.entries[partition] = e
+	o.size += grows
 	return e
+}
+
+// drop removes the entry of the partition, if there is one. The caller has locked
+// the outbox.
+func (o *outbox) drop(partition string) *outboxEntry {
+	e := o.entries[partition]
+	if e != nil {
+		o.size -= e.size
+		delete(o.entries, partition)
+	}
+	return e
+}
+
+// settled reports whether e, which may be nil, is neither an entry of the partition
+// nor contained in one: it was stored, or the user was signed out.
+func (o *outbox) settled(partition string, e *outboxEntry) bool {
+	now := o.get(partition)
+	if now == nil || e == nil {
+		return now != e
+	}
+	return now.line != e.line
 }
 
 // remove removes the entry, if it is still that of the partition.
@@ -77,7 +132,7 @@ func (o *outbox) remove(partition string, e *outboxEntry) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.entries[partition] == e {
-		delete(o.entries, partition)
+		o.drop(partition)
 	}
 }
 
@@ -85,7 +140,5 @@ func (o *outbox) remove(partition string, e *outboxEntry) {
 func (o *outbox) take(partition string) *replica.Outstanding {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	e := o.entries[partition]
-	delete(o.entries, partition)
-	return e.outstanding()
+	return o.drop(partition).outstanding()
 }

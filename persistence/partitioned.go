@@ -1,9 +1,11 @@
 package persistence
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 
@@ -60,10 +62,18 @@ import (
 // succeeds though its tokens cannot be stored. They are kept in this process: the
 // next client that asks for the account is given them and tries again to store
 // them. If the user signed out elsewhere in the meantime, they are discarded,
-// unless the sign-in itself was never stored. The tokens of at most 1,024 accounts
-// are kept. When there are so many, those older than an hour are discarded, and if
-// that does not help Export fails. Replace fails if the store cannot be read and
-// this in-memory cache does not hold this account's data already.
+// unless the sign-in itself was never stored. [WithMaxUnsaved] bounds how much is
+// kept. When there is so much, what is older than an hour is discarded, and if that
+// does not help Export fails. They are lost when the process ends, so call
+// [Partitioned.Flush] at intervals and before that. Replace fails if the store
+// cannot be read and this in-memory cache does not hold this account's data
+// already; for a sign-in see [SigningIn].
+//
+// A store that hangs holds a request for as long as its context and [WithTimeout]
+// permit. The default is right for a person at a desktop; for a web app two
+// seconds are:
+//
+//	persistence.NewPartitioned(open, persistence.WithTimeout(2*time.Second))
 //
 // A Partitioned is safe for concurrent use, in any number of processes on the
 // same data. It holds no connection, file or goroutine, so there is nothing to
@@ -74,6 +84,7 @@ type Partitioned struct {
 	memories *weakmap.Map[*clientMemory]
 	outbox   outbox
 	signOuts removals // by SignOut; the partition stands for the home account id
+	turns    turns    // of Exclusive, by partition
 }
 
 var _ cache.ExportReplace = (*Partitioned)(nil)
@@ -114,7 +125,7 @@ func NewPartitioned(open func(ctx context.Context, partition string) (Persistenc
 	if err != nil {
 		return nil, failure(partitioned, "open", err, "Correct the option that NewPartitioned was given.")
 	}
-	return &Partitioned{settings: s, open: open, memories: weakmap.New[*clientMemory]()}, nil
+	return &Partitioned{settings: s, open: open, memories: weakmap.New[*clientMemory](), outbox: outbox{max: s.unsaved}}, nil
 }
 
 // partitioned describes a Partitioned where no partition is known.
@@ -162,6 +173,10 @@ func (p *Partitioned) Replace(ctx context.Context, u cache.Unmarshaler, h cache.
 		return err
 	}
 	p.flush(ctx, of)
+	if x := p.exclusiveOf(ctx, h.PartitionKey); x != nil && due(of.replica, p.now()) && x.take(ctx, of.engine.store) {
+		// Another server may have refreshed the tokens meanwhile.
+		return of.engine.replace(ctx, u, p.resident(of), h)
+	}
 	return nil
 }
 
@@ -195,10 +210,12 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 	default:
 		if entry := p.outbox.put(of.partition, of.entry, waiting); entry != nil {
 			of.entry = entry
+			p.worked("unsaved")
 			return err
 		}
 		if err == nil {
-			err = of.engine.fail("save", errors.New("the tokens of too many accounts could not be stored"), "See the log for why.")
+			err = of.engine.fail("save", errors.New("the tokens of too many accounts could not be stored"), "See the log for why they could not; WithMaxUnsaved sets how many are kept.")
+			of.engine.report("unsaved", "tokenkeep: tokens that could not be stored are lost: there are too many to keep", err)
 		}
 	}
 	of.replica.Discard()
@@ -291,18 +308,35 @@ func (p *Partitioned) turnTo(ctx context.Context, m *clientMemory, partition str
 
 func (p *Partitioned) resident(of *user) resident {
 	before := p.signOuts.count()
+	start := before
 	return resident{
 		Replica: of.replica,
+		created: func(ctx context.Context, rev string) error {
+			all, now := p.signOuts.since(start)
+			start = now
+			if !isOf(all, of.partition) {
+				return nil
+			}
+			if err := of.engine.store.DeleteIf(ctx, rev); err != nil && !errors.Is(err, ErrConflict) {
+				return err
+			}
+			return errTakenBack
+		},
 		removed: func() replica.Removed {
-			return replica.Removed{All: p.outbox.get(of.partition) != of.entry}
+			return replica.Removed{All: p.outbox.settled(of.partition, of.entry)}
 		},
 		signedOut: func() (x replica.Removed) {
 			all, now := p.signOuts.since(before)
 			before = now
-			x.All = slices.ContainsFunc(all.Accounts, func(a tokencache.Account) bool { return a.HomeAccountID == of.partition })
+			x.All = isOf(all, of.partition)
 			return x
 		},
 	}
+}
+
+// isOf reports whether the partition's account is among those that were removed.
+func isOf(x replica.Removed, partition string) bool {
+	return slices.ContainsFunc(x.Accounts, func(a tokencache.Account) bool { return a.HomeAccountID == partition })
 }
 
 // restore makes what the outbox has of the partition the replica's own.
@@ -312,6 +346,103 @@ func (p *Partitioned) restore(of *user) {
 		of.entry = entry
 	}
 }
+
+// Flush tries to store the tokens that could not be stored before, also those of
+// users who do not come back to this process. It returns of how many accounts there
+// still are some, and why if there are any. Call it every few seconds and, with a
+// context that gives it some seconds, when the program ends:
+//
+//	go func() {
+//		tick := time.NewTicker(5 * time.Second)
+//		defer tick.Stop()
+//		for ctx.Err() == nil {
+//			select {
+//			case <-tick.C:
+//				partitioned.Flush(ctx) // the log says why tokens could not be stored
+//			case <-ctx.Done():
+//			}
+//		}
+//	}()
+//	...
+//	server.Shutdown(ending)
+//	if left, err := partitioned.Flush(ending); left > 0 {
+//		log.Printf("the newest tokens of %d accounts are lost: %v", left, err)
+//	}
+//
+// It costs nothing where there is nothing to store, and gives up early where
+// nothing can be stored. A user who signed out meanwhile stays signed out. It may
+// run while requests do; [Partitioned.Unsaved] tells metrics how much is left.
+func (p *Partitioned) Flush(ctx context.Context) (left int, err error) {
+	partitions := make(chan string)
+	var (
+		workers sync.WaitGroup
+		mu      sync.Mutex
+		failed  int // since the last one that could be stored
+	)
+	for range flushers {
+		workers.Go(func() {
+			for partition := range partitions {
+				e := p.flushOut(ctx, partition)
+				mu.Lock()
+				if failed++; e == nil {
+					failed = 0
+				} else {
+					err = e
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, partition := range p.outbox.partitions() {
+		mu.Lock()
+		hopeless := failed >= 2*flushers
+		mu.Unlock()
+		if hopeless || ctx.Err() != nil {
+			break
+		}
+		partitions <- partition
+	}
+	close(partitions)
+	workers.Wait()
+	if left, _ = p.outbox.count(); left == 0 {
+		return 0, nil
+	}
+	if err == nil {
+		err = failure(partitioned, "save", cmp.Or(ctx.Err(), errors.New("tokens could not be stored meanwhile")), "")
+	}
+	return left, err
+}
+
+// flushers is how many accounts Flush stores at once.
+const flushers = 8
+
+// flushOut stores what the outbox has of the partition.
+func (p *Partitioned) flushOut(ctx context.Context, partition string) error {
+	entry := p.outbox.get(partition)
+	if entry == nil {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return failure(partitioned, "save", err, "")
+	}
+	e, err := p.engineOf(ctx, partition)
+	if err != nil {
+		return err
+	}
+	of := &user{partition: partition, engine: e, replica: replica.New(new(replica.SignOuts), partition), entry: entry}
+	of.replica.Adopt(entry.tokens)
+	bounded, cancel := p.bounded(ctx)
+	defer cancel()
+	if err := e.write(bounded, p.resident(of), of.replica.Resume(p.now())); err != nil {
+		return err
+	}
+	p.outbox.remove(partition, entry)
+	return nil
+}
+
+// Unsaved returns of how many accounts there are tokens that could not be stored
+// yet, and how many bytes of memory they take.
+func (p *Partitioned) Unsaved() (accounts, bytes int) { return p.outbox.count() }
 
 // flush tries to store what could not be stored before. That it could not was
 // logged the first time.

@@ -490,13 +490,13 @@ func TestPartitionedTroubleCostsNoSignIn(t *testing.T) {
 	for _, secret := range s.Issued() {
 		require.NotContains(t, log.String(), secret)
 	}
-	require.Equal(t, 1, persistence.Unsaved(p))
+	require.Equal(t, 1, unsaved(p))
 
 	f.saves.Store(false)
 	s.SetLifetime(time.Hour, 0)
 	_, err := msalConfidential(t, s, p).Account(t.Context(), entratest.Alice.HomeAccountID())
 	require.NoError(t, err)
-	require.Zero(t, persistence.Unsaved(p), "the first Replace has stored them")
+	require.Zero(t, unsaved(p), "the first Replace has stored them")
 	_, err = webSilent(msalConfidential(t, s, r.server(t)), entratest.Alice, userRead)
 	require.NoError(t, err)
 	require.Zero(t, s.Reuses(), "another server finds the last refresh token")
@@ -511,7 +511,7 @@ func TestPartitionedTroubleAndSignOut(t *testing.T) {
 	f.saves.Store(true)
 	_, err := webSilent(msalConfidential(t, s, p), entratest.Alice, mailRead)
 	require.NoError(t, err)
-	require.Equal(t, 1, persistence.Unsaved(p))
+	require.Equal(t, 1, unsaved(p))
 	require.ErrorIs(t, p.SignOut(t.Context(), entratest.Alice.HomeAccountID()), errFull, "a sign-out that did not happen must not look as if it did")
 
 	f.saves.Store(false)
@@ -519,7 +519,7 @@ func TestPartitionedTroubleAndSignOut(t *testing.T) {
 	_, err = webSilent(msalConfidential(t, s, p), entratest.Alice, mailRead)
 	require.Error(t, err, "signed out elsewhere is signed out")
 	require.Empty(t, r.stored(t))
-	require.Zero(t, persistence.Unsaved(p))
+	require.Zero(t, unsaved(p))
 
 	f.saves.Store(true)
 	webSignIn(t, s, msalConfidential(t, s, p), entratest.Alice)
@@ -542,7 +542,7 @@ func TestPartitionedTroubleStrict(t *testing.T) {
 	f.saves.Store(false)
 	_, err = webSilent(c, entratest.Alice, userRead)
 	require.Error(t, err, "a sign-in that failed is none")
-	require.Zero(t, persistence.Unsaved(p))
+	require.Zero(t, unsaved(p))
 	require.Empty(t, r.stored(t))
 }
 
@@ -564,36 +564,57 @@ func TestPartitionedReadsThatFailAreReported(t *testing.T) {
 	require.ErrorIs(t, err, errFull, "and now it has not")
 }
 
+func unsaved(p *persistence.Partitioned) int { accounts, _ := p.Unsaved(); return accounts }
+
 // TestPartitionedUnsavedIsBounded: beyond the limit, sign-ins fail instead.
 func TestPartitionedUnsavedIsBounded(t *testing.T) {
+	const limit = 100_000
 	var f failing
 	f.saves.Store(true)
 	r := &rows{around: f.around}
-	p := r.server(t, silence)
+	p := r.server(t, silence, persistence.WithMaxUnsaved(limit))
 	signIn := func(id string) error {
 		c := new(client)
 		require.NoError(t, p.Replace(ctx, c, cache.ReplaceHints{PartitionKey: id}))
 		c.signIn(id, "rt", 1)
 		return p.Export(ctx, c, cache.ExportHints{PartitionKey: id})
 	}
-	for i := range persistence.MaxUnsaved {
-		require.NoError(t, signIn(fmt.Sprint("user", i)))
+	fill := func(prefix string) {
+		t.Helper()
+		for i := 0; ; i++ {
+			if err := signIn(fmt.Sprint(prefix, i)); err != nil {
+				require.ErrorContains(t, err, "too many")
+				break
+			}
+			_, size := p.Unsaved()
+			require.LessOrEqual(t, size, limit)
+		}
 	}
-	require.ErrorContains(t, signIn("one more"), "too many")
+	fill("user")
+	most, size := p.Unsaved()
+	require.Greater(t, most, 50)
+	require.Greater(t, size, limit*9/10)
 	require.NoError(t, signIn("user1"), "who has a place keeps it")
-	require.Equal(t, persistence.MaxUnsaved, persistence.Unsaved(p))
+	require.Equal(t, most, unsaved(p))
 	f.saves.Store(false)
 	require.NoError(t, signIn("one more"))
 	require.NoError(t, signIn("user1"))
-	require.Equal(t, persistence.MaxUnsaved-1, persistence.Unsaved(p))
+	require.Equal(t, most-1, unsaved(p))
 
 	// The users of an earlier outage who do not come back keep no place for ever.
 	f.saves.Store(true)
-	require.NoError(t, signIn("a third"))
-	require.ErrorContains(t, signIn("yet another"), "too many")
+	fill("another")
 	persistence.ForgetUnsavedAfter(t, -1)
 	require.NoError(t, signIn("yet another"))
-	require.Equal(t, 1, persistence.Unsaved(p))
+	require.Equal(t, 1, unsaved(p))
+	f.saves.Store(false)
+	left, err := p.Flush(ctx)
+	require.NoError(t, err)
+	require.Zero(t, left)
+	_, size = p.Unsaved()
+	require.Zero(t, size)
+	_, err = persistence.NewPartitioned(r.open, persistence.WithMaxUnsaved(0))
+	require.ErrorContains(t, err, "not positive")
 }
 
 // TestPartitionedRefusedElsewhere: what one in-memory cache could not store, and
@@ -662,7 +683,7 @@ func TestPartitionedUnsavedOfTwoRequests(t *testing.T) {
 	require.Equal(t, 2, next.keys("AccessToken"))
 	require.Contains(t, r.stored(t)[hint], "at0")
 	require.Contains(t, r.stored(t)[hint], "at1")
-	require.Zero(t, persistence.Unsaved(p))
+	require.Zero(t, unsaved(p))
 }
 
 // TestPartitionedCancelledExportIsKept: a browser that goes away while a refresh

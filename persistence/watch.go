@@ -67,7 +67,7 @@ const (
 // For a file the system tells of changes in its folder, mostly within a tenth of
 // a second; all else is polled. Watch reads the stored cache
 // before it returns, and whenever it has changed, so a key source may ask for a
-// passphrase then. What cannot be read is logged, once per kind, and read again
+// passphrase then. What cannot be read is logged, and read again
 // later; until it can be read for the first time, nobody counts as signed in.
 //
 // Watch looks for changes at least once in the time every. 0 or less means the
@@ -164,6 +164,7 @@ func (w *watcher) look(ctx context.Context) {
 	defer cancel()
 	rev, err := w.cache.store.Revision(bounded)
 	if err == nil && rev == w.current.rev {
+		w.cache.worked("watch")
 		return
 	}
 	var data []byte
@@ -171,6 +172,7 @@ func (w *watcher) look(ctx context.Context) {
 		data, rev, err = w.cache.load(bounded)
 	}
 	if err == nil {
+		w.cache.worked("watch")
 		w.current = state{rev, accountsIn(data)}
 	} else if ctx.Err() == nil {
 		w.cache.report("watch", "tokenkeep: cannot see whether the stored tokens have changed; trying again", err)

@@ -432,7 +432,7 @@ func reason(f *flock.Flock, err error) error {
 	} else if errors.As(openErr, &insecure) {
 		return insecure
 	}
-	return err
+	return securefile.Explain(f.Path(), err)
 }
 
 // release unlocks f. If that fails, the file stays open and locked until it is

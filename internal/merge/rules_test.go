@@ -486,7 +486,7 @@ func TestRule8Unknown(t *testing.T) {
 
 // Rule 8: what is no cache is not merged.
 func TestRule8Errors(t *testing.T) {
-	broken := []string{`[]`, `"{}"`, `{`, `{"a"}`, `{"A":{"k":}}`, `{"A":{"k":1,}}`, "{\"A\":\"\n\"}", `{"A":"\x41"}`, `{"A":01}`, "\x00{}", `nul`}
+	broken := []string{`[]`, `"{}"`, `{`, `{"a"}`, `{"A":{"k":}}`, `{"A":{"k":1,}}`, "{\"A\":\"\n\"}", `{"A":"\x41"}`, `{"A":01}`, "\x01{}", `nul`}
 	for _, b := range broken {
 		for _, good := range []string{``, `{}`, `{"A":{"k":1}}`} {
 			for _, base := range []string{``, `{"A":{"k":2}}`, b} {

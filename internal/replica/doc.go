@@ -76,6 +76,9 @@
 //   - After a refusal the next Replace gives the memory its data anew: from the
 //     store or, if that cannot be read, as it was last known.
 //   - held counts what the memory was given, with what could not be stored yet.
+//   - A sign-in that the store could not be read for ([Replica.Blank]) has no base:
+//     nothing that is stored counts as removed by it, and nothing that it brings
+//     as signed out before.
 //   - A sign-out between an Export's own Replace and its save is the merge's to
 //     find (package merge, rule 5).
 //   - Nothing about one account touches another's entries.

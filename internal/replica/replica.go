@@ -159,6 +159,9 @@ func (r *Replica) holds() *version {
 	return r.base
 }
 
+// Doc returns what the memory was last known to hold, or nil if that is no cache.
+func (r *Replica) Doc() *tokencache.Doc { return r.holds().parse() }
+
 // Emptied notes that the memory was emptied, to be given other data.
 func (r *Replica) Emptied() {
 	r.settleFirst()
@@ -188,6 +191,19 @@ func (r *Replica) Unread(now time.Time) (give []byte, again bool) {
 		return []byte("{}"), true
 	}
 	return v.data, true
+}
+
+// Blank notes that a Replace could not read, and that MSAL goes on all the same,
+// with a sign-in: what is stored is not known. It returns what the memory, which
+// holds nothing, is to be given: what could not be stored yet, or nothing.
+func (r *Replica) Blank() []byte {
+	r.settleFirst()
+	r.loaded, r.stale, r.atRev, r.dirty = true, true, false, false
+	if r.pending == nil {
+		r.base = nil
+		return nil
+	}
+	return r.pending.data
 }
 
 // Pending returns what could not be stored, or nil.
@@ -257,6 +273,11 @@ func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Pl
 		r.judge(p, call, hint)
 		if hint == "" {
 			r.remove(p)
+		}
+	} else if r.stale {
+		// A sign-in after Blank. It may meet what another memory could not store.
+		for _, a := range p.ours.accounts() {
+			r.back = append(r.back, a.Identity())
 		}
 	}
 	p.back = slices.Clone(r.back)
@@ -495,6 +516,15 @@ func (r *Replica) Outstanding(now time.Time) *Outstanding {
 	return &Outstanding{r.base.clone(), r.pending.clone(), slices.Clone(r.back), now}
 }
 
+// Size returns how many bytes o holds.
+func (o *Outstanding) Size() int {
+	n := len(o.ours.data)
+	if o.base != nil {
+		n += len(o.base.data)
+	}
+	return n
+}
+
 // With returns o and what else could not be stored, of another memory.
 func (o *Outstanding) With(other *Outstanding) *Outstanding {
 	// The other's changes are merged into o, which was read last: what o found signed
@@ -504,7 +534,16 @@ func (o *Outstanding) With(other *Outstanding) *Outstanding {
 	if err != nil {
 		return o
 	}
-	return &Outstanding{o.base, (&version{data: m.Merged}).clone(), append(slices.Clone(o.back), other.back...), o.at}
+	// An account that the other's memory has, and that was not stored when that was
+	// read, has signed in since. If o's base has it, that is of an earlier sign-in.
+	back := append(slices.Clone(o.back), other.back...)
+	before := set(other.base.accounts())
+	for _, a := range other.ours.accounts() {
+		if a = a.Identity(); !before[a] {
+			back = append(back, a)
+		}
+	}
+	return &Outstanding{o.base, (&version{data: m.Merged}).clone(), back, o.at}
 }
 
 // Adopt makes o, which may be nil, what could not be stored, instead of what that

@@ -318,7 +318,7 @@ func TestOtherUsersFiles(t *testing.T) {
 	require.ErrorContains(t, err, "belongs to user 65534")
 	var e *securefile.Error
 	require.ErrorAs(t, err, &e)
-	require.Contains(t, e.Remedy(), "chown")
+	require.Contains(t, e.Remedy(), "as user 65534, without sudo")
 }
 
 // A left-over temporary file that is another's, a link or a FIFO is left alone.

@@ -86,7 +86,8 @@ func (e *ReplaceError) Error() string {
 func (e *ReplaceError) Unwrap() error { return e.Err }
 
 // MkdirAll makes dir and the missing folders above it, mode 0700 whatever the
-// umask is, durably. What is there already is left as it is.
+// umask is, durably. What is there already is left as it is. On Unix a run with
+// sudo makes no folder in one of the user who has called sudo.
 func MkdirAll(dir string) error {
 	if fi, err := os.Stat(dir); err == nil {
 		if fi.IsDir() {
@@ -100,11 +101,14 @@ func MkdirAll(dir string) error {
 			return err
 		}
 	}
+	if err := mayMakeIn(parent, dir); err != nil {
+		return err
+	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if fi, statErr := os.Stat(dir); statErr == nil && fi.IsDir() {
 			return nil // another process was faster
 		}
-		return err
+		return Explain(dir, err)
 	}
 	_ = setDirMode(dir) // CheckDir says what is wrong with one that keeps another mode
 	d, err := openDir(parent)
@@ -199,7 +203,7 @@ func Open(path string, flag int) (*os.File, error) {
 	return f, err
 }
 
-// CheckDir checks the folder that holds a file. It changes nothing, so it also
+// CheckDir checks the folder that holds a file. It changes no mode, so it also
 // fails for a folder that a volume's group has opened; see the package comment.
 func CheckDir(dir string) error { return checkDir(dir) }
 

@@ -76,7 +76,7 @@ func open(path string, flag int, forbidden uint32) (*os.File, Stamp, error) {
 				return nil, Stamp{}, why
 			}
 		}
-		return nil, Stamp{}, err
+		return nil, Stamp{}, Explain(path, err)
 	}
 	st, err := checkOpen(path, int(f.Fd()), forbidden)
 	if err != nil {
@@ -98,30 +98,42 @@ func checkOpen(path string, fd int, forbidden uint32) (*unix.Stat_t, error) {
 	if err := stat(); err != nil {
 		return nil, err
 	}
-	if openedByVolume(path, &st) && again(func() error { return unix.Fchmod(fd, 0o600) }) == nil {
-		if err := stat(); err != nil {
-			return nil, err
+	if openedByVolume(path, &st) {
+		switch err := again(func() error { return unix.Fchmod(fd, 0o600) }); {
+		case err == nil:
+			if err := stat(); err != nil {
+				return nil, err
+			}
+		case errors.Is(err, unix.EROFS): // it cannot be closed, and nobody can change it here
+			return &st, nil
 		}
 	}
 	return &st, check(path, &st, forbidden)
 }
 
-// A volume with a group of its own opens to that group what was made closed:
-// files of mode 0600 become 0660, folders of mode 0700 become 2770.
+// A volume with a group of its own opens to that group what was made closed: files
+// of mode 0600 become 0660, folders of mode 0700 become 2770; of a volume that is
+// mounted read-only 0640 and 2750.
 const (
-	volumeFileMode = 0o660
-	volumeDirMode  = 0o2770
+	volumeFileMode     = 0o660
+	volumeDirMode      = 0o2770
+	readOnlyVolumeFile = 0o640
+	readOnlyVolumeDir  = 0o2750
 )
 
 // openedByVolume reports whether the file is the user's own, has the mode that a
 // volume's group gives it, and lies where nobody else can have changed it.
 func openedByVolume(path string, st *unix.Stat_t) bool {
-	if uint32(st.Mode) != unix.S_IFREG|volumeFileMode || int(st.Uid) != os.Geteuid() || st.Nlink != 1 {
+	mode := uint32(st.Mode)
+	if mode != unix.S_IFREG|volumeFileMode && mode != unix.S_IFREG|readOnlyVolumeFile || int(st.Uid) != os.Geteuid() || st.Nlink != 1 {
 		return false
 	}
 	dir := filepath.Dir(path)
 	var d unix.Stat_t
 	if again(func() error { return unix.Stat(dir, &d) }) != nil {
+		return false
+	}
+	if mode == unix.S_IFREG|readOnlyVolumeFile && uint32(d.Mode) != unix.S_IFDIR|readOnlyVolumeDir {
 		return false
 	}
 	closeToVolume(dir, &d)
@@ -133,11 +145,15 @@ func openedByVolume(path string, st *unix.Stat_t) bool {
 // those, and nothing is in it but the user's own files and folders, closed to
 // others. An empty one stays as it is: it may be meant to be shared.
 func closeToVolume(dir string, st *unix.Stat_t) {
-	if uint32(st.Mode) != unix.S_IFDIR|volumeDirMode || int(st.Uid) != os.Geteuid() || !allOwn(dir) {
+	mode := uint32(st.Mode)
+	if mode != unix.S_IFDIR|volumeDirMode && mode != unix.S_IFDIR|readOnlyVolumeDir || int(st.Uid) != os.Geteuid() || !allOwn(dir) {
 		return
 	}
-	if setDirMode(dir) == nil {
+	switch err := setDirMode(dir); {
+	case err == nil:
 		_ = again(func() error { return unix.Stat(dir, st) })
+	case errors.Is(err, unix.EROFS): // nobody can write it here
+		st.Mode &^= 0o077
 	}
 }
 
@@ -178,12 +194,12 @@ func MakeEmpty(path string) error {
 		err := lstat(path, &st)
 		if errors.Is(err, fs.ErrNotExist) {
 			if err := create(path); !errors.Is(err, fs.ErrExist) {
-				return err
+				return Explain(path, err)
 			}
 			continue
 		}
 		if err != nil {
-			return err
+			return Explain(path, err)
 		}
 		if !openedByVolume(path, &st) {
 			if err := check(path, &st, 0o022); err != nil {
@@ -194,7 +210,7 @@ func MakeEmpty(path string) error {
 			return nil
 		}
 		if err := os.Chmod(path, 0o600); !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return Explain(path, err)
 		}
 	}
 }
@@ -223,7 +239,7 @@ func checkNew(path string, st *unix.Stat_t) error {
 	err := check(path, st, 0o077)
 	var e *Error
 	if errors.As(err, &e) {
-		e.Advice = "The file system does not keep files private; use a folder on another one."
+		e.Advice = modelessAdvice
 	}
 	return err
 }
@@ -255,7 +271,7 @@ func openToRead(path string, forbidden uint32) (_ io.ReadCloser, _ Stamp, err er
 				return nil, Stamp{}, why
 			}
 		}
-		return nil, Stamp{}, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, Stamp{}, Explain(path, &fs.PathError{Op: "open", Path: path, Err: err})
 	}
 	f := descriptor(fd)
 	st, err := checkOpen(path, fd, forbidden)
@@ -304,8 +320,7 @@ func check(path string, st *unix.Stat_t, forbidden uint32) error {
 		return insecure("Move it away.", "is %s, not a regular file", kind(mode))
 	}
 	if euid := os.Geteuid(); int(st.Uid) != euid {
-		return insecure(fmt.Sprintf("If a run as another user (sudo) made it, give it back with: sudo chown %d %s", euid, shell.Quote(path)),
-			"belongs to user %d, and this program runs as user %d", st.Uid, euid)
+		return insecure(adviseOwner(path, st), "belongs to user %d, and this program runs as user %d", st.Uid, euid)
 	}
 	if st.Nlink > 1 {
 		return insecure("Remove its other names, or replace it with a copy.", "has %d names (hard links)", st.Nlink)
@@ -343,10 +358,10 @@ func checkFolder(dir string, stickyIsFine, mend bool) error {
 	}
 	var st unix.Stat_t
 	if err := again(func() error { return unix.Stat(dir, &st) }); err != nil {
-		return &fs.PathError{Op: "stat", Path: dir, Err: err}
+		return Explain(dir, &fs.PathError{Op: "stat", Path: dir, Err: err})
 	}
 	insecure := func(reason string, args ...any) error {
-		return &Error{Path: dir, Reason: fmt.Sprintf(reason, args...), Err: fs.ErrPermission, Advice: closeDir(dir, &st)}
+		return &Error{Path: dir, Reason: fmt.Sprintf(reason, args...), Err: fs.ErrPermission, Advice: adviseDir(dir, &st)}
 	}
 	euid := os.Geteuid()
 	if mend && st.Mode == unix.S_IFDIR && int(st.Uid) == euid && setDirMode(dir) == nil {
@@ -380,20 +395,6 @@ func checkFolder(dir string, stickyIsFine, mend bool) error {
 	return nil
 }
 
-// closeDir is what can be done about a folder that others can write.
-func closeDir(dir string, st *unix.Stat_t) string {
-	own, volume := int(st.Uid) == os.Geteuid(), st.Mode&(unix.S_ISGID|0o020) == unix.S_ISGID|0o020
-	switch {
-	case own && volume:
-		return "Close it with: chmod 700 " + shell.Quote(dir) + ". Where Kubernetes' fsGroup opens it at each start, set fsGroupChangePolicy: OnRootMismatch."
-	case own:
-		return "Close it with: chmod 700 " + shell.Quote(dir)
-	case volume:
-		return "Use a new folder below it, which is then made for you alone."
-	}
-	return "Use a folder that only you can write, such as one made with: mkdir -m 700"
-}
-
 func dirID(dir string) (ID, error) {
 	if dir == "" {
 		dir = "."
@@ -411,7 +412,7 @@ func readLink(path string) (string, error) {
 	if err := lstat(path, &st); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	} else if err != nil {
-		return "", err
+		return "", Explain(path, err)
 	}
 	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFLNK {
 		return "", nil
@@ -480,7 +481,7 @@ func createTempAt(path string) (*temp, error) {
 		return nil, errTaken
 	}
 	if err != nil {
-		return nil, err
+		return nil, Explain(path, err)
 	}
 	t, err := newTemp(path, f)
 	if err != nil {

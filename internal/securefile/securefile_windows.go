@@ -359,3 +359,9 @@ func move(from, to string, flags uint32) error {
 }
 
 func remove(path string) error { return retry(func() error { return os.Remove(path) }) }
+
+// Explain returns err: advice is known on Unix only.
+func Explain(_ string, err error) error { return err }
+
+// mayMakeIn is about sudo.
+func mayMakeIn(_, _ string) error { return nil }

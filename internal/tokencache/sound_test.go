@@ -231,7 +231,7 @@ func TestParseWhatHoldsNothing(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, `{"S":{"k":1}}`, string(set), "%q", data)
 	}
-	for _, data := range []string{"nul", "nulll", "null null", "x", "\x00{}", "{\x00}", "\ufeff\ufeff{}", "\xef\xbb{}"} {
+	for _, data := range []string{"nul", "nulll", "null null", "x", "\x01{}", "{\x00}", "\ufeff\ufeff{}", "\xef\xbb{}"} {
 		_, err := Parse([]byte(data))
 		require.ErrorIs(t, err, ErrFormat, "%q", data)
 	}

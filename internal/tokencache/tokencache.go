@@ -25,7 +25,6 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
-	"strings"
 	"sync/atomic"
 )
 
@@ -87,24 +86,6 @@ func (e *Entry) Key() string { return string(text(e.key)) }
 // Value returns the value of the entry: valid JSON, a part of the data.
 func (e *Entry) Value() []byte { return e.val }
 
-var byteOrderMark = []byte("\ufeff")
-
-// holdsNothing reports whether data is what a crash, an editor or another library
-// leaves where nothing is stored: white space and zero bytes only, or null among
-// them.
-func holdsNothing(data []byte) bool {
-	const blank = " \t\r\n\x00"
-	for _, c := range data {
-		if c != 'n' && strings.IndexByte(blank, c) < 0 {
-			return false
-		}
-		if c == 'n' {
-			return string(bytes.Trim(data, blank)) == "null"
-		}
-	}
-	return true
-}
-
 var parses atomic.Uint64
 
 // Parses returns how often [Parse] has scanned data, for tests that count.
@@ -114,8 +95,7 @@ func Parses() uint64 { return parses.Load() }
 // cache.
 func Parse(data []byte) (*Doc, error) {
 	parses.Add(1)
-	data = bytes.TrimPrefix(data, byteOrderMark)
-	if holdsNothing(data) {
+	if data = Trim(data); len(data) == 0 {
 		data = nil
 	}
 	d := &Doc{data: data, index: map[string]int{}}

@@ -412,3 +412,24 @@ func TestKeys(t *testing.T) {
 	require.ErrorIs(t, err, ErrFormat)
 	require.Equal(t, []string{"X", "Y"}, slices.Sorted(maps.Keys(d.index)))
 }
+
+func TestMembers(t *testing.T) {
+	var got []string
+	for _, m := range Members([]byte(`{ "\u0061" : 1 , "b":{"c":[2]},"a":null}`)) {
+		got = append(got, m.Name()+"="+string(m.Value))
+	}
+	require.Equal(t, []string{"a=1", `b={"c":[2]}`, "a=null"}, got)
+	require.Empty(t, Members([]byte(`{ }`)))
+}
+
+func TestScalar(t *testing.T) {
+	for value, want := range map[string]string{`"a\u0062"`: "ab", `-1.5`: "-1.5", `""`: ""} {
+		text, ok := Scalar([]byte(value))
+		require.True(t, ok)
+		require.Equal(t, want, text)
+	}
+	for _, value := range []string{`null`, `true`, `{}`, `[]`} {
+		_, ok := Scalar([]byte(value))
+		require.False(t, ok, value)
+	}
+}

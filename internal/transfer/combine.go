@@ -17,30 +17,35 @@ func Merge(base, from, to []byte) (merged []byte, changed bool, refused []tokenc
 	// Of base too: what it had of them would count as removed.
 	in.Base, _ = tokencache.Sound(base)
 	var ofTo []tokencache.Refused
-	in.Ours, refused = tokencache.Sound(from)
-	in.Theirs, ofTo = tokencache.Sound(to)
+	in.Ours, refused = tokencache.Sound(Usable(from))
+	in.Theirs, ofTo = tokencache.Sound(Usable(to))
 	if merged, changed, err = merge.Bytes(in); err != nil {
 		return nil, false, nil, err
 	}
 	return merged, changed || !bytes.Equal(in.Theirs, to), append(refused, ofTo...), nil
 }
 
-// Malformed reports whether data starts as a JSON object and is no token cache:
-// it breaks off, or is broken. Data of another format is not malformed, and
-// neither is no data.
+// Usable returns what there is to use in data, which is empty where that is
+// nothing; see [tokencache.Trim].
+func Usable(data []byte) []byte { return tokencache.Trim(data) }
+
+// Malformed reports whether data is a damaged token cache: it begins as a JSON
+// object, or with a NUL or a byte order mark, and does not parse. Text of another
+// format is not malformed, and neither is what holds nothing.
 func Malformed(data []byte) bool {
-	data = bytes.TrimLeft(bytes.TrimPrefix(data, []byte("\ufeff")), " \t\r\n")
-	if len(data) == 0 || data[0] != '{' {
+	usable := Usable(data)
+	_, err := tokencache.Parse(usable)
+	if err == nil {
 		return false
 	}
-	_, err := tokencache.Parse(data)
-	return err != nil
+	text := bytes.TrimLeft(usable, " \t\r\n")
+	return text[0] == '{' || text[0] == 0 || bytes.HasPrefix(text, []byte("\ufeff"))
 }
 
 // Accounts returns how many accounts data has. Data that is not a token cache has
 // none.
 func Accounts(data []byte) int {
-	d, err := tokencache.Parse(data)
+	d, err := tokencache.Parse(Usable(data))
 	if err != nil {
 		return 0
 	}
@@ -77,11 +82,11 @@ type Added struct {
 //
 // What remains are entries of accounts that to has, and of no account.
 func Add(from, to []byte) (sum []byte, changed bool, a Added, err error) {
-	source, err := tokencache.Parse(from)
+	source, err := tokencache.Parse(Usable(from))
 	if err != nil {
 		return nil, false, Added{}, err
 	}
-	target, err := tokencache.Parse(to)
+	target, err := tokencache.Parse(Usable(to))
 	if err != nil {
 		return nil, false, Added{}, err
 	}

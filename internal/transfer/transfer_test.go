@@ -222,6 +222,8 @@ func TestMalformed(t *testing.T) {
 	for data, want := range map[string]bool{
 		"": false, " ": false, "{}": false, `{"a":1}`: false, "xyz": false, "[1": false,
 		"{": true, `{"a"`: true, ` {"a":{"b":}}`: true,
+		"\n": false, "\x00\x00\x00": false, "null": false, " null\n": false, "\ufeff": false, "\ufeff{}": false, "{}\x00\x00": false,
+		"\x00\x00a\":{}}": true, "\ufeff{\"a": true, "\ufeffx": true, "{\"a\x00\x00\x00": true,
 	} {
 		require.Equal(t, want, transfer.Malformed([]byte(data)), "%q", data)
 	}
@@ -233,12 +235,14 @@ func TestAdd(t *testing.T) {
 		from, to, want string
 		added          transfer.Added
 	}{
-		"nothing to add":      {`{}`, `{"Account":{` + account("a") + `}}`, `{"Account":{` + account("a") + `}}`, transfer.Added{}},
-		"to an empty cache":   {`{"Account":{` + account("a") + `}}`, `{}`, `{}`, transfer.Added{Left: 1}},
-		"to no bytes":         {`{"Account":{` + account("a") + `}}`, ``, ``, transfer.Added{Left: 1}},
-		"the same key":        {`{"RefreshToken":{"k":{"secret":"2"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, transfer.Added{}},
-		"the key in capitals": {`{"RefreshToken":{"K":{"secret":"2"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, transfer.Added{}},
-		"an entry of nobody":  {`{"RefreshToken":{"l":{"secret":"2"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, `{"RefreshToken":{"k":{"secret":"1"},"l":{"secret":"2"}}}`, transfer.Added{Entries: 1}},
+		"nothing to add":           {`{}`, `{"Account":{` + account("a") + `}}`, `{"Account":{` + account("a") + `}}`, transfer.Added{}},
+		"to an empty cache":        {`{"Account":{` + account("a") + `}}`, `{}`, `{}`, transfer.Added{Left: 1}},
+		"to no bytes":              {`{"Account":{` + account("a") + `}}`, ``, ``, transfer.Added{Left: 1}},
+		"the same key":             {`{"RefreshToken":{"k":{"secret":"2"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, transfer.Added{}},
+		"the key in capitals":      {`{"RefreshToken":{"K":{"secret":"2"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, transfer.Added{}},
+		"behind a byte order mark": {"\ufeff" + `{"RefreshToken":{"l":{"secret":"2"}}}` + "\r\n", `{}`, `{"RefreshToken":{"l":{"secret":"2"}}}`, transfer.Added{Entries: 1}},
+		"null":                     {"null", `{"Account":{` + account("a") + `}}`, `{"Account":{` + account("a") + `}}`, transfer.Added{}},
+		"an entry of nobody":       {`{"RefreshToken":{"l":{"secret":"2"}}}`, `{"RefreshToken":{"k":{"secret":"1"}}}`, `{"RefreshToken":{"k":{"secret":"1"},"l":{"secret":"2"}}}`, transfer.Added{Entries: 1}},
 		"an entry of an account that is there": {
 			`{"IdToken":{"i":{"home_account_id":"A","environment":"LOGIN"}}}`, `{"Account":{` + account("a") + `}}`,
 			`{"Account":{` + account("a") + `},"IdToken":{"i":{"home_account_id":"A","environment":"LOGIN"}}}`, transfer.Added{Entries: 1}},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -16,6 +17,7 @@ var operations = map[string]string{
 	"Load": "load", "Save": "save", "Delete": "delete",
 	"Revision": "revision", "LoadRevision": "load", "SaveIf": "save", "DeleteIf": "delete",
 	"Lock": "lock", "LockName": "lock", "Unlock": "unlock",
+	"Lease": "lease", "Release": "release",
 }
 
 // Intercept returns p with around put around each of its calls. op is the name
@@ -25,10 +27,80 @@ var operations = map[string]string{
 // gets no data and no lock; without call and without an error it gets zero
 // values. Unlock has no context of its own, and ctx is context.Background().
 //
-// What is returned is a Versioned, a Locker or a NamedLocker exactly if p is,
-// and describes itself as p does. It is safe for concurrent use if around is.
+// What is returned is a Versioned, a Locker, a NamedLocker or a Leaser exactly if
+// p is, and describes itself as p does. It is safe for concurrent use if around is.
 func Intercept(p persistence.Persistence, around func(ctx context.Context, op string, call func() error) error) persistence.Persistence {
 	i := intercepted{p, around}
+	r := i.withLocks()
+	l, ok := p.(persistence.Leaser)
+	if !ok {
+		return r
+	}
+	lease := interceptedLeaser{i, l}
+	type described interface {
+		persistence.Persistence
+		persistence.Describer
+	}
+	type versioned interface {
+		persistence.Versioned
+		persistence.Describer
+	}
+	type locker = persistence.Locker
+	type namedLocker = persistence.NamedLocker
+	type leaser = persistence.Leaser
+	switch r := r.(type) {
+	case interface {
+		versioned
+		namedLocker
+	}:
+		return struct {
+			versioned
+			namedLocker
+			leaser
+		}{r, r, lease}
+	case interface {
+		versioned
+		locker
+	}:
+		return struct {
+			versioned
+			locker
+			leaser
+		}{r, r, lease}
+	case versioned:
+		return struct {
+			versioned
+			leaser
+		}{r, lease}
+	case interface {
+		described
+		namedLocker
+	}:
+		return struct {
+			described
+			namedLocker
+			leaser
+		}{r, r, lease}
+	case interface {
+		described
+		locker
+	}:
+		return struct {
+			described
+			locker
+			leaser
+		}{r, r, lease}
+	default:
+		return struct {
+			described
+			leaser
+		}{r.(described), lease}
+	}
+}
+
+// withLocks returns i with the abilities of what it intercepts, but for leases.
+func (i intercepted) withLocks() persistence.Persistence {
+	p := i.p
 	var (
 		v, isVersioned = p.(persistence.Versioned)
 		l, isLocker    = p.(persistence.Locker)
@@ -158,11 +230,25 @@ func (i interceptedNamedLocker) LockName(ctx context.Context, name string) (func
 	return i.lock(ctx, "LockName", func() (func() error, error) { return i.n.LockName(ctx, name) })
 }
 
+type interceptedLeaser struct {
+	i intercepted
+	l persistence.Leaser
+}
+
+func (i interceptedLeaser) Lease(ctx context.Context, owner string, d time.Duration) (got bool, err error) {
+	err = i.i.around(ctx, "Lease", func() (err error) { got, err = i.l.Lease(ctx, owner, d); return err })
+	return got && err == nil, err
+}
+
+func (i interceptedLeaser) Release(ctx context.Context, owner string) error {
+	return i.i.around(ctx, "Release", func() error { return i.l.Release(ctx, owner) })
+}
+
 // Fault is a failure for [Faulty] to inject.
 type Fault struct {
 	// Op is the method that fails: "Load", "Save", "Delete", "Revision",
-	// "LoadRevision", "SaveIf", "DeleteIf", "Lock", "LockName", or "Unlock" for
-	// the function that the last two return.
+	// "LoadRevision", "SaveIf", "DeleteIf", "Lease", "Release", "Lock",
+	// "LockName", or "Unlock" for the function that the last two return.
 	Op string
 	// Call says which call of it fails: 1 is the first. 0 means every call.
 	Call int

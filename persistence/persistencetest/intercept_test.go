@@ -194,18 +194,42 @@ func TestInterceptPassesOnAbilities(t *testing.T) {
 			persistence.Versioned
 			persistence.NamedLocker
 		}{m, m},
+		"Leaser": struct {
+			persistence.Persistence
+			persistence.Leaser
+		}{m, m},
+		"Leaser and Locker": struct {
+			persistence.Persistence
+			persistence.Locker
+			persistence.Leaser
+		}{m, m, m},
+		"Leaser and NamedLocker": struct {
+			persistence.Persistence
+			persistence.NamedLocker
+			persistence.Leaser
+		}{m, m, m},
+		"Leaser and Versioned": struct {
+			persistence.Versioned
+			persistence.Leaser
+		}{m, m},
+		"Leaser, Versioned and Locker": struct {
+			persistence.Versioned
+			persistence.Locker
+			persistence.Leaser
+		}{m, m, m},
 		"all": m,
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := persistencetest.Intercept(p, func(_ context.Context, _ string, call func() error) error { return call() })
-			abilities := func(p persistence.Persistence) [3]bool {
+			abilities := func(p persistence.Persistence) [4]bool {
 				_, versioned := p.(persistence.Versioned)
 				_, locker := p.(persistence.Locker)
 				_, named := p.(persistence.NamedLocker)
-				return [3]bool{versioned, locker, named}
+				_, leaser := p.(persistence.Leaser)
+				return [4]bool{versioned, locker, named, leaser}
 			}
 			if abilities(got) != abilities(p) {
-				t.Errorf("Versioned, Locker, NamedLocker: %v, want %v", abilities(got), abilities(p))
+				t.Errorf("Versioned, Locker, NamedLocker, Leaser: %v, want %v", abilities(got), abilities(p))
 			}
 			if persistence.Describe(got) != persistence.Describe(p) {
 				t.Errorf("Describe: %+v, want %+v", persistence.Describe(got), persistence.Describe(p))

@@ -3,7 +3,7 @@
 //
 // [Run] is a conformance suite. It checks a backend against every rule that
 // the interfaces of package persistence state: those of Persistence always,
-// those of Versioned, Locker and NamedLocker where the backend is one. A test
+// those of Versioned, Locker, NamedLocker and Leaser where the backend is one. A test
 // of a backend needs a few lines:
 //
 //	var _ persistence.Versioned = (*Vault)(nil) // the suite tests the abilities it finds
@@ -116,6 +116,7 @@ const (
 	locker
 	namedLocker
 	describer
+	leaser
 	limit // not an ability of the value: Options.MaxSize is set
 )
 
@@ -132,12 +133,15 @@ func abilitiesOf(p persistence.Persistence) (has ability) {
 	if _, ok := p.(persistence.Describer); ok {
 		has |= describer
 	}
+	if _, ok := p.(persistence.Leaser); ok {
+		has |= leaser
+	}
 	return has
 }
 
 func (a ability) String() string {
 	s := "a Persistence"
-	for i, name := range []string{"Versioned", "Locker", "NamedLocker", "Describer"} {
+	for i, name := range []string{"Versioned", "Locker", "NamedLocker", "Describer", "Leaser"} {
 		if a&(1<<i) != 0 {
 			s += ", " + name
 		}

@@ -56,6 +56,9 @@ var rules = []rule{
 	{"LockedCalls", "Whoever has the lock can load, save and delete; no call waits for the lock that its caller has.", locker, testLockedCalls},
 	{"NameExcludes", "LockName excludes all others of the same name, and times out as Lock does.", namedLocker, testNameExcludes},
 	{"NamesIndependent", "The locks of two names are independent, whatever the names, and so is the one of Lock; calls work under each.", namedLocker, testNamesIndependent},
+
+	{"Lease", "One owner at a time has the lease of what is stored, also while it is saved; its owner gets it again, and only its owner can release it.", leaser, testLease},
+	{"LeaseEnds", "A lease ends by itself.", leaser, testLeaseEnds},
 }
 
 func testAbsent(s *suite) {
@@ -934,5 +937,58 @@ func testNamesIndependent(s *suite) {
 	testCallsUnder(s, a, "by the holder of named locks")
 	for _, i := range []*instance{a, b} {
 		i.mustLock()()
+	}
+}
+
+func (i *instance) mustLease(owner string, d time.Duration) bool {
+	i.s.Helper()
+	got, err := i.p.(persistence.Leaser).Lease(i.s.ctx(), owner, d)
+	if err != nil {
+		i.s.Fatalf("Lease: %v", err)
+	}
+	return got
+}
+
+func (i *instance) mustRelease(owner string) {
+	i.s.Helper()
+	if err := i.p.(persistence.Leaser).Release(i.s.ctx(), owner); err != nil {
+		i.s.Fatalf("Release: %v", err)
+	}
+}
+
+func testLease(s *suite) {
+	a, b := s.two()
+	a.mustSave(s.value(1, 100))
+	expect := func(when string, i *instance, owner string, want bool) {
+		s.Helper()
+		if got := i.mustLease(owner, time.Hour); got != want {
+			s.Fatalf("Lease by %s %s: %v, want %v", owner, when, got, want)
+		}
+	}
+	expect("at first", a, "a", true)
+	expect("while a has it", b, "b", false)
+	expect("who has it", a, "a", true)
+	b.mustSave(s.value(2, 100))
+	expect("after a save", b, "b", false)
+	b.mustRelease("b")
+	expect("after a Release by another owner", b, "b", false)
+	a.mustHold("under a lease", s.value(2, 100))
+	a.mustRelease("a")
+	a.mustRelease("a")
+	expect("after the owner's Release", b, "b", true)
+	expect("while b has it", a, "a", false)
+	b.mustRelease("b")
+}
+
+func testLeaseEnds(s *suite) {
+	a, b := s.two()
+	a.mustSave(s.value(1, 100))
+	if !a.mustLease("a", 100*time.Millisecond) {
+		s.Fatalf("Lease: false, and nobody has it")
+	}
+	for giveUp := time.Now().Add(s.patience()); !b.mustLease("b", time.Minute); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(giveUp) {
+			s.Fatalf("Lease: false, though the lease of 100 ms was taken %v ago", s.patience())
+		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -203,6 +204,9 @@ type shared struct {
 
 	id int64
 
+	owner string // of the lease
+	until time.Time
+
 	// For mutants.
 	newRevision func() string // in place of set's own
 	loads       atomic.Int64
@@ -235,6 +239,8 @@ type memory struct {
 	saveIf       func(ctx context.Context, data []byte, rev string) (string, error)
 	deleteIf     func(ctx context.Context, rev string) error
 	lockNamed    func(ctx context.Context, name string) (func() error, error)
+	lease        func(owner string, d time.Duration) bool
+	release      func(owner string)
 	describe     func() persistence.Description
 }
 
@@ -286,6 +292,8 @@ func newMemory(sh *shared) *memory {
 		},
 		deleteIf:  func(ctx context.Context, rev string) error { return sh.remove(ctx, &rev) },
 		lockNamed: sh.lock,
+		lease:     sh.lease,
+		release:   sh.release,
 		describe: func() persistence.Description {
 			return persistence.Description{Backend: "memory", Location: "here"}
 		},
@@ -368,6 +376,39 @@ func (sh *shared) lock(ctx context.Context, name string) (func() error, error) {
 		}
 	}
 	return nil, failure("lock", fmt.Errorf("%w: %w", persistence.ErrLockTimeout, ctx.Err()))
+}
+
+func (sh *shared) lease(owner string, d time.Duration) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.owner != "" && sh.owner != owner && time.Now().Before(sh.until) {
+		return false
+	}
+	sh.owner, sh.until = owner, time.Now().Add(d)
+	return true
+}
+
+func (sh *shared) release(owner string) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.owner == owner {
+		sh.owner = ""
+	}
+}
+
+func (m *memory) Lease(ctx context.Context, owner string, d time.Duration) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, failure("lease", err)
+	}
+	return m.lease(owner, d), nil
+}
+
+func (m *memory) Release(ctx context.Context, owner string) error {
+	if err := ctx.Err(); err != nil {
+		return failure("release", err)
+	}
+	m.release(owner)
+	return nil
 }
 
 func (m *memory) Load(ctx context.Context) ([]byte, error)     { return m.load(ctx) }
@@ -949,6 +990,39 @@ var mutants = []mutant{
 			yieldUntil(func() bool { return m.checks.Load() > n })
 			return m.put(ctx, d, nil)
 		}
+	}},
+
+	{"two owners have the lease", []string{"Lease"}, func(m *memory) {
+		m.lease = func(string, time.Duration) bool { return true }
+	}},
+	{"the owner does not get its lease again", []string{"Lease"}, func(m *memory) {
+		lease := m.lease
+		m.lease = func(owner string, d time.Duration) bool {
+			m.mu.Lock()
+			mine := m.owner == owner && time.Now().Before(m.until)
+			m.mu.Unlock()
+			return !mine && lease(owner, d)
+		}
+	}},
+	{"anybody can release the lease", []string{"Lease"}, func(m *memory) {
+		m.release = func(string) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.owner = ""
+		}
+	}},
+	{"nobody can release the lease", []string{"Lease"}, func(m *memory) { m.release = func(string) {} }},
+	{"a save ends the lease", []string{"Lease"}, func(m *memory) {
+		onSave(m, func(context.Context, []byte) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.owner = ""
+			return nil
+		})
+	}},
+	{"a lease lasts for ever", []string{"LeaseEnds"}, func(m *memory) {
+		lease := m.lease
+		m.lease = func(owner string, _ time.Duration) bool { return lease(owner, 1000*time.Hour) }
 	}},
 
 	{"the lock does not exclude its own instance", []string{"LockExcludes"}, func(m *memory) {

@@ -106,7 +106,7 @@ func New(opts *Options) *Memory {
 // What is returned has the locks that store has, and describes itself as store
 // does.
 func (m *Memory) Account(key string, store persistence.Versioned) persistence.Versioned {
-	return forward.Locks(&account{store, m, key}, store)
+	return forward.Abilities(&account{store, m, key}, store)
 }
 
 func (m *Memory) get(key string) *held {

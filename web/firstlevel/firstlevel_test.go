@@ -72,6 +72,13 @@ func TestAbilities(t *testing.T) {
 	require.True(t, ok)
 	_, ok = m.Account("a", bare{persistence.NewMemory()}).(persistence.Locker)
 	require.False(t, ok, "where the store has no lock there is none")
+	_, ok = m.Account("a", struct {
+		persistence.Versioned
+		persistence.Leaser
+	}{persistence.NewMemory(), persistence.NewMemory()}).(persistence.Leaser)
+	require.True(t, ok)
+	_, ok = m.Account("a", bare{persistence.NewMemory()}).(persistence.Leaser)
+	require.False(t, ok)
 	require.Equal(t, "memory", persistence.Describe(m.Account("a", persistence.NewMemory())).Backend)
 }
 

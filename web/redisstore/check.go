@@ -24,7 +24,7 @@ import (
 // and what is not known then. Check fails only where the server cannot be asked
 // at all.
 func (s *Store) Check(ctx context.Context) (warnings []string, err error) {
-	found, err := account.Within(ctx, s.check)
+	found, err := account.Within(ctx, rows{s}, s.check)
 	if err != nil {
 		why := account.Explain(ctx, rows{s}, err)
 		return nil, &persistence.Error{Op: "check", Backend: backend, Err: why.Err, Remedy: why.Remedy}

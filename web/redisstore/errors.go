@@ -28,7 +28,7 @@ var refusals = map[string]struct{ what, remedy string }{
 	"NOREPLICAS":  {"the server has too few replicas to accept a write", "See whether the replicas are up (min-replicas-to-write)."},
 	"NOAUTH":      {"the server wants a password", "Give the client its user name and password."},
 	"WRONGPASS":   {"the server refuses the user name or password", "Correct the client's user name and password."},
-	"NOPERM":      {"the server does not permit this user the command", "Permit it HMGET, PTTL, PEXPIRE, EVALSHA, EVAL, HGET, HSET and DEL on the keys with this prefix."},
+	"NOPERM":      {"the server does not permit this user the command", "Permit it HMGET, PTTL, PEXPIRE, EVALSHA, EVAL, GET, SET, HGET, HSET and DEL on the keys with this prefix."},
 }
 
 func (r rows) Explain(err error) account.Reason {

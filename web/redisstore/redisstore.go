@@ -1,7 +1,10 @@
 // Package redisstore keeps token caches in Redis, one per account, for web
 // apps that run on several machines.
 //
-//	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{"redis:6379"}})
+//	client := redis.NewUniversalClient(&redis.UniversalOptions{
+//		Addrs:                 []string{"redis:6379"},
+//		ContextTimeoutEnabled: true,
+//	})
 //	store, err := redisstore.New(client, nil)
 //	...
 //	warnings, err := store.Check(ctx) // log them: Redis as it comes loses writes
@@ -18,11 +21,24 @@
 // Tokens are stored as they come: for a server that is not to see them,
 // encrypt above this package.
 //
+// A server that has an account's lease (see [persistence.Partitioned.Exclusive])
+// has a second key, the account's followed by NUL and "lease", which expires by
+// itself.
+//
 // # What it costs
 //
 // Revision and LoadRevision take one round trip, HMGET and PTTL in one
-// pipeline. SaveIf and DeleteIf take one, a script that compares and sets
-// (EVALSHA). Save and Delete take two.
+// pipeline. SaveIf, DeleteIf, Lease and Release take one, a script that compares
+// and sets (EVALSHA). Save and Delete take two.
+//
+// # When Redis does not answer
+//
+// A request waits no longer than its context: give the cache a deadline that is
+// right for a request, such as persistence.WithTimeout(2*time.Second). go-redis
+// obeys a context's deadline only with ContextTimeoutEnabled. Set it: without it
+// this package makes a goroutine for each call, which under load makes the slowest
+// requests half as slow again. With it, a call whose context is cancelled before
+// its deadline ends after the client's ReadTimeout at the latest.
 //
 // # Expiry
 //
@@ -81,6 +97,7 @@ type Store struct {
 	client redis.UniversalClient
 	prefix string
 	ttl    time.Duration
+	obeys  bool
 }
 
 // New returns a Store on client, which stays the caller's to close. It does no
@@ -95,7 +112,7 @@ func New(client redis.UniversalClient, opts *Options) (*Store, error) {
 	if opts == nil {
 		opts = &Options{}
 	}
-	s := &Store{client: client, prefix: opts.Prefix, ttl: opts.TTL}
+	s := &Store{client: client, prefix: opts.Prefix, ttl: opts.TTL, obeys: obeys(client)}
 	if s.prefix == "" {
 		s.prefix = DefaultPrefix
 	}
@@ -106,6 +123,25 @@ func New(client redis.UniversalClient, opts *Options) (*Store, error) {
 		return nil, openError("the time to live is shorter than a minute", "Set Options.TTL to longer than refresh tokens last, or to 0.")
 	}
 	return s, nil
+}
+
+// obeys reports whether the client's calls end with the deadline of their context,
+// and soon after it was cancelled.
+func obeys(client redis.UniversalClient) bool {
+	var enabled bool
+	var read, write time.Duration
+	switch c := client.(type) {
+	case *redis.Client:
+		o := c.Options()
+		enabled, read, write = o.ContextTimeoutEnabled, o.ReadTimeout, o.WriteTimeout
+	case *redis.ClusterClient:
+		o := c.Options()
+		enabled, read, write = o.ContextTimeoutEnabled, o.ReadTimeout, o.WriteTimeout
+	case *redis.Ring:
+		o := c.Options()
+		enabled, read, write = o.ContextTimeoutEnabled, o.ReadTimeout, o.WriteTimeout
+	}
+	return enabled && read > 0 && write > 0
 }
 
 func openError(what, remedy string) error {
@@ -132,6 +168,8 @@ type rows struct{ *Store }
 func (r rows) Describe(key string) persistence.Description {
 	return persistence.Description{Backend: backend, Location: r.prefix + key}
 }
+
+func (r rows) Obeys() bool { return r.obeys }
 
 func (r rows) Get(ctx context.Context, key string, withData bool) (data []byte, rev string, err error) {
 	key = r.prefix + key
@@ -186,4 +224,27 @@ func (r rows) Put(ctx context.Context, key string, data []byte, old, rev string)
 
 func (r rows) Drop(ctx context.Context, key, old string) (bool, error) {
 	return drop.Run(ctx, r.client, []string{r.prefix + key}, old).Bool()
+}
+
+// leaseKey is the key of an account's lease. No account's key holds a NUL.
+func (r rows) leaseKey(key string) string { return r.prefix + key + "\x00lease" }
+
+// take and give compare the owner and change the lease in one step.
+var (
+	take = redis.NewScript(`
+local now = redis.call('GET', KEYS[1])
+if now and now ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1`)
+	give = redis.NewScript(`
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1`)
+)
+
+func (r rows) Lease(ctx context.Context, key, owner string, d time.Duration) (bool, error) {
+	return take.Run(ctx, r.client, []string{r.leaseKey(key)}, owner, max(1, d.Milliseconds())).Bool()
+}
+
+func (r rows) Release(ctx context.Context, key, owner string) error {
+	return give.Run(ctx, r.client, []string{r.leaseKey(key)}, owner).Err()
 }

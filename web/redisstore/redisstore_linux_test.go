@@ -60,6 +60,21 @@ func TestConformance(t *testing.T) {
 	conform(t, func(t *testing.T) redis.UniversalClient { return servers.RedisClient(t, r.Addr) })
 }
 
+// A client that obeys deadlines is called without a goroutine for each call.
+func TestConformanceOfAClientThatObeysContexts(t *testing.T) {
+	r := servers.SharedRedis(t)
+	conform(t, func(t *testing.T) redis.UniversalClient {
+		return servers.RedisClient(t, r.Addr, func(o *redis.Options) { o.ContextTimeoutEnabled = true })
+	})
+}
+
+func TestOneRefresh(t *testing.T) {
+	opts := &redisstore.Options{Prefix: rand.Text()}
+	storetest.OneRefresh(t, func(t *testing.T) func(string) persistence.Versioned {
+		return newStore(t, servers.RedisClient(t, servers.SharedRedis(t).Addr), opts).Account
+	})
+}
+
 func TestSentinelConformance(t *testing.T) {
 	t.Parallel()
 	s := servers.StartSentinels(t)

@@ -78,6 +78,19 @@ func TestServerHangs(t *testing.T) {
 	require.Contains(t, []string{storetest.Planted, storetest.Planted + " "}, string(data), "the old value or the new one, whole")
 }
 
+// A client that obeys deadlines is called directly, and gives up by itself.
+func TestServerHangsAndTheClientObeys(t *testing.T) {
+	r := servers.StartRedis(t)
+	a := newStore(t, r.Client(func(o *redis.Options) { o.ContextTimeoutEnabled, o.ReadTimeout = true, time.Hour }), nil).Account("alice")
+	storetest.Save(t, a, storetest.Planted)
+	r.Pause()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err := a.Load(ctx)
+	storetest.RequireTrouble(t, "redis", err, "no answer in time")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
 // A Save whose caller gave up arrives when another one has succeeded.
 func TestLateSaveOverwritesNothing(t *testing.T) {
 	r := servers.StartRedis(t)

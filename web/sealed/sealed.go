@@ -85,7 +85,7 @@ func (k *Keys) Replace(current Key, older ...Key) error {
 // Revisions are the store's, and so are its locks, if it has any, and its
 // errors. Nothing is opened for Revision, DeleteIf or Delete, which need no key.
 func (k *Keys) Account(account string, store persistence.Versioned) persistence.Versioned {
-	return forward.Locks(&sealed{store, k, account}, store)
+	return forward.Abilities(&sealed{store, k, account}, store)
 }
 
 // sealed is one account of a store, encrypted.

@@ -2,6 +2,8 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"slices"
 
 	"github.com/tokenkeep/tokenkeep/web/internal/account"
@@ -20,7 +22,7 @@ type setting struct {
 // Call it when the program starts, and log what it returns. It fails where the
 // database cannot be asked or the table is missing.
 func (s *Store) Check(ctx context.Context) (warnings []string, err error) {
-	warnings, err = account.Within(ctx, s.check)
+	warnings, err = account.Within(ctx, rows{s}, s.check)
 	if err != nil {
 		return nil, s.adminError(ctx, "check", err)
 	}
@@ -29,6 +31,9 @@ func (s *Store) Check(ctx context.Context) (warnings []string, err error) {
 
 func (s *Store) check(ctx context.Context) (warnings []string, err error) {
 	if _, _, err := (rows{s}).Get(ctx, "", true); err != nil {
+		return nil, err
+	}
+	if _, err := (rows{s}).leaseOf(ctx, ""); err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
 	for _, setting := range s.d.settings {

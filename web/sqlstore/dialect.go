@@ -16,10 +16,11 @@ const (
 )
 
 // dialect is in what the databases differ. In its statements, {table} is the
-// table, {name} a name made from the table's, and ? a parameter.
+// table, {name} a name made from the table's, {clock} the clock, and ? a parameter.
 type dialect struct {
 	quote    string
-	numbered bool // parameters are $1, $2, …
+	clock    string // the database's, in milliseconds since 1970
+	numbered bool   // parameters are $1, $2, …
 	schema   []string
 	// insert adds a row. Where the account has one it changes none, or fails
 	// with an error that explain knows.
@@ -37,13 +38,16 @@ const insertUnlessThere = `INSERT INTO {table} (account, revision, data, expires
 var dialects = map[Dialect]*dialect{
 	PostgreSQL: {
 		quote:    `"`,
+		clock:    `(extract(epoch FROM clock_timestamp()) * 1000)::bigint`,
 		numbered: true,
 		schema: []string{
 			`CREATE TABLE IF NOT EXISTS {table} (
     account  text COLLATE "C" PRIMARY KEY,
     revision text   NOT NULL,
     data     bytea  NOT NULL,
-    expires  bigint NOT NULL -- seconds since 1970
+    expires  bigint NOT NULL, -- seconds since 1970
+    lease_owner text   NOT NULL DEFAULT '',
+    lease_until bigint NOT NULL DEFAULT 0 -- milliseconds since 1970
 )`,
 			`CREATE INDEX IF NOT EXISTS {name}_expires ON {table} (expires)`,
 		},
@@ -60,12 +64,15 @@ var dialects = map[Dialect]*dialect{
 	},
 	SQLite: {
 		quote: `"`,
+		clock: `CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)`,
 		schema: []string{
 			`CREATE TABLE IF NOT EXISTS {table} (
     account  TEXT    NOT NULL PRIMARY KEY,
     revision TEXT    NOT NULL,
     data     BLOB    NOT NULL,
-    expires  INTEGER NOT NULL -- seconds since 1970
+    expires  INTEGER NOT NULL, -- seconds since 1970
+    lease_owner TEXT    NOT NULL DEFAULT '',
+    lease_until INTEGER NOT NULL DEFAULT 0 -- milliseconds since 1970
 )`,
 			`CREATE INDEX IF NOT EXISTS {name}_expires ON {table} (expires)`,
 		},
@@ -81,6 +88,7 @@ var dialects = map[Dialect]*dialect{
 	},
 	MySQL: {
 		quote: "`",
+		clock: `(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)`, // UNIX_TIMESTAMP knows no summer time
 		schema: []string{
 			// VARBINARY: text would be compared without regard to case and
 			// trailing blanks.
@@ -89,6 +97,8 @@ var dialects = map[Dialect]*dialect{
     revision VARBINARY(64)  NOT NULL,
     data     LONGBLOB       NOT NULL,
     expires  BIGINT         NOT NULL, -- seconds since 1970
+    lease_owner VARBINARY(64) NOT NULL DEFAULT '',
+    lease_until BIGINT        NOT NULL DEFAULT 0, -- milliseconds since 1970
     INDEX {name}_expires (expires)
 ) ENGINE=InnoDB`,
 		},
@@ -105,7 +115,7 @@ var dialects = map[Dialect]*dialect{
 
 func (d *dialect) named(statement, table string) string {
 	name := table[strings.LastIndexByte(table, '.')+1:]
-	return strings.NewReplacer("{table}", qualified(table, d.quote), "{name}", name).Replace(statement)
+	return strings.NewReplacer("{table}", qualified(table, d.quote), "{name}", name, "{clock}", d.clock).Replace(statement)
 }
 
 func (d *dialect) placeholders(statement string) string {

@@ -10,5 +10,5 @@ func (s *Store) Schema() []string { return s.schema() }
 
 // Statements returns the statements of the store.
 func (s *Store) Statements() []string {
-	return []string{s.revision, s.load, s.insert, s.update, s.renew, s.remove, s.removeOld, s.removeExpired}
+	return []string{s.revision, s.load, s.insert, s.update, s.renew, s.remove, s.removeOld, s.removeExpired, s.leasedBy, s.lease, s.release}
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -62,6 +65,79 @@ func TestConditionKeepsUpdates(t *testing.T) {
 		account, err := open(where)
 		require.NoError(t, err)
 		storetest.LostWithout(t, account)
+	}
+}
+
+func TestOneRefresh(t *testing.T) {
+	pg := servers.SharedPostgres(t)
+	for name, where := range map[string]string{"PostgreSQL": pg.URL(pg.NewDatabase(t)), "SQLite": filepath.Join(t.TempDir(), "app.db")} {
+		t.Run(name, func(t *testing.T) {
+			storetest.OneRefresh(t, func(t *testing.T) func(string) persistence.Versioned {
+				account, err := open(where)
+				require.NoError(t, err)
+				return account
+			})
+		})
+	}
+}
+
+// Somebody forgot a transaction that has Alice's row locked. Her requests wait in
+// turn, with one connection; the others are for other users.
+func TestALockedRowKeepsOnePoolConnection(t *testing.T) {
+	pg := servers.SharedPostgres(t)
+	for name, exclusive := range map[string]bool{"in turn": true, "not in turn, the control": false} {
+		t.Run(name, func(t *testing.T) {
+			database := pg.NewDatabase(t)
+			url := pg.URL(database)
+			db, other := servers.OpenPostgres(t, url), servers.OpenPostgres(t, url)
+			db.SetMaxOpenConns(3)
+			s := newStore(t, db, sqlstore.PostgreSQL, nil)
+			p, err := persistence.NewPartitioned(func(_ context.Context, key string) (persistence.Persistence, error) { return s.Account(key), nil },
+				persistence.WithLogger(slog.New(slog.DiscardHandler)))
+			require.NoError(t, err)
+			storetest.Save(t, s.Account("alice"), "{}")
+			storetest.Save(t, s.Account("bob"), "{}")
+			tx, err := other.BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			defer tx.Rollback()
+			_, err = tx.ExecContext(t.Context(), `SELECT 1 FROM tokenkeep_accounts WHERE account = 'alice' FOR UPDATE`)
+			require.NoError(t, err)
+
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			for range 16 {
+				wg.Go(func() {
+					save := func(ctx context.Context) error { return s.Account("alice").Save(ctx, []byte("{}")) }
+					if exclusive {
+						p.Exclusive(ctx, "alice", save) //nolint:errcheck // it is cancelled
+					} else {
+						save(ctx) //nolint:errcheck // it is cancelled
+					}
+				})
+			}
+			want := 1
+			if !exclusive {
+				want = 3 // the whole pool
+			}
+			servers.Eventually(t, "they wait", func() bool {
+				var n int
+				require.NoError(t, other.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1`, database).Scan(&n))
+				return n == want
+			})
+			brief, end := context.WithTimeout(t.Context(), time.Minute)
+			if !exclusive {
+				brief, end = context.WithTimeout(t.Context(), 500*time.Millisecond)
+			}
+			_, err = s.Account("bob").Load(brief)
+			end()
+			if exclusive {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+			}
+			cancel()
+			wg.Wait()
+		})
 	}
 }
 

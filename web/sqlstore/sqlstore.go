@@ -16,9 +16,12 @@
 //
 // # What it costs
 //
-// Each of Revision, LoadRevision, SaveIf and DeleteIf is one statement on the
-// primary key, in a transaction of its own. Save and Delete are two. Nothing
-// is locked between statements: a save names the revision that it replaces.
+// Each of Revision, LoadRevision, SaveIf, DeleteIf, Lease and Release is one
+// statement on the primary key, in a transaction of its own. Save and Delete are
+// two, and so is a Lease that another server has. Nothing is locked between
+// statements: a save names the revision that it replaces, and a lease (see
+// [persistence.Partitioned.Exclusive]) is two columns of the row, which end by the
+// database's clock.
 //
 // # Expiry
 //
@@ -33,8 +36,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -76,7 +81,9 @@ type Store struct {
 	table string
 	ttl   time.Duration
 	now   func() time.Time
+	obeys func() bool
 
+	leasedBy, lease, release                                                string
 	revision, load, insert, update, renew, remove, removeOld, removeExpired string
 }
 
@@ -113,7 +120,28 @@ func New(db *sql.DB, d Dialect, opts *Options) (*Store, error) {
 	s.remove = s.sql(`DELETE FROM {table} WHERE account = ? AND revision = ? AND expires > ?`)
 	s.removeOld = s.sql(`DELETE FROM {table} WHERE account = ? AND expires <= ?`)
 	s.removeExpired = s.sql(s.d.removeExpired)
+	s.leasedBy = s.sql(`SELECT lease_owner, lease_until FROM {table} WHERE account = ?`)
+	s.lease = s.sql(`UPDATE {table} SET lease_owner = ?, lease_until = {clock} + ? WHERE account = ? AND (lease_until <= {clock} OR lease_owner = ?)`)
+	s.release = s.sql(`UPDATE {table} SET lease_until = 0 WHERE account = ? AND lease_owner = ?`)
+	s.obeys = sync.OnceValue(func() bool { return obeys(db) })
 	return s, nil
+}
+
+// obeys reports whether the driver of db is known to return soon after a context
+// has ended.
+func obeys(db *sql.DB) bool {
+	t := reflect.TypeOf(db.Driver())
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == nil {
+		return false
+	}
+	switch t.PkgPath() {
+	case "github.com/jackc/pgx/v5/stdlib", "github.com/go-sql-driver/mysql":
+		return true
+	}
+	return false
 }
 
 func (s *Store) openError(what, remedy string) error {
@@ -176,7 +204,7 @@ func (s *Store) DeleteExpired(ctx context.Context, limit int) (int, error) {
 
 // admin runs a statement that holds no account's data.
 func (s *Store) admin(ctx context.Context, op, statement string, args ...any) (int, error) {
-	n, err := account.Within(ctx, func(ctx context.Context) (int64, error) { return s.exec(ctx, statement, args...) })
+	n, err := account.Within(ctx, rows{s}, func(ctx context.Context) (int64, error) { return s.exec(ctx, statement, args...) })
 	if err != nil {
 		return 0, s.adminError(ctx, op, err)
 	}
@@ -221,6 +249,8 @@ type rows struct{ *Store }
 func (r rows) Describe(key string) persistence.Description {
 	return persistence.Description{Backend: backend, Location: r.table + "/" + key}
 }
+
+func (r rows) Obeys() bool { return r.obeys() }
 
 func (r rows) Get(ctx context.Context, key string, withData bool) (data []byte, rev string, err error) {
 	now := r.now().Unix()
@@ -275,6 +305,32 @@ func (r rows) Put(ctx context.Context, key string, data []byte, old, rev string)
 func (r rows) Drop(ctx context.Context, key, old string) (bool, error) {
 	n, err := r.exec(ctx, r.remove, key, old, r.now().Unix())
 	return n > 0, err
+}
+
+func (r rows) Lease(ctx context.Context, key, owner string, d time.Duration) (bool, error) {
+	n, err := r.exec(ctx, r.lease, owner, max(1, d.Milliseconds()), key, owner)
+	if n > 0 || err != nil {
+		return n > 0, err
+	}
+	// There is no row, or another one has the lease, or nothing has changed, for which
+	// MySQL counts no row.
+	by, err := r.leaseOf(ctx, key)
+	if errors.Is(err, sql.ErrNoRows) {
+		return true, nil
+	}
+	return err == nil && by == owner, err
+}
+
+// leaseOf returns who has the lease, or had it last.
+func (r rows) leaseOf(ctx context.Context, key string) (owner string, err error) {
+	var until int64
+	err = r.repeat(ctx, func() error { return r.db.QueryRowContext(ctx, r.leasedBy, key).Scan(&owner, &until) })
+	return owner, err
+}
+
+func (r rows) Release(ctx context.Context, key, owner string) error {
+	_, err := r.exec(ctx, r.release, key, owner)
+	return err
 }
 
 func (r rows) Explain(err error) account.Reason {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/internal/test/reveal"
+	"github.com/tokenkeep/tokenkeep/interop"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -62,6 +64,7 @@ var harmless = map[string]string{
 	"entratest.Options":        "a test's own settings",
 	"entratest.Server":         "pretend tokens, which only tests know",
 
+	"interop.Options":                     "names and settings",
 	"persistence/persistencetest.Fault":   "a test's own errors",
 	"persistence/persistencetest.Open":    "a function",
 	"persistence/persistencetest.Options": "settings",
@@ -115,6 +118,16 @@ var secretive = map[string]func(t *testing.T) any{
 		require.NoError(t, err)
 		_ = p2.Export(t.Context(), memory, cache.ExportHints{PartitionKey: "a.e"}) // into the outbox
 		return []any{p, p2}
+	},
+	"interop.Store": func(t *testing.T) any {
+		path := filepath.Join(t.TempDir(), "msal_token_cache.json")
+		require.NoError(t, os.WriteFile(path, []byte(`{"RefreshToken":{"a-e-refreshtoken-c--":{"home_account_id":"a","environment":"e","client_id":"c","credential_type":"RefreshToken","secret":"`+planted+`"}}}`), 0o600))
+		s, err := interop.File(path, interop.Options{Clients: []string{"c"}})
+		require.NoError(t, err)
+		read, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.Contains(t, string(read), planted)
+		return s
 	},
 	"tokensource.Source": func(t *testing.T) any {
 		s, err := tokensource.New(t.Context(), filledCache(t), "k", &oauth2.Config{ClientID: "c", ClientSecret: planted, Endpoint: oauth2.Endpoint{TokenURL: "https://x.example/token"}})

@@ -361,7 +361,8 @@ type signOut struct {
 type op struct {
 	do      string
 	user    string
-	request int // calls of one request share a context and, where each request has a client, that; 0: its own
+	marked  bool // a sign-in whose context says so
+	request int  // calls of one request share a context and, where each request has a client, that; 0: its own
 }
 
 // An actor does its ops one after the other, in a process.
@@ -593,6 +594,11 @@ func (w *world) first(p *process, o op) step {
 			w.later = w.now
 			return nil
 		}}
+	case "flush":
+		return step{name: p.name + " flush", writes: true, saves: true, run: func() []step {
+			p.parts.Flush(p.ctx) //nolint:errcheck // the next one tries again
+			return nil
+		}}
 	case "delete", "sign out here":
 		return step{name: p.name + " " + o.do + " " + o.user, writes: true, run: func() []step {
 			out := w.signingOut(&signOut{p: p, user: o.user, everywhere: true})
@@ -636,6 +642,9 @@ func (w *world) first(p *process, o op) step {
 		return next("begin", func() []step {
 			c.secret = w.mint(c.c, o.user, false)
 			c.secret.session, c.secret.mixed = c.secret, p.mixed(o)
+			if o.marked {
+				c.ctx = persistence.SigningIn(c.ctx)
+			}
 			r := next("R", func() []step { return w.answer(c, p.signInHint(o.user), next) })
 			r.take = true
 			return []step{r}

@@ -57,7 +57,7 @@ func (w *world) insiders(actor int) (others []int) {
 		return nil
 	}
 	for _, i := range w.runnable(actor) {
-		if c := w.queues[i][0].call; c == nil || c.c != s.call.c {
+		if c := w.queues[i][0].call; c == nil || s.call == nil || c.c != s.call.c {
 			others = append(others, i)
 		}
 	}

@@ -25,8 +25,10 @@ const MaxSize = 8 << 20
 const MaxKey = 512
 
 // Rows are the rows of a server, one per key. A revision of "" means that
-// there is no row. Every method may block for longer than its context.
+// there is no row. Every method may block for longer than its context, unless
+// Obeys says otherwise.
 type Rows interface {
+	Server
 	// Get returns the row's revision, and its data if withData.
 	Get(ctx context.Context, key string, withData bool) (data []byte, rev string, err error)
 	// Put makes rev the row's revision and data its data if its revision is
@@ -35,11 +37,22 @@ type Rows interface {
 	Put(ctx context.Context, key string, data []byte, old, rev string) (bool, error)
 	// Drop removes the row if its revision is old, which is not "".
 	Drop(ctx context.Context, key, old string) (bool, error)
-	// Explain says in the words of this module what err, which one of the
-	// others returned, means.
-	Explain(err error) Reason
+	// Lease gives the lease of the row to owner for d, by the server's clock, unless
+	// another owner has it. It is true also where there is no row.
+	Lease(ctx context.Context, key, owner string, d time.Duration) (bool, error)
+	// Release ends the lease if owner has it.
+	Release(ctx context.Context, key, owner string) error
 	// Describe says where the row of the key is.
 	Describe(key string) persistence.Description
+}
+
+// Server is a server and its driver.
+type Server interface {
+	// Explain says in the words of this module what err, which a call of the driver
+	// returned, means.
+	Explain(err error) Reason
+	// Obeys reports whether the driver returns soon after a context has ended.
+	Obeys() bool
 }
 
 // Reason is why an operation failed.
@@ -61,6 +74,35 @@ func New(rows Rows, key string) *Account { return &Account{rows, key} }
 
 // Describe implements [persistence.Describer].
 func (a *Account) Describe() persistence.Description { return a.rows.Describe(a.key) }
+
+// Lease implements [persistence.Leaser].
+func (a *Account) Lease(ctx context.Context, owner string, d time.Duration) (bool, error) {
+	return call(ctx, a, "lease", func(ctx context.Context) (bool, error) { return a.rows.Lease(ctx, a.key, owner, d) })
+}
+
+// Release implements [persistence.Leaser].
+func (a *Account) Release(ctx context.Context, owner string) error {
+	_, err := call(ctx, a, "release", func(ctx context.Context) (bool, error) {
+		return true, a.rows.Release(ctx, a.key, owner)
+	})
+	return err
+}
+
+// call makes a call of an operation that changes no data.
+func call[T any](ctx context.Context, a *Account, op string, f func(context.Context) (T, error)) (none T, err error) {
+	if err := a.check(op); err != nil {
+		return none, err
+	}
+	if err := ctx.Err(); err != nil {
+		return none, a.fail(op, err, "")
+	}
+	got, err := Within(ctx, a.rows, f)
+	if err != nil {
+		why := Explain(ctx, a.rows, err)
+		return none, a.fail(op, why.Err, why.Remedy)
+	}
+	return got, nil
+}
 
 // Load implements [persistence.Persistence].
 func (a *Account) Load(ctx context.Context) ([]byte, error) {
@@ -157,21 +199,10 @@ type row struct {
 }
 
 func (a *Account) get(ctx context.Context, op string, withData bool) (row, error) {
-	if err := a.check(op); err != nil {
-		return row{}, err
-	}
-	if err := ctx.Err(); err != nil {
-		return row{}, a.fail(op, err, "")
-	}
-	got, err := Within(ctx, func(ctx context.Context) (r row, err error) {
+	return call(ctx, a, op, func(ctx context.Context) (r row, err error) {
 		r.data, r.rev, err = a.rows.Get(ctx, a.key, withData)
 		return r, err
 	})
-	if err != nil {
-		why := Explain(ctx, a.rows, err)
-		return row{}, a.fail(op, why.Err, why.Remedy)
-	}
-	return got, nil
 }
 
 func (a *Account) change(ctx context.Context, op string, f func(context.Context) (bool, error)) error {
@@ -181,7 +212,7 @@ func (a *Account) change(ctx context.Context, op string, f func(context.Context)
 	if err := ctx.Err(); err != nil {
 		return a.fail(op, fmt.Errorf("%w; nothing was changed", err), "")
 	}
-	done, err := Within(ctx, f)
+	done, err := Within(ctx, a.rows, f)
 	switch {
 	case err != nil:
 		why := Explain(ctx, a.rows, err)
@@ -198,7 +229,7 @@ func (a *Account) change(ctx context.Context, op string, f func(context.Context)
 
 // Explain is r's Explain, but lets the context's error go first: what a driver
 // says when its context ends is only a consequence.
-func Explain(ctx context.Context, r interface{ Explain(error) Reason }, err error) Reason {
+func Explain(ctx context.Context, r Server, err error) Reason {
 	switch ctxErr := ctx.Err(); {
 	case errors.Is(ctxErr, context.DeadlineExceeded):
 		return Reason{Err: fmt.Errorf("%w: no answer in time: %w", persistence.ErrUnavailable, ctxErr),
@@ -226,10 +257,12 @@ func (a *Account) fail(op string, err error, remedy string) error {
 	return &persistence.Error{Op: op, Backend: d.Backend, Location: d.Location, Err: err, Remedy: remedy}
 }
 
-// Within returns what f returns, or ctx's error once ctx has ended; then f is
-// left behind, and must not use anything that is its caller's.
-func Within[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
-	if ctx.Done() == nil {
+// Within returns what f, which calls the server's driver, returns, or ctx's error
+// once ctx has ended; then f is left behind, and must not use anything that is its
+// caller's. A driver that obeys its context is called directly: under load, a
+// goroutine for each call makes the slowest requests half as slow again.
+func Within[T any](ctx context.Context, s Server, f func(context.Context) (T, error)) (T, error) {
+	if s.Obeys() || ctx.Done() == nil {
 		return f(ctx)
 	}
 	type result struct {
@@ -270,4 +303,5 @@ func Wait(ctx context.Context, d time.Duration) error {
 var (
 	_ persistence.Versioned = (*Account)(nil)
 	_ persistence.Describer = (*Account)(nil)
+	_ persistence.Leaser    = (*Account)(nil)
 )

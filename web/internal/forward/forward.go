@@ -1,41 +1,47 @@
 // Package forward passes on the abilities of a Persistence through what wraps it.
 package forward
 
-import (
-	"context"
+import "github.com/tokenkeep/tokenkeep/persistence"
 
-	"github.com/tokenkeep/tokenkeep/persistence"
-)
-
-// Locks returns v with the locks of inner, if it has any: a Locker or a
-// NamedLocker exactly if inner is.
-func Locks(v persistence.Versioned, inner persistence.Persistence) persistence.Versioned {
-	switch l := inner.(type) {
-	case persistence.NamedLocker:
-		return named{locking{v, l}, l}
-	case persistence.Locker:
-		return locking{v, l}
+// Abilities returns v with the locks and leases of inner: it is a Locker, a
+// NamedLocker or a Leaser exactly if inner is.
+func Abilities(v persistence.Versioned, inner persistence.Persistence) persistence.Versioned {
+	leaser, leases := inner.(persistence.Leaser)
+	locker, locks := inner.(persistence.Locker)
+	named, names := inner.(persistence.NamedLocker)
+	switch d := (described{v}); {
+	case names && leases:
+		return struct {
+			described
+			persistence.NamedLocker
+			persistence.Leaser
+		}{d, named, leaser}
+	case names:
+		return struct {
+			described
+			persistence.NamedLocker
+		}{d, named}
+	case locks && leases:
+		return struct {
+			described
+			persistence.Locker
+			persistence.Leaser
+		}{d, locker, leaser}
+	case locks:
+		return struct {
+			described
+			persistence.Locker
+		}{d, locker}
+	case leases:
+		return struct {
+			described
+			persistence.Leaser
+		}{d, leaser}
 	}
 	return v
 }
 
-type locking struct {
-	persistence.Versioned
-	locker persistence.Locker
-}
-
-// Lock implements [persistence.Locker].
-func (l locking) Lock(ctx context.Context) (func() error, error) { return l.locker.Lock(ctx) }
+type described struct{ persistence.Versioned }
 
 // Describe implements [persistence.Describer].
-func (l locking) Describe() persistence.Description { return persistence.Describe(l.Versioned) }
-
-type named struct {
-	locking
-	locker persistence.NamedLocker
-}
-
-// LockName implements [persistence.NamedLocker].
-func (n named) LockName(ctx context.Context, name string) (func() error, error) {
-	return n.locker.LockName(ctx, name)
-}
+func (d described) Describe() persistence.Description { return persistence.Describe(d.Versioned) }

@@ -62,12 +62,18 @@ func TestImportTakesWhatWasWritten(t *testing.T) {
 			require.JSONEq(t, cache, string(data))
 		})
 	}
-	// One entry that MSAL cannot read would block every sign-in.
-	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "cache.json")
-	require.NoError(t, os.WriteFile(file, []byte(`{"Account":{"a":{"home_account_id":"a","environment":"e"},"b\u202e":null}}`), 0o600))
-	out, _ := runIn(t, ExitFine, keyringtest.New(), "import", "app", file, "-dir", dir)
-	require.Contains(t, out, "It has 1 account.\nLeft out, because MSAL cannot read it: \"Account\" \"b\\u202e\".\n")
-
+	t.Run("entries that MSAL refuses", func(t *testing.T) {
+		dir, k := t.TempDir(), keyringtest.New()
+		file := filepath.Join(t.TempDir(), "cache.json")
+		require.NoError(t, os.WriteFile(file, []byte(`{"Account":{"a":{"home_account_id":"a","environment":"e"},"b\u001b":null},"AccessToken":{"t":{"cached_at":1.5}}}`), 0o600))
+		out, _ := runIn(t, ExitFine, k, "import", "app", file, "-dir", dir)
+		require.Contains(t, out, "Left out, because MSAL cannot read it:")
+		require.Contains(t, out, `"AccessToken" "t"`)
+		require.NotContains(t, out, "\x1b")
+		data, err := inFolder(t, dir, k).Load(t.Context())
+		require.NoError(t, err)
+		require.JSONEq(t, `{"Account":{"a":{"home_account_id":"a","environment":"e"}}}`, string(data))
+	})
 	for name, data := range map[string]string{"nothing": "", "zeros": "\x00\x00", "a mark alone": "\ufeff", "null": "null", "a list": "[]", "half": `{"Account":{`, "blanks": " \n"} {
 		file := filepath.Join(t.TempDir(), "cache.json")
 		require.NoError(t, os.WriteFile(file, []byte(data), 0o600))

@@ -54,7 +54,7 @@ type oauth2 struct {
 
 // parseCache parses a cache. Nothing of the data gets into the error.
 func parseCache(data []byte) (*tokencache.Doc, error) {
-	d, err := tokencache.Parse(data)
+	d, err := tokencache.Parse(tokencache.Trim(data))
 	if err != nil {
 		return nil, &refusal{"what is stored is not a token cache of an MSAL library", "Use the program that stored it.", persistence.ErrCorrupt}
 	}

@@ -34,6 +34,7 @@ func TestReadersAgree(t *testing.T) {
 		"white space":              {data: ` `},
 		"null":                     {data: `null`},
 		"zero bytes":               {data: "\x00\x00"},
+		"a mark before a cache":    {data: "\ufeff" + `{"Account":{"a":` + u + `},"OAuth2Token":{"k":` + secret + `}}` + "\r\n", accounts: 1, token: true},
 		"an array":                 {data: `[]`, bad: true},
 		"broken":                   {data: `{"Account":{`, bad: true},
 		"what follows the object":  {data: `{"Account":{"a":` + u + `},"OAuth2Token":{"k":` + secret + `}} trailing`, accounts: 1, token: true},
@@ -58,9 +59,9 @@ func TestReadersAgree(t *testing.T) {
 			if err == nil {
 				require.Len(t, sum.Accounts, c.accounts)
 			}
-			_, _, err = merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: []byte("{ }"), Theirs: []byte(c.data)})
+			_, _, err = merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: []byte("{ }"), Theirs: tokencache.Trim([]byte(c.data))})
 			require.Equal(t, c.bad, err != nil, "the merge: %v", err)
-			if d, err := tokencache.Parse([]byte(c.data)); err == nil {
+			if d, err := tokencache.Parse(tokencache.Trim([]byte(c.data))); err == nil {
 				require.Len(t, merge.SignedOut(d, mustParse(t, "")), c.accounts)
 			}
 			if c.accounts > 0 {

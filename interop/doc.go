@@ -1,0 +1,105 @@
+// Package interop uses the token caches of other programs of the same user: of
+// Azure CLI, and of programs in Python, .NET, Node or Go that keep one with their
+// msal-extensions. So one sign-in serves several programs.
+//
+// A program of yours in Go and another in Python, with one client id, both ways:
+//
+//	shared, err := interop.File(path, interop.Options{Clients: []string{clientID}, Write: true})
+//	...
+//	cache, err := persistence.New(shared)
+//	...
+//	client, err := public.New(clientID, public.WithCache(cache))
+//
+// Azure CLI's sign-in, without ever writing to Azure CLI's folder:
+//
+//	az, err := interop.AzureCLI(interop.Options{})
+//	...
+//	cache, err := persistence.New(az)
+//	...
+//	client, err := public.New(interop.AzureCLIClientID, public.WithCache(cache),
+//		public.WithClientCapabilities([]string{"CP1"}))
+//
+// # What is shared
+//
+// A [Store] shows the entries of the clients that its Options name, and nothing
+// else. Tokens belong to a client id: what another client id has got is of no use
+// here, and is neither seen nor changed. Put the client id of the other program
+// into Options only if your program is meant to act as that client.
+//
+// With Write, entries of these clients are added, changed and removed in the other
+// program's file. All else in it stays, byte for byte. An account that another
+// client uses too stays in the file after a sign-out here, and is not seen here any
+// more; Options.SignOut removes it.
+//
+// # Reading
+//
+// Without Write nothing is made or changed in the other program's folder: no lock
+// file, no time. A read-only mount will do. A token that a refresh brings stays in
+// this program's memory, and the Cache logs that once. So do not read a cache of an
+// authority that lets a refresh token be used only once: a refresh here would spend
+// the other program's. Microsoft Entra ID lets it be used again.
+//
+// Other programs write in place, so a reader may see half a file. A Store waits
+// for up to a second for the rest. If the file stays half, and the Store has read
+// it before, it goes on with what it read; if not, it fails with ErrCorrupt.
+//
+// # Writing
+//
+// The other programs' lock is PATH.lockfile, a file that is there while somebody
+// writes. It is kept in the way that all of them understand, for about a
+// millisecond: the new file is made and flushed before. A lock file that a dead
+// process has left is removed: at once if it was one of this package, after a second
+// if its process is not there any more, and after five seconds in any case, as
+// MSAL Python does it. Who has it locked with flock is waited for until the context
+// ends.
+//
+// The file is replaced, not written in place, and its time is set by hand a little
+// ahead, because other programs read it again only if its time is later than their
+// last look. Its owner stays, its mode becomes 0600, and access control lists and
+// hard links are lost.
+//
+// If a program is killed while it writes in place, the file is left empty or half.
+// A Store that has read it before puts it right with its next save, from memory,
+// and logs that. What others stored in between is lost, with or without it.
+//
+// # What other programs do
+//
+//   - MSAL.NET deletes a file that it cannot parse. So a file whose shape is in
+//     doubt is never written to: Save fails instead.
+//   - MSAL Node removes lock files that it does not hold. That is noticed, and the
+//     save is tried again, but two processes of Node lose each other's entries.
+//   - MSAL.NET and MSAL Node do not exclude each other. Never let both use one file.
+//   - microsoft-authentication-extensions-for-go writes its whole memory, older than
+//     its own network call, and so removes what came in between. Such a file is not
+//     shared but contested.
+//   - A program that keeps a never-deleted lock file at PATH.lockfile makes MSAL
+//     Python wait five seconds for each write, or fail.
+//
+// # Acting as Azure CLI
+//
+// With Azure CLI's client id, a program is Azure CLI to the authority: its consent,
+// its conditional access, its line in the audit log. Microsoft may change what that
+// client is allowed at any time. Its access tokens are subject to continuous access
+// evaluation: give MSAL the capability CP1 and handle claims challenges. Azure CLI's
+// refresh token cannot be redeemed for another client id.
+//
+// # What is refused
+//
+//   - a path that leads to anything but a regular file;
+//   - a file of another user, for writing also one in another user's folder or in a
+//     folder that others can write: the other user could not read what replaces it;
+//   - writing to a network file system, where the locks do not work;
+//   - writing to a file that is mounted by itself into a container: share the folder.
+//
+// All of these are ErrUnavailable, with a remedy. A plaintext file of mode 0644, as
+// old versions leave it, is read, and has mode 0600 after a write.
+//
+// # What has been tried with what
+//
+// On Linux, with the real programs: Debian's msal-extensions 1.0 and MSAL Python
+// 1.21, the lock of msal-node-extensions 5.6.1, Azure CLI 2.45. MSAL.NET's lock is
+// a stand-in after its source. macOS: built, and its way to make files is tested on
+// Linux, but not beside another program. Windows: built, not run; a plain file can be
+// read, but not written, and Azure CLI's DPAPI file cannot be used. Encrypted caches of other programs
+// cannot be used, on any system.
+package interop

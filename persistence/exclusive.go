@@ -1,0 +1,193 @@
+package persistence
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tokenkeep/tokenkeep/internal/replica"
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
+	"github.com/tokenkeep/tokenkeep/internal/within"
+)
+
+// Leaser is an ability of a [Persistence] that several machines share: one of
+// them at a time can have its lease. [Partitioned.Exclusive] uses it so that one
+// server refreshes an account while the others wait.
+//
+// A lease only saves work. It ends by itself, and a store may forget it, as
+// Redis does when a replica takes over. What protects the data is the revision
+// that SaveIf names: a holder whose lease has ended overwrites nothing.
+type Leaser interface {
+	// Lease gives the lease to owner for d from now, by the store's clock, unless
+	// another owner has it, and reports whether owner has it. It does not wait for
+	// another owner. An owner that has the lease gets it for d from now. Where
+	// nothing is stored, a store may report true and keep nothing.
+	Lease(ctx context.Context, owner string, d time.Duration) (bool, error)
+	// Release ends the lease if owner has it. Otherwise it does nothing.
+	Release(ctx context.Context, owner string) error
+}
+
+// MaxTurn is how long a turn of [Partitioned.Exclusive] lasts at most.
+const MaxTurn = 10 * time.Second
+
+// The wait between two questions for a lease that another server has, on average,
+// and how long it may take to give one back.
+const (
+	leasePoll    = 20 * time.Millisecond
+	leaseRelease = time.Second
+)
+
+// Exclusive runs fn while no other Exclusive of this Partitioned runs one for the
+// same account. Put it around what a request does to get a token:
+//
+//	err := partitioned.Exclusive(r.Context(), id, func(ctx context.Context) error {
+//		account, err := client.Account(ctx, id)
+//		if err != nil {
+//			return err
+//		}
+//		result, err = client.AcquireTokenSilent(ctx, scopes, confidential.WithSilentAccount(account))
+//		return err
+//	})
+//
+// Without it, each tab of a user whose token has expired refreshes it, and a
+// provider that rotates refresh tokens takes the second for a thief (RFC 9700,
+// section 4.14). With it the first one refreshes, and the others find the new
+// token. Those that wait hold no connection to the store.
+//
+// Where the store's Persistence is a [Leaser], the same holds for all servers. A
+// lease is asked for only if an access token of the account is missing or about
+// to expire, so that other requests cost nothing more; fn must therefore use the
+// ctx that it is given. A refresh for scopes that the account never had a token
+// for, while all its other tokens are good, is exclusive within this process
+// only. Where the store is no Leaser, each server may refresh once.
+//
+// Exclusive prevents work that is done twice; it is never in the way of work that
+// has to be done. A turn ends after [MaxTurn] even if fn has not returned. Where
+// ctx has no deadline, and where another server has the lease, fn runs without
+// the turn after that time; where the store fails to give a lease it runs at
+// once, and the failure is logged. Only if ctx ends while Exclusive waits does it
+// return without running fn: with ErrLockTimeout, which is also ctx's error.
+//
+// fn must not call Exclusive for the same account. Its error is returned as it is.
+func (p *Partitioned) Exclusive(ctx context.Context, homeAccountID string, fn func(context.Context) error) error {
+	if homeAccountID == "" {
+		return refuse("lock")
+	}
+	waiting, cancel := within.Deadline(ctx, MaxTurn)
+	end, err := p.turns.take(waiting, homeAccountID)
+	cancel()
+	switch {
+	case ctx.Err() != nil:
+		if err == nil {
+			end()
+		}
+		return failure(partitioned, "lock", fmt.Errorf("%w: %w", ErrLockTimeout, ctx.Err()), "Another request of this account is getting a token; try again.")
+	case err != nil:
+		p.report(partitioned, "turn", "tokenkeep: another request has kept an account's turn for too long; going on without it", nil)
+	default:
+		defer end()
+		defer time.AfterFunc(MaxTurn, end).Stop()
+	}
+	x := &exclusive{of: p, partition: homeAccountID}
+	defer x.release(ctx)
+	return fn(context.WithValue(ctx, exclusiveKey{}, x))
+}
+
+type exclusiveKey struct{}
+
+// exclusive is an Exclusive that runs.
+type exclusive struct {
+	of        *Partitioned
+	partition string
+
+	mu    sync.Mutex
+	asked bool // for the lease
+	lease Leaser
+	owner string
+}
+
+// exclusiveOf returns the Exclusive that ctx is of, or nil if it is of none for
+// the partition.
+func (p *Partitioned) exclusiveOf(ctx context.Context, partition string) *exclusive {
+	x, _ := ctx.Value(exclusiveKey{}).(*exclusive)
+	if x == nil || x.of != p || x.partition != partition {
+		return nil
+	}
+	return x
+}
+
+// take takes the store's lease, at most once, and reports whether there is one
+// to take: then the stored tokens may have changed while it waited. It returns
+// without the lease if that cannot be had.
+func (x *exclusive) take(ctx context.Context, store Versioned) bool {
+	l, ok := store.(Leaser)
+	if !ok {
+		return false
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.asked {
+		return false
+	}
+	x.asked, x.owner = true, rand.Text()
+	until := time.Now().Add(MaxTurn)
+	for {
+		bounded, cancel := x.of.bounded(ctx)
+		got, err := l.Lease(bounded, x.owner, MaxTurn)
+		cancel()
+		switch {
+		case err != nil:
+			x.lease = l // it may be ours all the same
+			x.of.report(Describe(store), "lease", "tokenkeep: cannot keep other servers from refreshing an account; going on without that", err)
+			return true
+		case got:
+			x.lease = l
+			x.of.worked("lease")
+			return true
+		case time.Now().After(until):
+			x.of.report(Describe(store), "turn", "tokenkeep: another server has kept an account's lease for too long; going on without it", nil)
+			return true
+		case !within.Sleep(ctx, leasePoll):
+			return true
+		}
+	}
+}
+
+// release gives the lease back, also for a caller whose context has ended. If
+// that fails, the lease ends by itself.
+func (x *exclusive) release(ctx context.Context) {
+	x.mu.Lock()
+	l := x.lease
+	x.lease = nil
+	x.mu.Unlock()
+	if l == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(x.of.timeout, leaseRelease))
+	defer cancel()
+	l.Release(ctx, x.owner) //nolint:errcheck // it ends by itself
+}
+
+// due reports whether MSAL will probably ask for a token where a memory holds
+// what r says: an access token is missing, has expired or will within the five
+// minutes that MSAL keeps clear of, or its time to be refreshed has come.
+func due(r *replica.Replica, now time.Time) bool {
+	d := r.Doc()
+	if d == nil || len(d.Sections()) == 0 {
+		return false // there is nothing to ask with
+	}
+	tokens := d.Section("AccessToken").List()
+	for i := range tokens {
+		expires, refresh := tokencache.Seconds(tokens[i].Field("expires_on")), tokencache.Seconds(tokens[i].Field("refresh_on"))
+		if expires <= now.Add(dueMargin).Unix() || refresh > 0 && refresh <= now.Unix() {
+			return true
+		}
+	}
+	return len(tokens) == 0
+}
+
+// dueMargin is more than the five minutes before its end in which MSAL uses no
+// token.
+const dueMargin = 6 * time.Minute
