@@ -1,7 +1,7 @@
 // Package sealed encrypts token caches above the store that keeps them, so that
 // the server of a database or a Redis never sees a token.
 //
-//	keys, err := sealed.New(sealed.Key{ID: "2026-01", Secret: secret}) // 32 random bytes
+//	keys, err := sealed.New(sealed.NewKey("2026-01", secret)) // 32 random bytes
 //	...
 //	cache, err := persistence.NewPartitioned(func(_ context.Context, account string) (persistence.Persistence, error) {
 //		return keys.Account(account, store.Account(account)), nil

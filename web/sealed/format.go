@@ -149,7 +149,7 @@ func seal(k *Key, account string, data []byte) ([]byte, error) {
 
 // sealWith is seal with the salt in h, which must never have been used before.
 func sealWith(k *Key, h *header, account string, data []byte) ([]byte, error) {
-	d, err := derive(k.Secret, &h.salt)
+	d, err := derive(k.bytes(), &h.salt)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func open(stored []byte, account string, find func(id string) *Key) ([]byte, err
 	if k == nil {
 		return nil, fmt.Errorf("%w: the data was sealed with key %q", persistence.ErrKeyMissing, h.id)
 	}
-	d, err := derive(k.Secret, &h.salt)
+	d, err := derive(k.bytes(), &h.salt)
 	if err != nil {
 		return nil, err
 	}

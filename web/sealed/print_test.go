@@ -15,7 +15,7 @@ import (
 
 func TestKeyIsNotPrinted(t *testing.T) {
 	secret := bytes.Repeat([]byte{0xAB}, 32)
-	key := sealed.Key{ID: "2026-01", Secret: secret}
+	key := sealed.NewKey("2026-01", secret)
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "key", key, "all", []sealed.Key{key})
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "key", key, "all", []*sealed.Key{&key})
@@ -26,7 +26,7 @@ func TestKeyIsNotPrinted(t *testing.T) {
 		for _, flag := range []string{"", "+", "#"} {
 			text := fmt.Sprintf("%"+flag+string(verb), key)
 			require.Equal(t, `sealed.Key "2026-01"`, text)
-			texts = append(texts, fmt.Sprintf("%"+flag+string(verb), []any{key, &key, struct{ Key sealed.Key }{key}}))
+			texts = append(texts, fmt.Sprintf("%"+flag+string(verb), []any{key, &key, struct{ Key sealed.Key }{key}, struct{ key sealed.Key }{key}, struct{ key *sealed.Key }{&key}}))
 		}
 	}
 	plain := struct{ Secret []byte }{secret} // control: what is looked for is found

@@ -5,31 +5,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"sync/atomic"
 
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/web/internal/forward"
 )
 
-// Key is a key with the id that it goes by.
+// Key is a key with the id that it goes by. Make one with [NewKey].
+//
+// However it is formatted, by package fmt, log/slog or an encoder, it shows its id
+// alone, also as a part of another value.
 type Key struct {
-	ID     string // 1 to 64 of a-z, 0-9, ".", "_" and "-", beginning with a letter or digit; readable by all
-	Secret []byte // 32 random bytes
+	ID     string        // readable by all
+	secret func() []byte // a function, because no verb of package fmt looks behind one
 }
 
-// String returns a description without the secret.
-func (k Key) String() string { return fmt.Sprintf("sealed.Key %q", k.ID) }
+// NewKey returns the key of that id: 1 to 64 of a-z, 0-9, ".", "_" and "-",
+// beginning with a letter or digit. secret is 32 random bytes, of which NewKey
+// keeps a copy. [New] and [Keys.Replace] check both.
+func NewKey(id string, secret []byte) Key {
+	secret = bytes.Clone(secret)
+	return Key{id, func() []byte { return secret }}
+}
 
-// Format writes the description for every verb.
-func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) } //nolint:errcheck // as package fmt
-
-// LogValue returns the description.
-func (k Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
-
-// MarshalText returns the description, so that no encoder writes the secret.
-func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+func (k *Key) bytes() []byte {
+	if k.secret == nil {
+		return nil
+	}
+	return k.secret()
+}
 
 // Keys are the keys of a program: the current one, which seals, and older ones,
 // which open what they sealed. It is safe for concurrent use.
@@ -40,7 +44,7 @@ type ring struct {
 	all     map[string]*Key // by id
 }
 
-// New returns Keys. It keeps copies of the secrets.
+// New returns Keys.
 func New(current Key, older ...Key) (*Keys, error) {
 	k := new(Keys)
 	if err := k.Replace(current, older...); err != nil {
@@ -58,8 +62,8 @@ func (k *Keys) Replace(current Key, older ...Key) error {
 		switch {
 		case !validID(key.ID):
 			err = errors.New("a key has an id of the wrong form")
-		case len(key.Secret) != keySize:
-			err = fmt.Errorf("key %q has %d bytes", key.ID, len(key.Secret))
+		case len(key.bytes()) != keySize:
+			err = fmt.Errorf("key %q has %d bytes", key.ID, len(key.bytes()))
 		case r.all[key.ID] != nil:
 			err = fmt.Errorf("two keys have the id %q", key.ID)
 		}
@@ -67,7 +71,7 @@ func (k *Keys) Replace(current Key, older ...Key) error {
 			return &persistence.Error{Op: "open", Backend: "sealed", Err: err,
 				Remedy: fmt.Sprintf("A key needs %d random bytes and an id of its own, of a-z, 0-9, '.', '_' and '-'.", keySize)}
 		}
-		r.all[key.ID] = &Key{key.ID, bytes.Clone(key.Secret)}
+		r.all[key.ID] = &key
 	}
 	r.current = r.all[current.ID]
 	k.ring.Store(r)

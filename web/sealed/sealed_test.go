@@ -18,7 +18,7 @@ import (
 
 const planted = `{"RefreshToken":{"k":{"secret":"pl4nted-s3cret"}}}`
 
-func key(id string, fill byte) Key { return Key{id, bytes.Repeat([]byte{fill}, keySize)} }
+func key(id string, fill byte) Key { return NewKey(id, bytes.Repeat([]byte{fill}, keySize)) }
 
 func newKeys(t testing.TB, current Key, older ...Key) *Keys {
 	t.Helper()
@@ -165,7 +165,7 @@ func TestNewRefuses(t *testing.T) {
 		"too long":      {key(strings.Repeat("a", maxID+1), 1)},
 		"begins with -": {key("-a", 1)},
 		"no secret":     {{ID: "a"}},
-		"a short one":   {{ID: "a", Secret: []byte("pl4nted")}},
+		"a short one":   {NewKey("a", []byte("pl4nted"))},
 		"one id twice":  {good, key("a", 2)},
 		"a bad older":   {good, key("B", 1)},
 	} {
@@ -180,23 +180,24 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestSecretsAreCopied(t *testing.T) {
-	a := key("a", 1)
+	secret := bytes.Repeat([]byte{1}, 32)
+	a := NewKey("a", secret)
 	m := persistence.NewMemory()
 	k := newKeys(t, a)
 	require.NoError(t, k.Account("alice", m).Save(t.Context(), []byte(planted)))
-	clear(a.Secret)
+	clear(secret)
 	_, err := k.Account("alice", m).Load(t.Context())
 	require.NoError(t, err)
 }
 
 // vector is data sealed by a fixed key and salt.
 func vector(t testing.TB) (stored []byte, find func(string) *Key) {
-	k := Key{ID: "2026-01"}
-	h := header{id: k.ID}
+	h := header{id: "2026-01"}
+	var secret [32]byte
 	for i := range byte(32) {
-		h.salt[i] = i
-		k.Secret = append(k.Secret, i+32)
+		h.salt[i], secret[i] = i, i+32
 	}
+	k := NewKey(h.id, secret[:])
 	stored, err := sealWith(&k, &h, "alice", []byte(planted))
 	require.NoError(t, err)
 	return stored, func(id string) *Key {

@@ -67,15 +67,16 @@ var update = flag.Bool("update", false, "write docs/doctor.md anew")
 
 var milliseconds = regexp.MustCompile(`\(\d+ ms\)`)
 
-// TestDoctorTranscripts writes what the doctor says in four situations, with a
+// TestDoctorTranscripts writes what the doctor says in some situations, with a
 // real GNOME Keyring, and compares it with docs/doctor.md.
 func TestDoctorTranscripts(t *testing.T) {
 	var doc strings.Builder
 	doc.WriteString(`# What tokenkeep doctor says
 
-Four situations on a Linux machine with GNOME Keyring, as the program printed
-them: the only thing changed is how long each check took. Where a program is at
-work there can be more to see. The kernel's keyring is a stand-in here.
+Seven situations on Linux, as the program printed them: the only thing changed is
+how long each check took. Where a program is at work there can be more to see.
+GNOME Keyring is real here; the kernel's keyring is a stand-in, and so are the
+signs by which the doctor knows a place.
 
 This page is made, and checked in CI, by a test. To make it anew:
 
@@ -111,6 +112,24 @@ This page is made, and checked in CI, by a test. To make it anew:
 	carol.run(t, 0, "seed", "contoso-cli", "keyring")
 	require.NoError(t, os.WriteFile(filepath.Join(carol.dir(), "contoso-cli.plaintext.json"), sample.Cache(time.Now()), 0o600))
 	show(carol, "Plaintext is left behind", "From a time without a keyring, or put back by a backup. The exit code is 1.", 1)
+
+	noBus := "unix:path=" + filepath.Join(t.TempDir(), "none")
+	dora := newUser(t, noBus)
+	dora.env = append(dora.env, "XDG_CURRENT_DESKTOP=", "container=docker", "TEST_KERNEL=blocked:"+filepath.Join(dora.home, ".kernel"))
+	show(dora, "A container", "No session bus, and the runtime blocks the kernel's keyring, as Docker does by default. The exit code is 1.", 1)
+
+	remote := secretservice.StartBus(t)
+	login := remote.StartKeyring(t, true)
+	erin := newUser(t, remote.Address)
+	erin.run(t, 0, "seed", "contoso-cli", "keyring")
+	login.Lock(t)
+	erin.env = append(erin.env, "XDG_CURRENT_DESKTOP=", "SSH_CONNECTION=192.0.2.1 50000 192.0.2.2 22", "SSH_TTY=/dev/pts/1")
+	show(erin, "Over SSH", "The sign-in was made at the screen, and the keyring is locked now. The exit code is 1.", 1)
+
+	frank := newUser(t, noBus)
+	frank.env = append(frank.env, "XDG_CURRENT_DESKTOP=")
+	frank.run(t, 0, "seed", "contoso-cli", "kernel")
+	show(frank, "A server without a desktop", "One program has signed in; its key is in the kernel's keyring. The exit code is 0.", 0)
 
 	path := filepath.Join("..", "..", "..", "docs", "doctor.md")
 	if *update {
@@ -211,12 +230,12 @@ func TestDoctorFindsRootsFiles(t *testing.T) {
 	require.Equal(t, `sudo chown -R "$(id -u):$(id -g)" ~/.local/share/tokenkeep`, found[0].Command)
 }
 
-// Whoever runs the doctor by sudo is told.
+// The doctor tells a person who runs it through sudo so.
 func TestDoctorSeesSudo(t *testing.T) {
 	env.Require(t, os.Geteuid() == 0, "only root is there by sudo")
 	u := newUser(t, "unix:path=/nowhere")
 	u.env = append(u.env, "SUDO_UID=1000", "SUDO_USER=alice")
 	out := u.run(t, 1, "tokenkeep", "doctor", "session")
-	require.Contains(t, out, "This runs by sudo, as root.")
+	require.Contains(t, out, "This runs through sudo, as root.")
 	require.NotContains(t, out, "alice")
 }

@@ -101,7 +101,7 @@ func checkJSON(text []byte, code int) error {
 }
 
 // testKeyring is the keyring whose items lie in the folder that the variable
-// names, after the state it is in ("locked:folder", "absent:folder"), or the
+// names, after the state it is in ("locked:", "absent:" or "blocked:"), or the
 // operating system's, if it says "real".
 func testKeyring(variable string) keyring.Keyring {
 	state, dir, ok := strings.Cut(os.Getenv(variable), ":")
@@ -118,6 +118,9 @@ func testKeyring(variable string) keyring.Keyring {
 	k := keyringtest.NewDir(dir)
 	k.SetLocked(state == "locked")
 	k.SetAbsent(state == "absent")
+	if state == "blocked" { // as a container's seccomp profile blocks the kernel's
+		k.SetError(keyring.Denied)
+	}
 	return k
 }
 

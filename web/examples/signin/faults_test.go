@@ -42,7 +42,7 @@ func (s *rowsOf) at(key string) persistence.Versioned {
 func newKey(id string) sealed.Key {
 	secret := make([]byte, 32)
 	rand.Read(secret) //nolint:errcheck // never fails
-	return sealed.Key{ID: id, Secret: secret}
+	return sealed.NewKey(id, secret)
 }
 
 // server is one server of the app, in this process.

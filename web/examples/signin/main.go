@@ -182,7 +182,7 @@ func keysIn(path string) (*sealed.Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is not a key", path)
 	}
-	return sealed.New(sealed.Key{ID: "1", Secret: secret})
+	return sealed.New(sealed.NewKey("1", secret))
 }
 
 // store is where accounts and sessions are kept.

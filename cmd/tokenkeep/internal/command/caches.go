@@ -93,9 +93,23 @@ func scan(dir string) ([]*files, error) {
 // folder is where the caches are that the call is about.
 func (c *call) folder() (string, error) {
 	if c.dir != "" {
-		return filepath.Abs(c.dir)
+		return filepath.Abs(expandHome(c.dir, isWindows))
 	}
 	return tokenkeep.DefaultDir()
+}
+
+// expandHome is path with the home folder for a leading ~, which no shell of
+// Windows knows in an argument of a program.
+func expandHome(path string, windows bool) string {
+	rest, ok := strings.CutPrefix(path, "~")
+	if !windows || !ok || rest != "" && rest[0] != '\\' && rest[0] != '/' {
+		return path
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return path
+	}
+	return home + rest
 }
 
 // cache returns the files of the cache that was named.

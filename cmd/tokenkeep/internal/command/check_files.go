@@ -26,7 +26,7 @@ func checkFolder(_ context.Context, x *examination) outcome {
 	}
 	fi, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		o := outcome{Summary: dir + " is not there yet"}
+		o := outcome{Summary: dir + " does not exist yet"}
 		if err := writable(dir); err != nil {
 			o.problem(finding{ID: "folder.cannot-be-made", What: fmt.Sprintf("%s cannot be made: %v.", dir, pathless(err)),
 				Remedy: "Make it, and give it to the user who runs the programs.", Command: "mkdir -p -m 700 " + x.commandPath(dir)})
@@ -35,7 +35,7 @@ func checkFolder(_ context.Context, x *examination) outcome {
 	}
 	if err != nil {
 		o := outcome{Summary: dir}
-		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be looked at: %v.", dir, pathless(err)), Remedy: "See that it belongs to you."})
+		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be examined: %v.", dir, pathless(err)), Remedy: "See that it belongs to you."})
 		return o
 	}
 	o := outcome{Summary: dir + modeWords(fi)}
@@ -43,7 +43,7 @@ func checkFolder(_ context.Context, x *examination) outcome {
 	if who := foreign(fi); who != "" {
 		o.problem(finding{ID: "folder.foreign", What: fmt.Sprintf("The folder belongs to %s. Programs cannot keep anything there.", who), Remedy: "Give it back:", Command: giveBack})
 	} else if err := securefile.CheckDir(dir); err != nil {
-		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Whoever can write it can put other files in the place of yours.", Remedy: "Close it:", Command: "chmod 700 " + x.commandPath(dir)})
+		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Anybody who can write it can replace your files.", Remedy: "Close it:", Command: "chmod 700 " + x.commandPath(dir)})
 	} else if err := writable(dir); err != nil {
 		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir)})
 	}
@@ -121,7 +121,7 @@ func (f *files) all() (paths []string) {
 func checkCaches(ctx context.Context, x *examination) outcome {
 	all, err := x.caches()
 	if err != nil {
-		o := outcome{Summary: "not to be read"}
+		o := outcome{Summary: "cannot be read"}
 		o.problem(finding{ID: "caches.unreadable", What: sentence(err.Error()), Remedy: "See the check of the folder."})
 		return o
 	}
@@ -144,7 +144,7 @@ func checkCaches(ctx context.Context, x *examination) outcome {
 	case bad == 0:
 		o.Summary = count(n, "cache") + ", sound"
 	default:
-		o.Summary = fmt.Sprintf("%s, %d to be looked at", count(n, "cache"), bad)
+		o.Summary = fmt.Sprintf("%s, %d with a problem or a note", count(n, "cache"), bad)
 	}
 	return o
 }
@@ -156,7 +156,7 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 	fail := func(id, what, remedy, command string) {
 		o.problem(finding{"caches." + id, statusProblem, f.name, f.name + ": " + what, remedy, command})
 	}
-	signInAgain := "Its program puts the file aside when it next starts, and you sign in again. To do that now:"
+	signInAgain := "Its program sets the file aside at its next start, and you sign in again. To remove the file now:"
 	if k.err == nil && k.Backend == "encrypted" {
 		switch k.KeySource {
 		case storePassphrase:
@@ -164,7 +164,7 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 				o.Details = append(o.Details, f.name+" is encrypted with a passphrase, for which the doctor does not ask.")
 				return
 			}
-		case storeKeyring, storeDPAPI:
+		case storeKeyring, storeDPAPI, storeKernel:
 		default:
 			o.Details = append(o.Details, f.name+": "+k.String()+".")
 			return
@@ -176,20 +176,24 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 	switch {
 	case err == nil:
 		if _, parseErr := parseCache(from.data); parseErr != nil && !f.encrypted {
-			fail("damaged", "the file is not encrypted and not whole.", signInAgain, clear)
+			fail("damaged", "the plaintext file is damaged.", signInAgain, clear)
 			return
 		}
 		o.Details = append(o.Details, f.name+" is kept "+f.keptIn(from.store).String()+".")
 	case errors.Is(err, persistence.ErrCorrupt):
 		fail("damaged", cause(err)+".", signInAgain, clear)
 	case errors.Is(err, persistence.ErrKeyMissing):
-		fail("key-missing", "the keyring is open and has not got the key. Perhaps it was made anew or put back to an older state. Without the key the file is worthless.", signInAgain, clear)
+		what := "the keyring is open and does not have the key. Perhaps it was created again or restored from an older backup. Without the key the file cannot be read."
+		if k.KeySource == storeKernel {
+			what = "the key is gone: the kernel's keyring keeps it until the machine restarts, or for three days without use."
+		}
+		fail("key-missing", what, signInAgain, clear)
 	case errors.Is(err, persistence.ErrUnsupportedVersion):
 		fail("newer", "a newer version of tokenkeep wrote the file. It is sound.", "Update the programs that use it, and this one:", "go install github.com/tokenkeep/tokenkeep/cmd/tokenkeep@latest")
 	case errors.Is(err, persistence.ErrWrongKey):
-		fail("wrong-key", "the key is not that of this file.", persistence.Remedy(err), "")
+		fail("wrong-key", "the key or passphrase does not match this file.", persistence.Remedy(err), "")
 	case k.KeySource == storeKeyring && x.keyring(ctx).situation != "":
-		o.note(finding{"caches.waiting", statusNote, f.name, f.name + " is kept with its key in the keyring, which cannot be asked now. Its program says so rather than begin anew; nothing is lost.", "", ""})
+		o.note(finding{"caches.waiting", statusNote, f.name, f.name + " has its key in the keyring, which cannot be reached now. Nothing is lost: its program works again as soon as the keyring does.", "", ""})
 	default:
 		fail("unreadable", cause(err)+".", persistence.Remedy(err), "")
 	}
@@ -214,7 +218,7 @@ const longHeld = persistence.DefaultTimeout
 func checkLocks(_ context.Context, x *examination) outcome {
 	all, err := x.caches()
 	if err != nil {
-		return outcome{Summary: "not to be read", Status: statusNote}
+		return outcome{Summary: "cannot be read", Status: statusNote}
 	}
 	var o outcome
 	held := 0
@@ -223,7 +227,7 @@ func checkLocks(_ context.Context, x *examination) outcome {
 			path := filepath.Join(f.dir, n)
 			is, err := lockHeld(path)
 			if err != nil {
-				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("whether %s is locked could not be found out: %v", n, pathless(err)))})
+				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("cannot find out whether %s is locked: %v", n, pathless(err)))})
 				continue
 			}
 			if !is || layout.Parse(n).Queue { // who waits in the turnstile waits for the lock
@@ -244,7 +248,7 @@ func checkLocks(_ context.Context, x *examination) outcome {
 func (x *examination) holder(f *files, path string, o *outcome) {
 	pid, since, ok := filelock.Holder(path)
 	if !ok {
-		o.note(finding{ID: "locks.held", Cache: f.name, What: f.name + " is locked by a process that did not say which it is."})
+		o.note(finding{ID: "locks.held", Cache: f.name, What: f.name + " is locked. The lock file does not say by which process."})
 		return
 	}
 	what := fmt.Sprintf("%s is locked by process %d, since %s (%s)", f.name, pid, since.Local().Format(time.DateTime), ago(time.Since(since)))
@@ -267,7 +271,7 @@ func (x *examination) holder(f *files, path string, o *outcome) {
 func checkLeftovers(ctx context.Context, x *examination) outcome {
 	all, err := x.caches()
 	if err != nil {
-		return outcome{Summary: "not to be read", Status: statusNote}
+		return outcome{Summary: "cannot be read", Status: statusNote}
 	}
 	var o outcome
 	for _, f := range all {
@@ -298,7 +302,7 @@ func checkLeftovers(ctx context.Context, x *examination) outcome {
 		}
 		if bareTemporary != nil {
 			o.problem(finding{ID: "leftovers.temporary-plaintext", Cache: f.name,
-				What:   fmt.Sprintf("%s: %s of a save that was killed, and not encrypted: there may be tokens in it.", f.name, count(len(bareTemporary), "temporary file")),
+				What:   fmt.Sprintf("%s: %s of a save that was killed, and not encrypted. It may contain tokens.", f.name, count(len(bareTemporary), "temporary file")),
 				Remedy: "Remove it:", Command: x.removeCommand(bareTemporary)})
 		}
 		if readable != nil {
@@ -308,12 +312,12 @@ func checkLeftovers(ctx context.Context, x *examination) outcome {
 		}
 		if aside != nil {
 			o.note(finding{ID: "leftovers.aside", Cache: f.name,
-				What:   fmt.Sprintf("%s: %s put aside, as it could not be read any more.", f.name, count(len(aside), "file")),
-				Remedy: "If nobody needs it for a bug report:", Command: x.removeCommand(aside)})
+				What:   fmt.Sprintf("%s: %s set aside because it could not be read.", f.name, count(len(aside), "file")),
+				Remedy: "If it is not needed for a bug report:", Command: x.removeCommand(aside)})
 		}
 		if bare != nil {
 			o.problem(finding{ID: "leftovers.aside-plaintext", Cache: f.name,
-				What:   fmt.Sprintf("%s: %s put aside as damaged, and not encrypted: there may be tokens in it.", f.name, count(len(bare), "file")),
+				What:   fmt.Sprintf("%s: %s set aside as damaged, and not encrypted. It may contain tokens.", f.name, count(len(bare), "file")),
 				Remedy: "Remove it:", Command: x.removeCommand(bare)})
 		}
 	}
@@ -338,8 +342,12 @@ func (x *examination) readable(ctx context.Context, f *files, path string) bool 
 }
 
 func (c *call) removeCommand(paths []string) string {
-	if isWindows {
-		return "del " + c.quoteAll(paths)
+	if isWindows { // PowerShell takes no two files, and expands no %…%
+		var quoted []string
+		for _, p := range paths {
+			quoted = append(quoted, c.pathWithHome(p, "%USERPROFILE%"))
+		}
+		return "cmd /c del " + strings.Join(quoted, " ")
 	}
 	return "rm " + c.quoteAll(paths)
 }
@@ -347,7 +355,7 @@ func (c *call) removeCommand(paths []string) string {
 func checkUnencrypted(ctx context.Context, x *examination) outcome {
 	all, err := x.caches()
 	if err != nil {
-		return outcome{Summary: "not to be read", Status: statusNote}
+		return outcome{Summary: "cannot be read", Status: statusNote}
 	}
 	var o outcome
 	for _, f := range all {
@@ -358,16 +366,16 @@ func checkUnencrypted(ctx context.Context, x *examination) outcome {
 				to = source
 			}
 			o.problem(finding{ID: "unencrypted.beside", Cache: f.name,
-				What:   f.name + ": unencrypted tokens lie beside the encrypted ones, in " + filepath.Base(f.plaintextPath()) + ". Its program moves them when it next starts, if it permits plaintext.",
+				What:   f.name + ": there are unencrypted tokens beside the encrypted ones, in " + filepath.Base(f.plaintextPath()) + ". Its program moves them at its next start, if it permits plaintext.",
 				Remedy: "To do that now:", Command: x.inFolder("tokenkeep move " + f.name + " -to " + to)})
 		case f.plaintext && x.keyring(ctx).situation == "":
 			o.problem(finding{ID: "unencrypted.needless", Cache: f.name,
-				What:   f.name + " keeps its tokens unencrypted, from a time when there was no keyring. Now there is one. Its program moves them when it next starts, if it permits plaintext and was not told to use it.",
+				What:   f.name + " keeps its tokens unencrypted, although there is a keyring now. Its program moves them at its next start, if it permits plaintext and was not told to use it.",
 				Remedy: "To do that now:", Command: x.inFolder("tokenkeep move " + f.name + " -to keyring")})
 		case f.plaintext:
 			o.note(finding{ID: "unencrypted.only", Cache: f.name,
-				What:   f.name + " keeps its tokens unencrypted: whoever can read its file can sign in as you.",
-				Remedy: "Mend the keyring (see above), or use a passphrase:", Command: x.inFolder("tokenkeep move " + f.name + " -to passphrase")})
+				What:   f.name + " keeps its tokens unencrypted: anybody who can read its file can sign in as you.",
+				Remedy: "Repair the keyring (see above), or use a passphrase:", Command: x.inFolder("tokenkeep move " + f.name + " -to passphrase")})
 		}
 	}
 	o.Summary = "none"

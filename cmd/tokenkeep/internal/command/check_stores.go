@@ -1,13 +1,13 @@
 package command
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
-
-	"crypto/rand"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/keyring"
@@ -72,16 +72,12 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 	switch state.situation {
 	case keyring.NoBus:
 		o.Summary = "cannot be reached: no session bus"
-		f.What = "There is no D-Bus session bus here, and without one no keyring can be reached."
-		switch {
-		case x.session.container:
-			f.Remedy = "This is normal in a container. Give the program a passphrase, or let it use the kernel's keyring."
-		case x.session.sudo:
-			f.Remedy = "sudo does not pass on the bus of your session. Run the program without sudo."
-		case x.session.ssh:
-			f.Remedy = "An SSH session has none while you are not logged in at the screen. Log in there, or use a program that can ask for a passphrase."
-		case x.session.wsl:
-			f.Remedy = "In WSL, turn systemd on (systemd=true under [boot] in /etc/wsl.conf), install gnome-keyring, and start WSL anew."
+		f.What = "There is no D-Bus session bus here. A keyring can only be reached through one."
+		r, normal := x.session.withoutBus()
+		f.Remedy = cmp.Or(r, f.Remedy)
+		if normal && x.Kernel != nil && probe(ctx, x.Kernel).err == nil {
+			o.note(f)
+			return o
 		}
 	case keyring.ForeignBus:
 		o.Summary = "cannot be reached: the session bus is another user's"
@@ -115,8 +111,8 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 		}
 	case keyring.NoAnswer:
 		o.Summary = keyringName() + " does not answer"
-		f.What = fmt.Sprintf("The keyring did not answer within %v. It hangs, or shows a question that nobody answers, perhaps on another screen.", x.timeout)
-		f.Remedy = "Look for such a question and answer it. If there is none, end the keyring's program; it starts again when it is needed."
+		f.What = fmt.Sprintf("The keyring did not answer within %v. It hangs, or it shows a dialog that nobody answers, perhaps on another screen.", x.timeout)
+		f.Remedy = "Look for a dialog and answer it. If there is none, end the keyring's program; it starts again when it is needed."
 	default:
 		o.Summary = keyringName() + " does not work"
 	}
@@ -124,14 +120,35 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 	return o
 }
 
+// withoutBus returns what helps in a place that has no session bus, and whether
+// such a place never has one.
+func (s session) withoutBus() (remedy string, normal bool) {
+	const instead = "Give the program a passphrase or a key of its own, if it takes one; else it uses the kernel's keyring where that works."
+	switch {
+	case s.sudo:
+		return "sudo does not pass on the bus of your session. Run the program without sudo.", false
+	case s.container:
+		return "This is normal in a container. " + instead, true
+	case s.unit:
+		return "This is normal in a systemd unit. " + instead + " LoadCredential= hands a key to a unit.", true
+	case s.wsl:
+		return "In WSL, turn systemd on (systemd=true under [boot] in /etc/wsl.conf), install gnome-keyring, and start WSL again.", false
+	case s.ssh:
+		return "An SSH session has no bus unless you are also logged in at the screen. Log in there, or use a program that can ask for a passphrase.", false
+	case s.desktop == "" && !isWindows && !isDarwin:
+		return "This is normal on a server without a desktop. " + instead, true
+	}
+	return "", false
+}
+
 func checkKernel(ctx context.Context, x *examination) outcome {
 	state := probe(ctx, x.Kernel)
 	if state.err == nil {
-		return outcome{Summary: "works, for programs that ask for it",
-			Details: []string{"Its items are gone after a reboot, and after three days without use."}}
+		return outcome{Summary: "works; its keys are gone after a restart, and after three days without use",
+			Details: []string{"Programs use it where there is no other keyring and no passphrase."}}
 	}
-	o := outcome{Summary: "not to be used here"}
-	o.note(finding{ID: "kernel.unavailable", What: sentence(cause(state.err)) + " Only programs that ask for it need it.", Remedy: persistence.Remedy(state.err)})
+	o := outcome{Summary: "cannot be used here"}
+	o.note(finding{ID: "kernel.unavailable", What: sentence(cause(state.err)) + " It is needed only where there is no other keyring and no passphrase.", Remedy: persistence.Remedy(state.err)})
 	return o
 }
 
@@ -157,7 +174,7 @@ func checkDPAPI(ctx context.Context, x *examination) outcome {
 func checkPassphrase(ctx context.Context, x *examination) outcome {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
-	// What a program does with a passphrase, with one that is none.
+	// What a program does with a passphrase, with a made-up one.
 	source := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("doctor"), nil }, &encrypted.PassphraseOptions{Cost: x.Cost})
 	if _, _, err := source.NewKey(ctx, newID()); err != nil {
 		o := outcome{Summary: "no key could be made from a passphrase"}
@@ -165,7 +182,7 @@ func checkPassphrase(ctx context.Context, x *examination) outcome {
 		return o
 	}
 	return outcome{Summary: "a file can be encrypted with one, by programs that can ask for it",
-		Details: []string{fmt.Sprintf("A key takes %d MiB of memory and so long to be made.", x.Cost.Memory>>10)}}
+		Details: []string{fmt.Sprintf("Deriving a key takes %d MiB of memory and the time shown.", x.Cost.Memory>>10)}}
 }
 
 func checkPlaintext(_ context.Context, x *examination) outcome {

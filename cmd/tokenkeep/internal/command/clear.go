@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"path/filepath"
@@ -13,13 +12,12 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/keyring"
-	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 var clearCommand = &command{
 	name: "clear", args: "NAME", min: 1, max: 1, short: "remove what is stored; the user signs in again",
-	long: "Removes what is stored under the name, encrypted or not, with its keys, with the files that were set aside, and with what a killed save left. " +
-		"It asks first. Tokens that are in the memory of a running program stay valid until they expire: this does not sign out at the authority.",
+	long: "Removes what is stored under the name, encrypted or not, with its keys, the files that were set aside, and what a killed save left. " +
+		"It asks first. It does not sign out at the provider: tokens in the memory of a running program stay valid until they expire.",
 	examples: []string{"tokenkeep clear contoso-cli", "tokenkeep clear contoso-cli -yes"},
 	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o); yesFlag(set, o) },
 	run:      runClear,
@@ -41,7 +39,7 @@ func runClear(ctx context.Context, c *call) (report, error) {
 		_, err := c.storedCache(f.name)
 		return nil, err
 	}
-	if err := c.confirm(ctx, fmt.Sprintf("This removes %s and its keys; whoever was signed in has to sign in again. Go on?", strings.Join(paths, ", "))); err != nil {
+	if err := c.confirm(ctx, fmt.Sprintf("This removes %s and its keys. All its users have to sign in again. Go on?", strings.Join(paths, ", "))); err != nil {
 		return nil, err
 	}
 	ctx, cancel := c.bounded(ctx)
@@ -118,19 +116,7 @@ func (c *call) remove(ctx context.Context, f *files, path string) (*encrypted.Fi
 // removeEncrypted removes an encrypted file that need not exist or be readable.
 // Its keys are deleted from the keyrings by their names alone.
 func (c *call) removeEncrypted(ctx context.Context, f *files, path string) (*encrypted.File, error) {
-	keys := encrypted.DPAPI() // any source will do that stores no keys
-	source, err := encrypted.StoredSource(path)
-	switch {
-	case err == nil:
-		for _, stored := range c.storedKeys(f.name) {
-			if stored.Source() == source {
-				keys = stored
-			}
-		}
-	case !errors.Is(err, persistence.ErrNotFound) && !errors.Is(err, persistence.ErrCorrupt) && !errors.Is(err, persistence.ErrKeyMissing) && !errors.Is(err, persistence.ErrUnsupportedVersion):
-		return nil, err
-	}
-	file, err := f.openEncrypted(path, keys)
+	file, err := f.openEncrypted(path, encrypted.DPAPI()) // any source will do: those that store keys are the file's old ones
 	if err != nil {
 		return nil, err
 	}

@@ -10,10 +10,10 @@ import (
 )
 
 var doctorCommand = &command{
-	name: "doctor", args: "[CHECK...]", max: -1, short: "what works here, what does not, and what repairs it",
-	long: "Examines what programs need to keep a sign-in on this machine, in this session. Without arguments it makes all checks, else those that are named: " +
-		strings.Join(checkNames(), ", ") + ". It changes nothing, asks nobody, and waits for no answer longer than -timeout. " +
-		"What it prints names no user, no account and no token, and can be shown in public.",
+	name: "doctor", args: "[CHECK...]", max: -1, short: "check what works here, and how to repair what does not",
+	long: "Checks what programs need to keep a sign-in on this machine, in this session. Without arguments it runs all checks, else those that are named: " +
+		strings.Join(checkNames(), ", ") + ". It changes nothing, asks nobody, and waits at most -timeout for each answer. " +
+		"Its output names no user, no account and no token, so it can go into a public bug report.",
 	examples: []string{"tokenkeep doctor", "tokenkeep doctor keyring", "tokenkeep doctor caches locks -dir /srv/app/tokens", "tokenkeep doctor -json"},
 	public:   true,
 	flags: func(set *flag.FlagSet, o *options) {
@@ -52,7 +52,7 @@ type examined struct {
 	Dir      string    `json:"dir"`
 	Session  []string  `json:"session"`  // ids of what is special about it
 	Problems int       `json:"problems"` // how many findings are problems
-	Safest   string    `json:"safest"`   // where a program would keep a sign-in now: keyring, dpapi, passphrase, or "" if not all was checked
+	Safest   string    `json:"safest"`   // where a program would keep a new sign-in: keyring, dpapi, kernel, passphrase, or "" if not all was checked
 	Checks   []outcome `json:"checks"`
 
 	verbose bool
@@ -66,7 +66,7 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 		}
 	}
 	if c.timeout <= 0 {
-		return nil, &misuse{"-timeout must be more than nothing", "See: tokenkeep help doctor"}
+		return nil, &misuse{"-timeout must be longer than 0", "See: tokenkeep help doctor"}
 	}
 	dir, err := c.folder()
 	if err != nil {
@@ -117,10 +117,10 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 	return r, nil
 }
 
-// safest is where a program would keep a sign-in now that brings a way to ask
-// for a passphrase.
+// safest is where a program would keep a new sign-in that has no passphrase, or
+// passphrase if nothing else works.
 func (r *examined) safest() string {
-	for _, id := range []string{"keyring", "dpapi", "passphrase"} {
+	for _, id := range []string{"keyring", "dpapi", "kernel", "passphrase"} {
 		for _, o := range r.Checks {
 			if o.ID == id && o.Status == statusOK {
 				return id
@@ -130,23 +130,29 @@ func (r *examined) safest() string {
 	return ""
 }
 
-var marks = map[string]struct{ mark, colour string }{
-	statusOK:      {"✓", green},
-	statusNote:    {"!", yellow},
-	statusProblem: {"✗", red},
+var marks = map[string]struct{ mark, ascii, colour string }{
+	statusOK:      {"✓", "ok", green},
+	statusNote:    {"!", "!", yellow},
+	statusProblem: {"✗", "x", red},
+}
+
+func (p *printer) mark(status string) string {
+	if p.ascii {
+		return marks[status].ascii
+	}
+	return marks[status].mark
 }
 
 func (r *examined) write(p *printer) {
 	for _, o := range r.Checks {
-		m := marks[o.Status]
-		p.line("[%s] %s: %s %s", p.in(m.colour, m.mark), p.in(bold, o.Title), o.Summary, p.in(faint, fmt.Sprintf("(%.0f ms)", o.DurationMS)))
+		p.line("[%s] %s: %s %s", p.in(marks[o.Status].colour, p.mark(o.Status)), p.in(bold, o.Title), o.Summary, p.in(faint, fmt.Sprintf("(%.0f ms)", o.DurationMS)))
 		if r.verbose {
 			for _, d := range o.Details {
 				p.wrapped("      ", d)
 			}
 		}
 		for _, f := range o.Findings {
-			p.wrapped("    "+marks[f.Status].mark+" ", f.What)
+			p.wrapped("    "+p.mark(f.Status)+" ", f.What)
 			if f.Remedy != "" {
 				p.wrapped("      ", f.Remedy)
 			}
@@ -158,7 +164,7 @@ func (r *examined) write(p *printer) {
 	p.line("")
 	switch {
 	case r.Problems > 0:
-		p.line("%s %s", p.in(red, count(r.Problems, "problem")+"."), "What mends each stands below it.")
+		p.line("%s %s", p.in(red, count(r.Problems, "problem")+"."), "The remedy is below each.")
 	case r.partial:
 		p.line("%s", p.in(green, "What was checked is well."))
 	default:
@@ -169,10 +175,12 @@ func (r *examined) write(p *printer) {
 	}
 	switch r.Safest {
 	case storeKeyring:
-		p.wrapped("", "A program that starts here now keeps its sign-in encrypted, with the key in the keyring.")
+		p.wrapped("", "A program that signs in here now keeps the sign-in encrypted, with the key in the keyring.")
 	case storeDPAPI:
-		p.wrapped("", "A program that starts here now keeps its sign-in encrypted, with a key that Windows protects.")
+		p.wrapped("", "A program that signs in here now keeps the sign-in encrypted, with a key that Windows protects.")
+	case storeKernel:
+		p.wrapped("", "A program that signs in here now keeps the sign-in encrypted, with the key in the kernel's keyring: until the next restart, or three days without use. A program that can ask for a passphrase asks for one, and its sign-in lasts.")
 	case storePassphrase:
-		p.wrapped("", "A program that starts here now needs a passphrase to keep a new sign-in. One that has no way to ask for it says that there is no place, unless its author permits plaintext.")
+		p.wrapped("", "A program that signs in here now needs a passphrase. If it cannot ask for one, it fails and says so, unless its author permits plaintext.")
 	}
 }

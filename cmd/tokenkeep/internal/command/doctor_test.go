@@ -62,7 +62,7 @@ func TestDoctorChangesNothing(t *testing.T) {
 		code := Run(context.Background(), []string{"doctor", "-dir", dir}, &Machine{Stdout: &out, Stderr: &errs, Env: os.Getenv, Keyring: k, Cost: cheap, Root: t.TempDir()})
 		require.Equal(t, ExitProblem, code, "%s%s", out, errs)
 		require.Empty(t, errs)
-		for _, found := range []string{"damaged: the stored data is damaged", "torn: the stored data is damaged", "keyless: the keyring is open and has not got the key", "beside: unencrypted tokens", "bare keeps its tokens unencrypted"} {
+		for _, found := range []string{"damaged: the stored data is damaged", "torn: the stored data is damaged", "keyless: the keyring is open and does not have the key", "beside: there are unencrypted tokens", "bare keeps its tokens unencrypted"} {
 			require.Contains(t, string(out), found)
 		}
 		require.NotContains(t, string(out), planted)

@@ -17,12 +17,12 @@ var exportCommand = &command{
 	name: "export", args: "NAME", min: 1, max: 1, short: "print a cache as MSAL's JSON, without the secrets",
 	long: "Prints what is stored as the JSON that all MSAL libraries read. Tokens and people's names are replaced by " + redacted +
 		", and what this program does not know is left out, so that the output can go into a bug report. " +
-		"With -secrets everything is there, to move to another machine: whoever has that output can sign in as the user.",
+		"With -secrets it prints everything, to move it to another machine: anybody who has that output can sign in as the user.",
 	examples: []string{"tokenkeep export contoso-cli", "tokenkeep export contoso-cli -secrets -o contoso.json", "tokenkeep export contoso-cli -secrets | ssh host tokenkeep import contoso-cli -"},
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
 		set.BoolVar(&o.secrets, "secrets", false, "with the tokens")
-		set.StringVar(&o.out, "o", "", "write to this `file`, closed to other users, in place of standard output")
+		set.StringVar(&o.out, "o", "", "write to this `file`, closed to other users, instead of standard output")
 		passphraseFlag(set, o)
 	},
 	run: runExport,

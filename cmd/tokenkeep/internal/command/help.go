@@ -14,7 +14,7 @@ func (overview) write(p *printer) {
 	for _, cmd := range commands() {
 		p.line("  %-12s%s", cmd.name, cmd.short)
 	}
-	p.line("\ntokenkeep help COMMAND tells more, with examples. If something does not work, begin\nwith: tokenkeep doctor")
+	p.line("\ntokenkeep help COMMAND says more, with examples. If something does not work, start\nwith: tokenkeep doctor")
 }
 
 type help struct{ *command }

@@ -11,16 +11,16 @@ import (
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
-	"github.com/tokenkeep/tokenkeep/internal/merge"
 	"github.com/tokenkeep/tokenkeep/internal/tokencache"
+	"github.com/tokenkeep/tokenkeep/internal/transfer"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 var importCommand = &command{
 	name: "import", args: "NAME [FILE]", min: 1, max: 2, short: "add what MSAL's JSON holds to a cache",
-	long: "Adds the accounts and tokens of a file with MSAL's JSON, or of standard input, to a cache, which is made if it is not there: " +
-		"what export -secrets wrote, or another library's plaintext cache. What is stored already stays; of two tokens for one purpose the newer one does. " +
+	long: "Adds the accounts and tokens of a file, or of standard input, to a cache, which is created if it does not exist. The file is " +
+		"what export -secrets wrote, or the plaintext cache of an MSAL library. What is stored already stays; of two tokens for one purpose the newer one is kept. What MSAL cannot read is left out, and named. " +
 		"The file is left as it is; remove it afterwards.",
 	examples: []string{"tokenkeep import contoso-cli contoso.json", "tokenkeep import contoso-cli -to passphrase < contoso.json"},
 	flags: func(set *flag.FlagSet, o *options) {
@@ -34,12 +34,9 @@ var importCommand = &command{
 
 type imported struct {
 	changed
-	Accounts int `json:"accounts"`          // that the cache has now
-	LeftOut  int `json:"leftOut,omitempty"` // bytes behind the JSON
-
-	// Refused names the entries that were left out, quoted, because MSAL cannot
-	// read them.
-	Refused string `json:"refused,omitempty"`
+	Accounts int      `json:"accounts"`          // that the cache has now
+	LeftOut  int      `json:"leftOut,omitempty"` // bytes behind the JSON
+	Refused  []string `json:"refused,omitempty"` // sections, and entries with their section, that MSAL cannot read
 }
 
 // maxImport is the largest cache that there may be.
@@ -58,13 +55,12 @@ func runImport(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	data, left := object(data)
-	if _, err := parseCache(data); err != nil || !bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
+	if _, err := parseCache(data); err != nil || !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		return nil, &refusal{"what is to be imported is not a token cache of an MSAL library", "Give it the JSON that export -secrets or an MSAL library wrote.", nil}
 	}
 	if isRedacted(data) {
 		return nil, &refusal{"what is to be imported has no secrets: it was exported without them", "Export it with -secrets.", nil}
 	}
-	data, refused := tokencache.Sound(data)
 	store := c.to
 	if f.stored() {
 		from, err := c.open(ctx, f)
@@ -83,8 +79,10 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	var sum *contents
+	var refused []tokencache.Refused
 	err = cache.Update(ctx, func(current []byte) ([]byte, error) {
-		merged, _, err := merge.Bytes(merge.BytesInput{BaseUnknown: true, Ours: data, Theirs: current, Now: time.Now()})
+		merged, _, left, err := transfer.Merge(nil, data, current)
+		refused = left
 		if err == nil {
 			sum, err = summarize(merged, time.Now())
 		}
@@ -95,7 +93,11 @@ func runImport(ctx context.Context, c *call) (report, error) {
 	}
 	d := cache.Describe()
 	k := kept{Backend: d.Backend, KeySource: d.KeySource, Location: d.Location}
-	return &imported{changed: changed{Name: f.name, kept: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left, Refused: tokencache.Names(refused)}, nil
+	r := &imported{changed: changed{Name: f.name, kept: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left}
+	for _, entry := range refused {
+		r.Refused = append(r.Refused, entry.String())
+	}
+	return r, nil
 }
 
 // input returns the content of the file that was named, or of standard input.
@@ -150,7 +152,7 @@ func (r *imported) write(p *printer) {
 	if r.LeftOut > 0 {
 		p.line("Left out: %s behind the end of the JSON.", count(r.LeftOut, "byte"))
 	}
-	if r.Refused != "" {
-		p.wrapped("", "Left out, because MSAL cannot read it: "+r.Refused+".")
+	for _, entry := range r.Refused {
+		p.line("Left out, because MSAL cannot read it: %s.", entry)
 	}
 }

@@ -74,7 +74,7 @@ func TestImportTakesWhatWasWritten(t *testing.T) {
 		require.NoError(t, err)
 		require.JSONEq(t, `{"Account":{"a":{"home_account_id":"a","environment":"e"}}}`, string(data))
 	})
-	for name, data := range map[string]string{"nothing": "", "zeros": "\x00\x00", "a mark alone": "\ufeff", "null": "null", "a list": "[]", "half": `{"Account":{`} {
+	for name, data := range map[string]string{"nothing": "", "zeros": "\x00\x00", "a mark alone": "\ufeff", "null": "null", "a list": "[]", "half": `{"Account":{`, "blanks": " \n"} {
 		file := filepath.Join(t.TempDir(), "cache.json")
 		require.NoError(t, os.WriteFile(file, []byte(data), 0o600))
 		_, errs := runIn(t, ExitProblem, keyringtest.New(), "import", "app", file, "-dir", t.TempDir())

@@ -7,7 +7,7 @@ import (
 )
 
 var inspectCommand = &command{
-	name: "inspect", args: "NAME", min: 1, max: 1, short: "who is signed in, which tokens there are, when they expire",
+	name: "inspect", args: "NAME", min: 1, max: 1, short: "show who is signed in, which tokens there are, when they expire",
 	long: "Shows what a cache holds: of an MSAL library the accounts and their tokens, for which client and which scopes, and when they expire; " +
 		"of package tokensource the tokens of other providers. " +
 		"It never shows a secret, not even a part of one. It changes nothing.",
@@ -49,7 +49,7 @@ func (i *inspection) write(p *printer) {
 	p.line("%s: %s", p.in(bold, i.Name), i.kept)
 	p.line("  in %s", i.Location)
 	if i.Plaintext {
-		p.line("  %s", p.in(red, "Unencrypted tokens lie beside it; see tokenkeep doctor."))
+		p.line("  %s", p.in(red, "There are unencrypted tokens beside it; see tokenkeep doctor."))
 	}
 	p.line("")
 	if len(i.Accounts)+len(i.OAuth2) == 0 {

@@ -31,7 +31,7 @@ func checkStore(store string) error {
 	if store == "" || slices.Contains(stores, store) {
 		return nil
 	}
-	return &misuse{fmt.Sprintf("%q is no place to keep tokens", store), "Use one of " + strings.Join(stores, ", ") + "."}
+	return &misuse{fmt.Sprintf("%q is not a place to keep tokens", store), "Use one of " + strings.Join(stores, ", ") + "."}
 }
 
 // passphrase returns the passphrase of the cache, asking for it once.
@@ -232,7 +232,7 @@ func (c *call) asProgram(ctx context.Context, f *files, store string, do func(co
 func (c *call) encryptedCache(name string) (*files, error) {
 	f, err := c.storedCache(name)
 	if err == nil && !f.encrypted {
-		err = &refusal{"the tokens of " + name + " are not encrypted, so they have no key", "Encrypt them: " + c.inFolder("tokenkeep move "+name+" -to keyring"), nil}
+		err = &refusal{"the tokens of " + name + " are not encrypted, so there is no key", "Encrypt them: " + c.inFolder("tokenkeep move "+name+" -to keyring"), nil}
 	}
 	return f, err
 }

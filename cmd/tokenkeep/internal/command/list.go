@@ -10,9 +10,9 @@ import (
 )
 
 var listCommand = &command{
-	name: "list", short: "the caches on this machine, and how each is kept",
-	long: "Lists the caches in the folder where programs keep them, and how each is kept. It looks at the files alone: " +
-		"no keyring and nobody is asked, and nothing is decrypted.",
+	name: "list", short: "list the caches on this machine, and how each is kept",
+	long: "Lists the caches in the folder where programs keep them, and how each is kept. It only looks at the files: " +
+		"it asks no keyring and no person, and decrypts nothing.",
 	examples: []string{"tokenkeep list", "tokenkeep list -dir /srv/app/tokens", "tokenkeep list -json"},
 	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o) },
 	run:      runList,
@@ -27,7 +27,7 @@ type listedOnce struct {
 	Name string `json:"name"`
 	kept
 	Changed   *time.Time `json:"changed,omitempty"`
-	Plaintext bool       `json:"plaintextBeside"` // unencrypted tokens lie beside the encrypted ones
+	Plaintext bool       `json:"plaintextBeside"` // there are unencrypted tokens beside the encrypted ones
 }
 
 func runList(_ context.Context, c *call) (report, error) {
@@ -53,7 +53,7 @@ func runList(_ context.Context, c *call) (report, error) {
 
 func (l *list) write(p *printer) {
 	if len(l.Caches) == 0 {
-		p.line("No cache lies in %s.", l.Dir)
+		p.line("There is no cache in %s.", l.Dir)
 		return
 	}
 	p.line("In %s:", l.Dir)

@@ -13,7 +13,7 @@ import (
 )
 
 var moveCommand = &command{
-	name: "move", args: "NAME", min: 1, max: 1, short: "keep a cache elsewhere: in another store, in another folder",
+	name: "move", args: "NAME", min: 1, max: 1, short: "keep a cache in another store or another folder",
 	long: "Moves what is stored to another store (-to keyring, kernel, dpapi, passphrase or plaintext), to another folder (-to-dir), or both. " +
 		"It is copied, read back and compared before anything is removed. The program that uses the cache must look for it there: " +
 		"a program that permits plaintext and has something safer moves it back. Moving to plaintext asks first.",
@@ -60,7 +60,7 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	case sameDir && to == store && !(f.encrypted && f.plaintext):
 		return nil, &refusal{fmt.Sprintf("%s is there already: it is kept %s", f.name, f.kept()), "", nil}
 	case to == storePlaintext && store != storePlaintext:
-		if err := c.confirm(ctx, "Then the tokens lie unencrypted in "+target.plaintextPath()+", and whoever can read that file can sign in as you. Go on?"); err != nil {
+		if err := c.confirm(ctx, "The tokens will be unencrypted in "+target.plaintextPath()+", and anybody who can read that file can sign in as you. Go on?"); err != nil {
 			return nil, err
 		}
 	}

@@ -55,8 +55,8 @@ func writable(dir string) error {
 	}
 }
 
-// lockHeld says whether somebody has the file locked. To find out, it shares
-// the lock for a moment with others that do the same; whoever wants it then waits
+// lockHeld reports whether somebody has the file locked. To find out, it shares
+// the lock for a moment with others that do the same; a process that wants it then waits
 // for that moment.
 func lockHeld(path string) (bool, error) {
 	f, err := securefile.Open(path, os.O_RDONLY)
@@ -82,7 +82,7 @@ func flocked(f *os.File) (bool, error) {
 	}
 }
 
-// abandoned says whether nobody writes the temporary file any more: its writer
+// abandoned reports whether nobody writes the temporary file any more: its writer
 // has it locked.
 func abandoned(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)

@@ -32,7 +32,7 @@ func modeWords(fs.FileInfo) string { return "" }
 // writable returns nil: only writing would tell.
 func writable(string) error { return nil }
 
-// lockHeld says whether somebody has the file locked. To find out, it locks it
+// lockHeld reports whether somebody has the file locked. To find out, it locks it
 // for a moment.
 func lockHeld(path string) (bool, error) {
 	f, err := securefile.Open(path, os.O_RDONLY)
@@ -51,7 +51,7 @@ func lockHeld(path string) (bool, error) {
 	return false, windows.UnlockFileEx(windows.Handle(f.Fd()), 0, 1, 0, &at)
 }
 
-// abandoned says whether nobody writes the temporary file any more; that of a
+// abandoned reports whether nobody writes the temporary file any more; that of a
 // save that is under way is younger than a minute.
 func abandoned(path string) bool {
 	fi, err := os.Stat(path)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/tokenkeep/tokenkeep/internal/quote"
 )
@@ -14,6 +16,7 @@ import (
 type printer struct {
 	w      io.Writer
 	colour bool
+	ascii  bool // no check marks
 }
 
 // line prints a line. Of its arguments, only what [printer.in] returns and JSON
@@ -85,6 +88,23 @@ func count(n int, one string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %ss", n, one)
+}
+
+// asciiJSON returns JSON that means the same and is ASCII.
+func asciiJSON(text []byte) []byte {
+	var b bytes.Buffer
+	for _, r := range string(text) {
+		switch {
+		case r < utf8.RuneSelf:
+			b.WriteRune(r)
+		case r > 0xFFFF:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.Bytes()
 }
 
 // jsonText is the text of a report that has nothing else, as JSON.

@@ -58,12 +58,12 @@ func replacePath(text, path, with string) string {
 	}
 }
 
-// inName says whether r is part of a file's name for certain.
+// inName reports whether r is part of a file's name for certain.
 func inName(r rune) bool {
 	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' || r == '-')
 }
 
-// goesOn says whether the file's name before rest goes on in it. A full stop can
+// goesOn reports whether the file's name before rest goes on in it. A full stop can
 // also be that of the sentence.
 func goesOn(rest string) bool {
 	rest = strings.TrimLeft(rest, ".")
@@ -95,15 +95,18 @@ func (c *call) userNames() (names []string) {
 
 // commandPath is a path in a command to be pasted, in which it means what it
 // means here. The home folder is not named there either, unless names were asked
-// for.
-func (c *call) commandPath(path string) string {
+// for: in commands of this program and of Unix it is ~.
+func (c *call) commandPath(path string) string { return c.pathWithHome(path, "~") }
+
+// pathWithHome is commandPath with another word for the home folder on Windows.
+func (c *call) pathWithHome(path, home string) string {
 	if !c.names {
-		for _, home := range homes() {
-			rest, below := strings.CutPrefix(path, home+string(filepath.Separator))
+		for _, h := range homes() {
+			rest, below := strings.CutPrefix(path, h+string(filepath.Separator))
 			switch {
-			case !below && path != home:
-			case isWindows: // where only PowerShell knows ~, and not in all places
-				return shell.Quote(strings.Replace(path, home, "%USERPROFILE%", 1))
+			case !below && path != h:
+			case isWindows:
+				return shell.Quote(home + strings.TrimPrefix(path, h))
 			case below:
 				return "~/" + shell.Quote(rest) // ~ means nothing in quotes
 			default:

@@ -21,7 +21,7 @@ import (
 var restoreCommand = &command{
 	name: "restore", args: "NAME", min: 1, max: 1, short: "put back what was set aside, if its key is there again",
 	long: "A program sets an encrypted file aside when its key is gone, and its user signs in again. If the key comes back, as with a keyring that was restored, " +
-		"this adds what the file holds to the cache again, and removes the file. What was stored since then stays; of two tokens for one purpose the newer one does. " +
+		"this adds what the file holds to the cache again, and removes the file. What was stored since then stays; of two tokens for one purpose the newer one is kept. " +
 		"Accounts that signed out since then are signed in again.",
 	examples: []string{"tokenkeep restore contoso-cli"},
 	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o) },

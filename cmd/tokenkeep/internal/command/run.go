@@ -95,7 +95,7 @@ func Run(ctx context.Context, args []string, m *Machine) int {
 	case c.json:
 		c.writeJSON(&out, rep, err)
 	case rep != nil:
-		rep.write(&printer{&out, isTerminal(m.Stdout) && enableColour(m.Stdout) && c.wantsColour()})
+		rep.write(&printer{&out, isTerminal(m.Stdout) && enableColour(m.Stdout) && c.wantsColour(), isWindows && !c.showsGlyphs()})
 	}
 	if _, writeErr := m.Stdout.Write(out.Bytes()); writeErr != nil && err == nil {
 		err = writeErr
@@ -187,15 +187,15 @@ func parse(set *flag.FlagSet, args []string) (rest []string, err error) {
 // Flags that several commands have.
 
 func dirFlag(set *flag.FlagSet, o *options) {
-	set.StringVar(&o.dir, "dir", "", "look in this `folder`, not in the platform's own")
+	set.StringVar(&o.dir, "dir", "", "look in this `folder` instead of the platform's own")
 }
 
 func passphraseFlag(set *flag.FlagSet, o *options) {
-	set.StringVar(&o.passphraseEnv, "passphrase-env", "", "take the passphrase from this environment `variable`, ask nobody")
+	set.StringVar(&o.passphraseEnv, "passphrase-env", "", "take the passphrase from this environment `variable`, and ask nobody")
 }
 
 func newPassphraseFlag(set *flag.FlagSet, o *options) {
-	set.StringVar(&o.newPassphraseEnv, "new-passphrase-env", "", "take the new passphrase from this environment `variable`, ask nobody")
+	set.StringVar(&o.newPassphraseEnv, "new-passphrase-env", "", "take the new passphrase from this environment `variable`, and ask nobody")
 }
 
 func yesFlag(set *flag.FlagSet, o *options) { set.BoolVar(&o.yes, "yes", false, "do not ask") }
@@ -238,12 +238,23 @@ func (c *call) writeJSON(w io.Writer, rep report, err error) {
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	e.Encode(object)
-	w.Write(quote.JSON(text.Bytes()))
+	safe := quote.JSON(text.Bytes())
+	if isWindows { // PowerShell 5 takes what it reads from a program for another encoding
+		safe = asciiJSON(safe)
+	}
+	w.Write(safe)
+}
+
+// showsGlyphs reports whether the screen of Windows certainly shows what is not
+// ASCII. Raster fonts have no check marks, and redirected output may be read in
+// another encoding.
+func (c *call) showsGlyphs() bool {
+	return isTerminal(c.Stdout) && (c.Env("WT_SESSION") != "" || c.Env("TERM_PROGRAM") != "")
 }
 
 func (c *call) wantsColour() bool { return c.Env("NO_COLOR") == "" && c.Env("TERM") != "dumb" }
 
-// isTerminal tells whether stream is a terminal.
+// isTerminal reports whether stream is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

@@ -9,8 +9,8 @@ import (
 
 // session is what is special about where this runs.
 type session struct {
-	ssh, container, wsl, sudo bool
-	desktop                   string // its name, if it says one
+	ssh, container, wsl, sudo, unit bool
+	desktop                         string // its name, if it says one
 }
 
 func (s session) ids() []string {
@@ -18,7 +18,7 @@ func (s session) ids() []string {
 	for _, situation := range []struct {
 		is bool
 		id string
-	}{{s.ssh, "ssh"}, {s.container, "container"}, {s.wsl, "wsl"}, {s.sudo, "sudo"}, {s.desktop != "", "desktop"}} {
+	}{{s.ssh, "ssh"}, {s.container, "container"}, {s.wsl, "wsl"}, {s.sudo, "sudo"}, {s.unit, "systemd-unit"}, {s.desktop != "", "desktop"}} {
 		if situation.is {
 			ids = append(ids, situation.id)
 		}
@@ -41,10 +41,13 @@ func (s session) String() string {
 		words = append(words, "in the Windows Subsystem for Linux")
 	}
 	if s.sudo {
-		words = append(words, "by sudo")
+		words = append(words, "through sudo")
+	}
+	if s.unit {
+		words = append(words, "in a systemd unit")
 	}
 	if words == nil {
-		return "a terminal, no desktop"
+		return "no desktop"
 	}
 	return strings.Join(words, ", ")
 }
@@ -70,6 +73,8 @@ func (c *call) findSession() session {
 			s.desktop = "unnamed"
 		}
 	}
+	// Programs of a desktop run in units as well.
+	s.unit = c.Env("INVOCATION_ID") != "" && s.desktop == "" && !s.ssh && !isTerminal(c.Stdin)
 	return s
 }
 
@@ -82,7 +87,7 @@ func checkSession(_ context.Context, x *examination) outcome {
 	o := outcome{Summary: x.session.String()}
 	if x.session.sudo {
 		o.problem(finding{ID: "session.sudo",
-			What:   "This runs by sudo, as root. A program that does makes files that belong to root, perhaps in your own home folder, and your own runs cannot use them then.",
+			What:   "This runs through sudo, as root. A program that runs like this can create files of root in your home folder. Without sudo it cannot use them then.",
 			Remedy: "Run it, and programs that sign you in, without sudo."})
 	}
 	return o
