@@ -412,3 +412,37 @@ func TestKeys(t *testing.T) {
 	require.ErrorIs(t, err, ErrFormat)
 	require.Equal(t, []string{"X", "Y"}, slices.Sorted(maps.Keys(d.index)))
 }
+
+// Nested objects that say the same in different ways are compared once, not twice
+// for each level.
+func TestCompareIsNotExponential(t *testing.T) {
+	nest := func(with string) string {
+		v := `1`
+		for range compareDepth - 4 {
+			v = `{"a":` + v + `,` + with + `}`
+		}
+		return `{"X":{"k":` + v + `}}`
+	}
+	require.True(t, Equal(mustParse(t, nest(`"b":""`)), mustParse(t, nest(`"c":null`))))
+	require.True(t, Equal(mustParse(t, nest(`"a":{},"a":1,"b":2`)), mustParse(t, nest(`"a":[],"b":2,"a":1`))))
+}
+
+// Of a repeated field the last counts, in whatever order the other object has its own.
+func TestCompareRepeatedFields(t *testing.T) {
+	same := func(a, b string) bool {
+		return Equal(mustParse(t, `{"X":{"k":`+a+`}}`), mustParse(t, `{"X":{"k":`+b+`}}`))
+	}
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{`{"x":1,"k":1,"y":""}`, `{"k":5,"k":1,"x":1}`, true},
+		{`{"x":1,"k":5,"y":""}`, `{"k":5,"k":1,"x":1}`, false},
+		{`{"k":5,"k":1,"x":1}`, `{"x":1,"k":5,"k":1}`, true},
+		{`{"k":5,"k":1,"x":1}`, `{"x":1,"k":1,"k":5}`, false},
+		{`{"k":1,"k":1,"x":1}`, `{"x":1,"k":1,"x":1}`, true},
+	} {
+		require.Equal(t, c.want, same(c.a, c.b), "%s %s", c.a, c.b)
+		require.Equal(t, c.want, same(c.b, c.a), "%s %s", c.b, c.a)
+	}
+}
