@@ -57,6 +57,15 @@ func (v *version) parse() *tokencache.Doc {
 	return v.doc
 }
 
+// moved returns v with other bytes, which are equal to its own. v is of no use after
+// that.
+func (v *version) moved(to []byte) *version {
+	if v.doc != nil && v.doc.Move(to) {
+		return &version{data: to, doc: v.doc, parsed: true}
+	}
+	return &version{data: to}
+}
+
 // accounts returns the accounts of v, and none if it is no cache.
 func (v *version) accounts() []tokencache.Account {
 	if d := v.parse(); d != nil {
@@ -355,7 +364,7 @@ func (r *Replica) Stored(p *Plan, rev string, spare []byte) {
 	if r.anonymous {
 		return
 	}
-	r.base = &version{data: keep(spare, p.ours.data)}
+	r.base = p.ours.moved(keep(spare, p.ours.data))
 	r.rev, r.atRev, r.back = rev, rev != "", nil
 }
 
@@ -386,7 +395,7 @@ func (r *Replica) Unsaved(p *Plan) {
 		return
 	}
 	r.base = p.base
-	r.pending = &version{data: bytes.Clone(p.ours.data)} // MSAL may marshal into the same bytes again
+	r.pending = p.ours.moved(bytes.Clone(p.ours.data)) // MSAL may marshal into the same bytes again
 }
 
 // keep returns a copy of data, in spare if it fits.

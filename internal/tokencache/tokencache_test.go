@@ -446,3 +446,43 @@ func TestCompareRepeatedFields(t *testing.T) {
 		require.Equal(t, c.want, same(c.b, c.a), "%s %s", c.b, c.a)
 	}
 }
+
+// A document that was moved to equal bytes is as one that was parsed from them, and
+// refers to nothing else.
+func FuzzMove(f *testing.F) {
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d, err := Parse(data)
+		if err != nil {
+			return
+		}
+		to := make([]byte, len(d.Data()), len(d.Data())+7)
+		copy(to, d.Data())
+		want, err := Parse(bytes.Clone(d.Data()))
+		require.NoError(t, err)
+		require.True(t, d.Move(to))
+		clear(data)
+		require.True(t, Equal(want, d))
+		require.True(t, Equal(d, want))
+		for i := range want.sections {
+			a, b := &want.sections[i], &d.sections[i]
+			require.Equal(t, a.Name, b.Name)
+			require.Equal(t, string(a.val), string(b.val))
+			require.Equal(t, a.pairs(), b.pairs())
+			for i := range a.Entries {
+				require.Same(t, &b.Entries[i], finder(b).Find(&a.Entries[i]))
+			}
+		}
+		for _, section := range []string{"X", "AccessToken"} {
+			a, errA := want.Set(section, "k", []byte("1"))
+			b, errB := d.Set(section, "k", []byte("1"))
+			require.Equal(t, errA, errB)
+			require.Equal(t, string(a), string(b))
+		}
+		require.False(t, d.Move(append(to, ' ')))
+	})
+}
+
+func finder(s *Section) *Finder { f := s.Finder(); return &f }
