@@ -308,7 +308,7 @@ func (p *Partitioned) resident(of *user) resident {
 // restore makes what the outbox has of the partition the replica's own.
 func (p *Partitioned) restore(of *user) {
 	if entry := p.outbox.get(of.partition); entry != of.entry {
-		of.replica.Adopt(entry.outstanding())
+		of.replica.Adopt(entry.outstanding(), p.now())
 		of.entry = entry
 	}
 }

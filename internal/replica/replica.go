@@ -391,7 +391,7 @@ func (r *Replica) Unsaved(p *Plan) {
 	}
 	if p.bare && r.pending == nil {
 		// There is nothing of the user's. As what is pending it would only give others
-		// this base, which may know of a sign-out that they have not seen.
+		// this base, which may be older than theirs.
 		return
 	}
 	r.base = p.base
@@ -518,13 +518,20 @@ func (o *Outstanding) With(other *Outstanding) *Outstanding {
 
 // Adopt makes o, which may be nil, what could not be stored, instead of what that
 // was before: somebody has stored it since, added to it, or signed the user out.
-func (r *Replica) Adopt(o *Outstanding) {
+// What the other memory knew of the store counts as seen by this one.
+func (r *Replica) Adopt(o *Outstanding, now time.Time) {
 	r.settleFirst()
 	r.Removed(Removed{All: true})
 	r.atRev = false
-	if o != nil {
-		r.base, r.pending, r.back = o.base.clone(), o.ours.clone(), slices.Clone(o.back)
+	if o == nil {
+		return
 	}
+	r.base, r.pending, r.back = o.base.clone(), o.ours.clone(), slices.Clone(o.back)
+	r.signOuts.tick++ // after all calls of this memory
+	if r.base != nil {
+		r.signOuts.given(r.base.accounts(), r.covers, now)
+	}
+	r.signOuts.given(r.pending.accounts(), r.covers, now)
 }
 
 // Discard drops what could not be stored. The next Replace gives the memory anew
