@@ -414,3 +414,29 @@ func TestPlaintextLinkedElsewhere(t *testing.T) {
 	require.Contains(t, warnings[0].Reason, "link")
 	require.FileExists(t, target)
 }
+
+// What MSAL cannot read is not promoted: one such entry would make it refuse all that
+// is stored.
+func TestPromotionLeavesOutWhatMSALRefuses(t *testing.T) {
+	bad := `"AccessToken":{"bad":{"home_account_id":"ann","environment":"login","secret":"` + planted + `","cached_at":"1.5"}},`
+	for _, stored := range []bool{false, true} {
+		m := newMachine(t)
+		if stored {
+			c, err := tokenkeep.Open(ctx, m.config())
+			require.NoError(t, err)
+			save(t, c, signedIn("ann=hers"))
+		}
+		m.plant("{" + bad + signedIn("ann=hers")[1:])
+		c, err := tokenkeep.Open(ctx, m.permitting())
+		require.NoError(t, err)
+		require.Equal(t, map[string]string{"ann": "hers"}, secrets(t, load(t, c)))
+		require.NotContains(t, load(t, c), planted)
+		require.NotContains(t, m.files(), "app.plaintext.json")
+		warnings := m.takeWarnings()
+		require.Len(t, warnings, 2)
+		require.Contains(t, warnings[0].Message, `"AccessToken" "bad"`)
+		for _, w := range warnings {
+			require.NotContains(t, w.String(), planted)
+		}
+	}
+}

@@ -31,6 +31,13 @@ import (
 // change survives, and the newer of two tokens stays. MSAL's partition key
 // separates nothing here: all accounts share the cache, as on a desktop.
 //
+// # Entries that MSAL cannot read
+//
+// One entry that MSAL Go cannot read makes it refuse all that is stored. Such
+// entries are left out of what an in-memory cache is given and of what it stores
+// next, and a warning names them. In sections that MSAL does not know, nothing is
+// left out.
+//
 // # Signing out
 //
 // A sign-out that has completed, in any process, is not undone by a refresh that

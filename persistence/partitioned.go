@@ -349,7 +349,7 @@ func isOf(x replica.Removed, partition string) bool {
 // restore makes what the outbox has of the partition the replica's own.
 func (p *Partitioned) restore(of *user) {
 	if entry := p.outbox.get(of.partition); entry != of.entry {
-		of.replica.Adopt(entry.outstanding())
+		of.replica.Adopt(entry.outstanding(), p.now())
 		of.entry = entry
 	}
 }
@@ -437,7 +437,7 @@ func (p *Partitioned) flushOut(ctx context.Context, partition string) error {
 		return err
 	}
 	of := &user{partition: partition, engine: e, replica: replica.New(new(replica.SignOuts), partition), entry: entry}
-	of.replica.Adopt(entry.tokens)
+	of.replica.Adopt(entry.tokens, p.now())
 	bounded, cancel := p.bounded(ctx)
 	defer cancel()
 	if err := e.write(bounded, p.resident(of), of.replica.Resume(p.now())); err != nil {

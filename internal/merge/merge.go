@@ -132,7 +132,7 @@ type merger struct {
 	back               map[tokencache.Account]bool // rule 6, by identity
 	backAs             map[tokencache.Account]bool // rule 6, by the names under which ours changed anything
 	oursOut, theirsOut map[tokencache.Account]bool // rule 5: who was signed out by which side, by identity
-	oursNew, theirsNew map[response]times          // rule 3: the newest access tokens that a side changed; nil until they are needed
+	oursNew, theirsNew *newest                     // rule 3: the newest access tokens that a side changed; nil until they are needed
 	steps              int                         // how many access tokens were looked at, for a test
 }
 
@@ -304,13 +304,13 @@ func (m *merger) future(t times) bool {
 // them.
 func (m *merger) byResponse(o, t tokencache.Fields) int {
 	if m.oursNew == nil {
-		m.oursNew, m.theirsNew = m.newest(m.ours), m.newest(m.theirs)
+		m.oursNew, m.theirsNew = m.changedTokens(m.ours), m.changedTokens(m.theirs)
 	}
-	oa, ok := m.oursNew[responseOf(o)]
+	oa, ok := m.newestOf(m.oursNew, responseOf(o))
 	if !ok {
 		return 0
 	}
-	ta, ok := m.theirsNew[responseOf(t)]
+	ta, ok := m.newestOf(m.theirsNew, responseOf(t))
 	if !ok {
 		return 0
 	}
@@ -329,12 +329,23 @@ func responseOf(f tokencache.Fields) response {
 	return response{f.Account.Identity(), tokencache.Fold(f.ClientID), tokencache.Fold(f.Realm), tokencache.Fold(f.AssertionHash)}
 }
 
-// newest returns the times of the newest access token of each response, of those
-// that the side added or changed and that say for whom and when; one from the
-// future only if there is no other. Each token is there also for entries that
-// name no client, no realm, or neither.
-func (m *merger) newest(side *tokencache.Doc) map[response]times {
-	all := map[response]times{}
+// newest are the access tokens that a side added or changed and that say for whom
+// and when, and the times of the newest of each response.
+type newest struct {
+	tokens []token
+	// For entries that name client and realm, no client, no realm, or neither: nil
+	// until one of them asks.
+	of [4]map[response]times
+}
+
+// A token is an access token: of what response, and its times.
+type token struct {
+	response
+	times
+}
+
+func (m *merger) changedTokens(side *tokencache.Doc) *newest {
+	n := new(newest)
 	for _, section := range [...]string{tokencache.AccessToken, tokencache.CAEAccessToken} {
 		s := side.Section(section)
 		bases := m.base.Section(section).Finder()
@@ -347,16 +358,41 @@ func (m *merger) newest(side *tokencache.Doc) map[response]times {
 			if f.Account.HomeAccountID == "" || f.Times[tokencache.CachedAt] == 0 {
 				continue
 			}
-			r := responseOf(f)
-			for _, of := range [...]response{r, {r.account, "", r.realm, r.hash}, {r.account, r.client, "", r.hash}, {r.account, "", "", r.hash}} {
-				m.steps++
-				if old, ok := all[of]; !ok || m.better(f.Times, old) {
-					all[of] = f.Times
-				}
-			}
+			n.tokens = append(n.tokens, token{responseOf(f), f.Times})
 		}
 	}
-	return all
+	return n
+}
+
+// newestOf returns the times of the newest access token of a response; of one from
+// the future only if there is no other.
+func (m *merger) newestOf(n *newest, r response) (t times, ok bool) {
+	asks := 0
+	if r.client == "" {
+		asks |= 1
+	}
+	if r.realm == "" {
+		asks |= 2
+	}
+	if n.of[asks] == nil {
+		all := make(map[response]times, len(n.tokens))
+		for _, t := range n.tokens {
+			m.steps++
+			of := t.response
+			if asks&1 != 0 {
+				of.client = ""
+			}
+			if asks&2 != 0 {
+				of.realm = ""
+			}
+			if old, ok := all[of]; !ok || m.better(t.times, old) {
+				all[of] = t.times
+			}
+		}
+		n.of[asks] = all
+	}
+	t, ok = n.of[asks][r]
+	return t, ok
 }
 
 // better reports whether an access token with times a is to be preferred to one
@@ -382,12 +418,15 @@ func SignedOut(base, side *tokencache.Doc) []tokencache.Account {
 	sides := s.Finder()
 	for i := range b.Entries {
 		e := &b.Entries[i]
-		if se := sides.Find(e); se != nil && bytes.Equal(e.Value(), se.Value()) {
+		se := sides.Find(e)
+		if se != nil && bytes.Equal(e.Value(), se.Value()) {
 			continue
 		}
-		if a := e.Account(); a.HomeAccountID != "" {
-			missing = append(missing, a)
+		a := e.Account()
+		if a.HomeAccountID == "" || se != nil && a.SameName(se.Account()) {
+			continue
 		}
+		missing = append(missing, a)
 	}
 	if len(missing) == 0 {
 		return nil

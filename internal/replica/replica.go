@@ -57,6 +57,15 @@ func (v *version) parse() *tokencache.Doc {
 	return v.doc
 }
 
+// moved returns v with other bytes, which are equal to its own. v is of no use after
+// that.
+func (v *version) moved(to []byte) *version {
+	if v.doc != nil && v.doc.Move(to) {
+		return &version{data: to, doc: v.doc, parsed: true}
+	}
+	return &version{data: to}
+}
+
 // accounts returns the accounts of v, and none if it is no cache.
 func (v *version) accounts() []tokencache.Account {
 	if d := v.parse(); d != nil {
@@ -376,7 +385,7 @@ func (r *Replica) Stored(p *Plan, rev string, spare []byte) {
 	if r.anonymous {
 		return
 	}
-	r.base = &version{data: keep(spare, p.ours.data)}
+	r.base = p.ours.moved(keep(spare, p.ours.data))
 	r.rev, r.atRev, r.back = rev, rev != "", nil
 }
 
@@ -403,11 +412,11 @@ func (r *Replica) Unsaved(p *Plan) {
 	}
 	if p.bare && r.pending == nil {
 		// There is nothing of the user's. As what is pending it would only give others
-		// this base, which may know of a sign-out that they have not seen.
+		// this base, which may be older than theirs.
 		return
 	}
 	r.base = p.base
-	r.pending = &version{data: bytes.Clone(p.ours.data)} // MSAL may marshal into the same bytes again
+	r.pending = p.ours.moved(bytes.Clone(p.ours.data)) // MSAL may marshal into the same bytes again
 }
 
 // keep returns a copy of data, in spare if it fits.
@@ -548,13 +557,20 @@ func (o *Outstanding) With(other *Outstanding) *Outstanding {
 
 // Adopt makes o, which may be nil, what could not be stored, instead of what that
 // was before: somebody has stored it since, added to it, or signed the user out.
-func (r *Replica) Adopt(o *Outstanding) {
+// What the other memory knew of the store counts as seen by this one.
+func (r *Replica) Adopt(o *Outstanding, now time.Time) {
 	r.settleFirst()
 	r.Removed(Removed{All: true})
 	r.atRev = false
-	if o != nil {
-		r.base, r.pending, r.back = o.base.clone(), o.ours.clone(), slices.Clone(o.back)
+	if o == nil {
+		return
 	}
+	r.base, r.pending, r.back = o.base.clone(), o.ours.clone(), slices.Clone(o.back)
+	r.signOuts.tick++ // after all calls of this memory
+	if r.base != nil {
+		r.signOuts.given(r.base.accounts(), r.covers, now)
+	}
+	r.signOuts.given(r.pending.accounts(), r.covers, now)
 }
 
 // Discard drops what could not be stored. The next Replace gives the memory anew

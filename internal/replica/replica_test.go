@@ -315,3 +315,18 @@ func TestAccountsAreBounded(t *testing.T) {
 	st := one.signOuts.find(tokencache.Account{HomeAccountID: "7", Environment: "login.microsoftonline.com"}.Identity())
 	require.NotNil(t, st, "what was held just now is not forgotten")
 }
+
+// A save that fails leaves nothing pending if it had nothing of the user's.
+func TestNothingOfTheUsersIsPending(t *testing.T) {
+	const token = `"AccessToken":{"a":{"home_account_id":"ann","environment":"login","secret":"s"}},`
+	for ours, pending := range map[string]bool{
+		`{"AppMetadata":{"m":{"client_id":"c"}}}`:              false,
+		`{` + token + `"AppMetadata":{"m":{"client_id":"c"}}}`: true,
+	} {
+		r := New(new(SignOuts), "ann")
+		r.Read(Call{}, "ann")
+		r.Loaded(nil, "", nil, time.Now())
+		r.Unsaved(r.Export(Call{}, "ann", []byte(ours), time.Now()))
+		require.Equal(t, pending, r.Pending() != nil, ours)
+	}
+}

@@ -82,7 +82,17 @@ func sameValue(a, b []byte, depth int) bool {
 // sameFields compares two objects. A field that is absent is null or "".
 func sameFields(a, b []byte, depth int) bool {
 	var space [2][32]field // an entry of MSAL Go has up to 16
-	fa, fb := sortedFields(space[0][:0], a), sortedFields(space[1][:0], b)
+	fa, fb := appendFields(space[0][:0], a), appendFields(space[1][:0], b)
+	if pairFields(fa, fb) {
+		for i := range fa {
+			if !sameValue(fa[i].val, fb[i].val, depth+1) {
+				return false
+			}
+		}
+		return true
+	}
+	fb = appendFields(space[1][:0], b) // in their order again: of repeated ones the last counts
+	fa, fb = sortFields(fa), sortFields(fb)
 	for len(fa) > 0 || len(fb) > 0 {
 		order := 0
 		switch {
@@ -102,6 +112,33 @@ func sameFields(a, b []byte, depth int) bool {
 		}
 		if !sameValue(va, vb, depth+1) {
 			return false
+		}
+	}
+	return true
+}
+
+// pairFields brings b into the order of a, and reports whether both have the same
+// few keys, each of them once. Most objects that say the same have. That takes less
+// than sorting both.
+func pairFields(a, b []field) bool {
+	if len(a) != len(b) || len(a) > 32 {
+		return false
+	}
+	for i := range a {
+		j := i
+		for ; j < len(b) && !bytes.Equal(b[j].key, a[i].key); j++ {
+		}
+		if j == len(b) {
+			return false
+		}
+		b[i], b[j] = b[j], b[i]
+	}
+	// Each of a has one of b to itself, so a key that a has twice b has twice.
+	for i := range a {
+		for _, other := range a[:i] {
+			if bytes.Equal(other.key, a[i].key) {
+				return false
+			}
 		}
 	}
 	return true
@@ -138,10 +175,8 @@ func appendFields(fs []field, obj []byte) []field {
 	return fs
 }
 
-// sortedFields appends the members in the order of their keys, of repeated
-// ones the last.
-func sortedFields(fs []field, obj []byte) []field {
-	fs = appendFields(fs, obj)
+// sortFields sorts the members by their keys, and leaves of repeated ones the last.
+func sortFields(fs []field) []field {
 	slices.SortStableFunc(fs, func(a, b field) int { return bytes.Compare(a.key, b.key) })
 	n := 0
 	for i, f := range fs {

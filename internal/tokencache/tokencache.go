@@ -116,6 +116,7 @@ func Parse(data []byte) (*Doc, error) {
 		folded := Shared(s.Name)
 		sorted, end := true, -1
 		if data[i] == '{' {
+			start := i
 			end = object(data, i, 2, func(key []byte, i int) int {
 				end := value(data, i, 2)
 				if end < 0 {
@@ -123,7 +124,7 @@ func Parse(data []byte) (*Doc, error) {
 				}
 				n := len(s.Entries)
 				if n == cap(s.Entries) {
-					s.Entries = slices.Grow(s.Entries, max(n, 16, min(last, 64))) // append alone grows by a quarter, and leaves four times as much behind
+					s.Entries = slices.Grow(s.Entries, growth(n, last, i-start, len(data)-i))
 				}
 				e := Entry{key: key, val: data[i:end], pair: text(key)}
 				if folded {
@@ -159,6 +160,45 @@ func Parse(data []byte) (*Doc, error) {
 	}
 	d.end = end - 1
 	return d, nil
+}
+
+// growth returns for how many entries more there is to be room in a section that
+// has n, in that many bytes, with so many bytes of data left; before is how many the
+// section before has. Most entries have about one size. Where they have not, at
+// most 15 times as much room is made as is needed. (append grows by a quarter at a
+// time, and leaves four times as much behind.)
+func growth(n, before, size, left int) int {
+	if n == 0 {
+		return max(16, min(before, 64))
+	}
+	return min(max(left/(size/n+1)*17/16, n/4)+4, 15*n)
+}
+
+// Move makes d the document of other bytes, which are equal to its Data. Nobody
+// else may use d. It reports false, and d is of no use, if they cannot be.
+func (d *Doc) Move(to []byte) bool {
+	if len(to) != len(d.data) {
+		return false
+	}
+	from := d.data
+	at := func(part []byte) []byte {
+		i := cap(from) - cap(part)
+		return to[i : i+len(part)]
+	}
+	for i := range d.sections {
+		s := &d.sections[i]
+		s.key, s.val = at(s.key), at(s.val)
+		for i := range s.Entries {
+			e := &s.Entries[i]
+			key := at(e.key)
+			if len(e.pair) > 0 && &e.pair[0] == &e.key[1] {
+				e.pair = key[1 : len(key)-1]
+			}
+			e.key, e.val = key, at(e.val)
+		}
+	}
+	d.data = to
+	return true
 }
 
 // hash makes the table of a section whose entries are not sorted, and leaves

@@ -433,3 +433,77 @@ func TestScalar(t *testing.T) {
 		require.False(t, ok, value)
 	}
 }
+
+// Nested objects that say the same in different ways are compared once, not twice
+// for each level.
+func TestCompareIsNotExponential(t *testing.T) {
+	nest := func(with string) string {
+		v := `1`
+		for range compareDepth - 4 {
+			v = `{"a":` + v + `,` + with + `}`
+		}
+		return `{"X":{"k":` + v + `}}`
+	}
+	require.True(t, Equal(mustParse(t, nest(`"b":""`)), mustParse(t, nest(`"c":null`))))
+	require.True(t, Equal(mustParse(t, nest(`"a":{},"a":1,"b":2`)), mustParse(t, nest(`"a":[],"b":2,"a":1`))))
+}
+
+// Of a repeated field the last counts, in whatever order the other object has its own.
+func TestCompareRepeatedFields(t *testing.T) {
+	same := func(a, b string) bool {
+		return Equal(mustParse(t, `{"X":{"k":`+a+`}}`), mustParse(t, `{"X":{"k":`+b+`}}`))
+	}
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{`{"x":1,"k":1,"y":""}`, `{"k":5,"k":1,"x":1}`, true},
+		{`{"x":1,"k":5,"y":""}`, `{"k":5,"k":1,"x":1}`, false},
+		{`{"k":5,"k":1,"x":1}`, `{"x":1,"k":5,"k":1}`, true},
+		{`{"k":5,"k":1,"x":1}`, `{"x":1,"k":1,"k":5}`, false},
+		{`{"k":1,"k":1,"x":1}`, `{"x":1,"k":1,"x":1}`, true},
+	} {
+		require.Equal(t, c.want, same(c.a, c.b), "%s %s", c.a, c.b)
+		require.Equal(t, c.want, same(c.b, c.a), "%s %s", c.b, c.a)
+	}
+}
+
+// A document that was moved to equal bytes is as one that was parsed from them, and
+// refers to nothing else.
+func FuzzMove(f *testing.F) {
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d, err := Parse(data)
+		if err != nil {
+			return
+		}
+		to := make([]byte, len(d.Data()), len(d.Data())+7)
+		copy(to, d.Data())
+		want, err := Parse(bytes.Clone(d.Data()))
+		require.NoError(t, err)
+		require.True(t, d.Move(to))
+		clear(data)
+		require.True(t, Equal(want, d))
+		require.True(t, Equal(d, want))
+		for i := range want.sections {
+			a, b := &want.sections[i], &d.sections[i]
+			require.Equal(t, a.Name, b.Name)
+			require.Equal(t, string(a.val), string(b.val))
+			require.Equal(t, a.pairs(), b.pairs())
+			for i := range a.Entries {
+				require.Same(t, &b.Entries[i], finder(b).Find(&a.Entries[i]))
+			}
+		}
+		for _, section := range []string{"X", "AccessToken"} {
+			a, errA := want.Set(section, "k", []byte("1"))
+			b, errB := d.Set(section, "k", []byte("1"))
+			require.Equal(t, errA, errB)
+			require.Equal(t, string(a), string(b))
+		}
+		require.False(t, d.Move(append(to, ' ')))
+	})
+}
+
+func finder(s *Section) *Finder { f := s.Finder(); return &f }

@@ -276,3 +276,34 @@ func TestAdd(t *testing.T) {
 		require.Error(t, err, bad)
 	}
 }
+
+// An entry that MSAL cannot take is neither merged nor added, and takes nothing else
+// with it: not the entry under its key, and not its account.
+func TestWhatMSALRefuses(t *testing.T) {
+	const (
+		bad  = `{"Account":{"a":{"home_account_id":"ann","environment":"login","name":7}},"RefreshToken":{"k":{"home_account_id":"ann","environment":"login","secret":5}}}`
+		good = `{"Account":{"a":{"home_account_id":"ann","environment":"login"}},"RefreshToken":{"k":{"home_account_id":"ann","environment":"login","secret":"s"}}}`
+	)
+	for _, base := range [][]byte{nil, []byte(bad), []byte(good)} {
+		merged, changed, refused, err := transfer.Merge(base, []byte(bad), []byte(good))
+		require.NoError(t, err)
+		require.Len(t, refused, 2)
+		if string(base) != good { // else it was removed
+			require.JSONEq(t, good, string(merged))
+			require.False(t, changed)
+		}
+		merged, changed, refused, err = transfer.Merge(nil, []byte(good), []byte(bad))
+		require.NoError(t, err)
+		require.Len(t, refused, 2)
+		require.JSONEq(t, good, string(merged))
+		require.True(t, changed)
+	}
+	sum, changed, added, err := transfer.Add([]byte(`{"RefreshToken":{"l":null,"m":{"home_account_id":"ann","environment":"login","secret":"t"},"n":{"home_account_id":"ann","environment":"login","secret":1}}}`), []byte(good))
+	require.NoError(t, err)
+	require.True(t, changed)
+	require.Equal(t, 1, added.Entries)
+	require.Equal(t, 1, added.Left) // null is no entry of anybody's
+	require.Len(t, added.Refused, 1)
+	require.Contains(t, string(sum), `"m"`)
+	require.NotContains(t, string(sum), `"n"`)
+}

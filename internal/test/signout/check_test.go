@@ -83,9 +83,8 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 	// later. A Delete of its own process sees it, unless it is being stored just then.
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
 		saw := o.by == x.c || o.everywhere && o.p == x.c.p && o.inside != x.c
-		there := slices.ContainsFunc(o.there, func(e entry) bool { return e.user == x.user })
 		unseen := x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun) ||
-			x.unsaved && !there && (x.landed == 0 || x.landed > o.begun)
+			x.unsaved && !x.c.knew(x.user, o.begun) && (x.landed == 0 || x.landed > o.begun)
 		return unseen && x.user == s.user && !saw
 	}) {
 		return true

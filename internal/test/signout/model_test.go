@@ -299,8 +299,9 @@ type client struct {
 
 // A look is a Replace, at a tick.
 type look struct {
-	at   int
-	hint string
+	at    int
+	hint  string
+	users []string // of whom it found something stored
 }
 
 // saw reports whether the client has looked after one tick and before another,
@@ -309,6 +310,17 @@ func (c *client) saw(user string, after, before int) bool {
 	return slices.ContainsFunc(c.looks, func(l look) bool {
 		return after < l.at && l.at < before && (!c.p.partitioned || l.hint == user)
 	})
+}
+
+// knew returns whether the client's last look before a tick found something stored
+// of the user.
+func (c *client) knew(user string, before int) bool {
+	for _, l := range slices.Backward(c.looks) {
+		if l.at < before && (!c.p.partitioned || l.hint == user) {
+			return slices.Contains(l.users, user)
+		}
+	}
+	return false
 }
 
 // A call is one API call under way.
@@ -354,7 +366,6 @@ type signOut struct {
 	failed     bool
 	everywhere bool    // by Delete or SignOut
 	inside     *client // inside of whose save, while nothing was stored; else nil
-	there      []entry // what was stored when it began
 }
 
 // An op is what a program does next.
@@ -567,7 +578,13 @@ func (w *world) mint(c *client, user string, refresh bool) *secret {
 func (w *world) replace(c *call, hint string) error {
 	err := c.c.p.hooks.Replace(c.ctx, c.c.memory, cache.ReplaceHints{PartitionKey: hint})
 	if err == nil && !w.failLoads {
-		c.c.looks = append(c.c.looks, look{w.now, hint})
+		l := look{at: w.now, hint: hint}
+		for _, e := range w.stored("") {
+			if !slices.Contains(l.users, e.user) {
+				l.users = append(l.users, e.user)
+			}
+		}
+		c.c.looks = append(c.c.looks, l)
 	}
 	return err
 }
@@ -754,7 +771,7 @@ var errNobody = errors.New("there was nobody to sign out")
 
 func (w *world) signingOut(o *signOut) *signOut {
 	o.begun = w.now
-	if o.there = w.stored(""); len(o.there) == 0 {
+	if len(w.stored("")) == 0 {
 		o.inside = w.saving
 	}
 	w.signOuts = append(w.signOuts, o)
@@ -822,7 +839,9 @@ func (w *world) do(actor, inside int) {
 	if inside >= 0 {
 		w.inside = func() {
 			w.trace = append(w.trace, "-- inside the save:")
-			w.saving = s.call.c
+			if s.call != nil { // else it is a Flush
+				w.saving = s.call.c
+			}
 			w.do(inside, -1)
 			w.saving = nil
 			w.trace = append(w.trace, "--")

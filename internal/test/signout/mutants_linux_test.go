@@ -36,8 +36,8 @@ var mutants = []mutant{
 		"func (r *Replica) Unchanged() { r.stale, r.back = false, nil }", "func (r *Replica) Unchanged() {}", "P1"},
 	{"a sign-in that could not read does not count", "internal/replica/replica.go",
 		"r.back = append(r.back, a)", "", "P2"},
-	{"nothing of the user's is pending as well", "internal/replica/replica.go",
-		"if p.bare && r.pending == nil {", "if false {", "P1"},
+	{"what another client knew does not count as seen", "internal/replica/replica.go",
+		"r.signOuts.tick++ // after", "return // after", "P1"},
 	{"a Delete leaves what is pending", "internal/replica/replica.go",
 		"func (r *Replica) Removed(x Removed) {\n	if r.pending == nil {", "func (r *Replica) Removed(x Removed) {\n	if true {", "P1"},
 }

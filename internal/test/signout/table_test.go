@@ -22,6 +22,7 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 	cached := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.partitioned })
 	partitioned := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return !k.partitioned })
 	silentSharing := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.clients == perRequest })
+	perRequestPartitioned := []kind{kindNamed("partitioned, client per request")}
 	sharing := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.clients != shared })
 	for _, c := range []struct {
 		name     string
@@ -73,6 +74,9 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C8, another client's save failed, and had nothing of the user's", partitioned, one, func(k kind) []actor {
 			return []actor{in(0, silent(alice)), in(0, silent(alice)), in(0, out(k)), events("reads fail", "all works")}
 		}, "0 11 2 1 3 1 000", 2},
+		{"C9, another client's sign-in that could not be stored came after the sign-out", perRequestPartitioned, map[string][]string{alice: {windows}}, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(0, signIn(alice)), in(1, out(k), out(k)), events("all fails", "all works")}
+		}, "0 1 2 1 3 1 000 3 2", 2},
 		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
 			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
 		}, "1 00 1 222 0", 1},
