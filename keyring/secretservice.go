@@ -186,8 +186,7 @@ func (c *client) collection() (dbus.ObjectPath, error) {
 		}
 	}
 	if path == noPath {
-		return "", newTrouble(NoCollection, "the Secret Service has no default collection",
-			"Create a keyring named login in Seahorse or the keyring's own program, or log in at the screen once.")
+		return "", newTrouble(NoCollection, "the Secret Service has no default collection", c.collectionAdvice())
 	}
 	var isLocked bool
 	if err := c.property(path, collectionIface, "Locked", &isLocked); err != nil {
