@@ -80,6 +80,7 @@ var topics = map[string]topic{
 	"Lock":    lockTopic,
 	"Open":    openTopic,
 	"OpenAll": openAllTopic,
+	"Start":   startTopic,
 	"Argon2":  argon2Topic,
 }
 
@@ -94,6 +95,7 @@ func BenchmarkMemory(b *testing.B)  { measure(b, memoryTopic) }
 func BenchmarkLock(b *testing.B)    { measure(b, lockTopic) }
 func BenchmarkOpen(b *testing.B)    { measure(b, openTopic) }
 func BenchmarkOpenAll(b *testing.B) { measure(b, openAllTopic) }
+func BenchmarkStart(b *testing.B)   { measure(b, startTopic) }
 func BenchmarkArgon2(b *testing.B)  { measure(b, argon2Topic) }
 
 // measure runs the subjects of a topic, those of one param one after the other,

@@ -18,9 +18,6 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-const needBus = "Run the program in a desktop session, or start a bus with dbus-run-session, " +
-	"and make sure that DBUS_SESSION_BUS_ADDRESS names it."
-
 // A client is one connection to the session bus, for one operation. Nothing of
 // it outlives the operation: the service ends the sessions and prompts of a
 // client that disconnects.
@@ -76,7 +73,7 @@ func (c *client) connect() error {
 		if c.ctx.Err() != nil {
 			return c.ctx.Err()
 		}
-		return newTrouble(BusRefused, "the D-Bus session bus refused the connection", needBus)
+		return newTrouble(BusRefused, "the D-Bus session bus refused the connection", busAdvice())
 	}
 	// From here on, waiting for a reply ends with the context. A write does not:
 	// the bus may have stopped reading.
@@ -114,7 +111,10 @@ func (c *client) dial(addresses []string) error {
 		<-c.ctx.Done()
 		return c.ctx.Err()
 	}
-	return newTrouble(NoBus, fmt.Sprintf("the D-Bus session bus cannot be reached (%v)", withoutAddress(unreachable)), needBus)
+	if errors.Is(unreachable, fs.ErrPermission) {
+		return newTrouble(BusRefused, "this program may not connect to the D-Bus session bus", allowAdvice())
+	}
+	return newTrouble(NoBus, fmt.Sprintf("the D-Bus session bus cannot be reached (%v)", withoutAddress(unreachable)), busAdvice())
 }
 
 // checkPeer returns an error unless this user or root listens at the other end
@@ -178,7 +178,7 @@ func busAddresses() ([]string, error) {
 				return []string{socket}, nil
 			}
 		}
-		return nil, newTrouble(NoBus, "there is no D-Bus session bus: DBUS_SESSION_BUS_ADDRESS is not set and the user's runtime folder has no bus", needBus)
+		return nil, newTrouble(NoBus, "there is no D-Bus session bus: DBUS_SESSION_BUS_ADDRESS is not set and the user's runtime folder has no bus", busAdvice())
 	}
 	var found []string
 	for address := range strings.SplitSeq(env, ";") {
@@ -201,7 +201,7 @@ func busAddresses() ([]string, error) {
 		}
 	}
 	if found == nil {
-		return nil, newTrouble(NoBus, "DBUS_SESSION_BUS_ADDRESS names no unix socket", needBus)
+		return nil, newTrouble(NoBus, "DBUS_SESSION_BUS_ADDRESS names no unix socket", busAdvice())
 	}
 	return found, nil
 }

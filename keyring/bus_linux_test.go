@@ -135,6 +135,34 @@ func TestForeignBus(t *testing.T) {
 	}
 }
 
+func init() { programs["get"] = getProgram }
+
+// getProgram asks the session bus for an item, and prints why that failed.
+func getProgram([]string) error {
+	_, err := System().Get(context.Background(), "app", "alice")
+	fmt.Printf("%s: %s\n", string(SituationOf(err)), persistence.Remedy(err))
+	return nil
+}
+
+// A bus that a sandbox does not let the program connect to is there.
+func TestBusThatMayNotBeConnectedTo(t *testing.T) {
+	env.Require(t, os.Geteuid() == 0, "needs to be root, to act as another user")
+	bus := secretservice.StartBus(t)
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	self, err := os.Open(exe) // whose folder the other user cannot search
+	require.NoError(t, err)
+	defer self.Close()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/fd/3")
+	cmd.ExtraFiles = []*os.File{self}
+	cmd.Dir, cmd.Stderr = "/", os.Stderr
+	cmd.Env = append(bus.Env(), "TOKENKEEP_TEST_PROGRAM=get", "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nextUser, Gid: nextUser}}
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	require.Contains(t, string(out), string(BusRefused)+": Allow the program")
+}
+
 // The second address is used if another user listens at the first one.
 func TestForeignBusIsPassedOver(t *testing.T) {
 	name := "tokenkeep-test-" + rand.Text()

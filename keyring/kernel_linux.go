@@ -128,7 +128,7 @@ func classifyErrno(err error) error {
 	switch errno {
 	case unix.EDQUOT:
 		return newTrouble(Full, "this user's quota for keys in the kernel is used up",
-			"Remove keys that are not needed any more (keyctl show), or ask the administrator to raise maxkeys and maxbytes in /proc/sys/kernel/keys.")
+			"Remove keys that are not needed (keyctl show @u and keyctl show @us list them), or ask the administrator to raise maxkeys and maxbytes in /proc/sys/kernel/keys.")
 	case unix.EPERM, unix.ENOSYS, unix.EACCES:
 		return newTrouble(Denied, fmt.Sprintf("the kernel keyring may not be used here (%v)", err),
 			"In a container, allow the system calls keyctl and add_key, or give the program a passphrase.")

@@ -61,7 +61,7 @@ func (p *prompt) wait() error {
 		case signal, ok := <-p.signals:
 			switch {
 			case !ok || signal.Name == "org.freedesktop.DBus.NameOwnerChanged":
-				return newTrouble(Failed, "the Secret Service ended while it asked its user", needService)
+				return newTrouble(Failed, "the Secret Service ended while it asked its user", serviceAdvice())
 			case signal.Path != p.path || signal.Name != promptIface+".Completed" || len(signal.Body) == 0:
 			case signal.Body[0] == true:
 				return newTrouble(Declined, "its user closed the question without an answer", "Answer the keyring's question.")

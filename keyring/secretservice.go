@@ -38,6 +38,7 @@ func newSystem(s settings) Limited { return &secretService{s} }
 
 func (s *secretService) Get(ctx context.Context, service, user string) (secret string, err error) {
 	err = s.do(ctx, func(c *client) error {
+		opened := c.beginSession()
 		items, err := c.find(service, user)
 		if err != nil {
 			return err
@@ -45,8 +46,8 @@ func (s *secretService) Get(ctx context.Context, service, user string) (secret s
 		if len(items) == 0 {
 			return persistence.ErrNotFound
 		}
-		var session dbus.ObjectPath
-		if session, err = c.openSession(); err != nil {
+		session, err := sessionOf(opened)
+		if err != nil {
 			return err
 		}
 		var reply apiSecret
@@ -77,11 +78,12 @@ func (s *secretService) Set(ctx context.Context, service, user, secret string) e
 		return tooLarge(len(secret), maxSecret)
 	}
 	return s.do(ctx, func(c *client) error {
-		collection, err := c.collection()
+		opened := c.beginSession()
+		collection, _, err := c.collection()
 		if err != nil {
 			return err
 		}
-		session, err := c.openSession()
+		session, err := sessionOf(opened)
 		if err != nil {
 			return err
 		}
@@ -179,51 +181,75 @@ func (c *client) call(path dbus.ObjectPath, method string, args ...any) *dbus.Ca
 	return c.bus.Object(busName, path).CallWithContext(c.ctx, method, 0, args...)
 }
 
-func (c *client) property(path dbus.ObjectPath, iface, name string, value any) error {
+// begin is call that does not wait for the reply, which waits in the Done of what
+// it returns. What does not depend on each other is asked at once: a call costs
+// mostly the way through the bus.
+func (c *client) begin(path dbus.ObjectPath, method string, args ...any) *dbus.Call {
+	return c.bus.Object(busName, path).GoWithContext(c.ctx, method, 0, make(chan *dbus.Call, 1), args...)
+}
+
+// end waits for the reply of a call that was begun.
+func end(call *dbus.Call, values ...any) error {
+	return (<-call.Done).Store(values...)
+}
+
+// endProperty is end for a property's value.
+func endProperty(call *dbus.Call, value any) error {
 	var v dbus.Variant
-	if err := c.call(path, "org.freedesktop.DBus.Properties.Get", iface, name).Store(&v); err != nil {
+	if err := end(call, &v); err != nil {
 		return err
 	}
 	return v.Store(value)
 }
 
-func (c *client) openSession() (session dbus.ObjectPath, err error) {
+func (c *client) beginProperty(path dbus.ObjectPath, iface, name string) *dbus.Call {
+	return c.begin(path, "org.freedesktop.DBus.Properties.Get", iface, name)
+}
+
+func (c *client) property(path dbus.ObjectPath, iface, name string, value any) error {
+	return endProperty(c.beginProperty(path, iface, name), value)
+}
+
+// beginSession begins to open a session. "plain": secrets cross the bus, a socket
+// of this user, as they are.
+func (c *client) beginSession() *dbus.Call {
+	return c.begin(servicePath, serviceIface+".OpenSession", "plain", dbus.MakeVariant(""))
+}
+
+func sessionOf(opened *dbus.Call) (session dbus.ObjectPath, err error) {
 	var output dbus.Variant
-	// "plain": secrets cross the bus, a socket of this user, as they are.
-	err = c.call(servicePath, serviceIface+".OpenSession", "plain", dbus.MakeVariant("")).Store(&output, &session)
+	err = end(opened, &output, &session)
 	return session, err
 }
 
-// collection returns the collection to use, unlocked. It is the same as
-// go-keyring's: the login collection if it exists, else the default one.
-func (c *client) collection() (dbus.ObjectPath, error) {
+// collection returns the collection to use, unlocked, and whether it had to be. It
+// is the same as go-keyring's: the login collection if it exists, else the default
+// one.
+func (c *client) collection() (path dbus.ObjectPath, unlocked bool, err error) {
+	collections := c.beginProperty(servicePath, serviceIface, "Collections")
+	locked := c.beginProperty(loginPath, collectionIface, "Locked") // there is nearly always one of that name
 	var all []dbus.ObjectPath
-	if err := c.property(servicePath, serviceIface, "Collections", &all); err != nil {
-		return "", err
+	if err := endProperty(collections, &all); err != nil {
+		return "", false, err
 	}
-	path := noPath
-	for _, p := range all {
-		if p == loginPath {
-			path = p
-		}
-	}
-	if path == noPath {
+	path = loginPath
+	if !slices.Contains(all, path) {
 		if err := c.call(servicePath, serviceIface+".ReadAlias", "default").Store(&path); err != nil {
-			return "", err
+			return "", false, err
 		}
-	}
-	if path == noPath {
-		return "", newTrouble(NoCollection, "the Secret Service has no default collection",
-			"Create a keyring named login in Seahorse or the keyring's own program, or log in at the screen once.")
+		if path == noPath {
+			return "", false, newTrouble(NoCollection, "the Secret Service has no default collection", c.collectionAdvice())
+		}
+		locked = c.beginProperty(path, collectionIface, "Locked")
 	}
 	var isLocked bool
-	if err := c.property(path, collectionIface, "Locked", &isLocked); err != nil {
-		return "", err
+	if err := endProperty(locked, &isLocked); err != nil {
+		return "", false, err
 	}
 	if isLocked {
-		return path, c.unlock(path)
+		return path, true, c.unlock(path)
 	}
-	return path, nil
+	return path, false, nil
 }
 
 // unlock unlocks a collection or an item, for which some services need to ask
@@ -268,11 +294,16 @@ type match struct {
 }
 
 func (c *client) find(service, user string) ([]match, error) {
-	collection, err := c.collection()
+	// A search in what is locked finds nothing that counts: it is asked again.
+	inLogin := c.beginSearch(loginPath, service, user)
+	collection, unlocked, err := c.collection()
 	if err != nil {
 		return nil, err
 	}
-	items, err := c.search(collection, service, user)
+	if collection != loginPath || unlocked {
+		inLogin = c.beginSearch(collection, service, user)
+	}
+	items, err := c.endSearch(inLogin)
 	if err != nil || len(items) > 0 {
 		return items, err
 	}
@@ -292,8 +323,16 @@ func (c *client) find(service, user string) ([]match, error) {
 // search returns the items in the collection that have our attributes. The first
 // is the one to read.
 func (c *client) search(collection dbus.ObjectPath, service, user string) ([]match, error) {
+	return c.endSearch(c.beginSearch(collection, service, user))
+}
+
+func (c *client) beginSearch(collection dbus.ObjectPath, service, user string) *dbus.Call {
+	return c.begin(collection, collectionIface+".SearchItems", attributes(service, user))
+}
+
+func (c *client) endSearch(search *dbus.Call) ([]match, error) {
 	var paths []dbus.ObjectPath
-	if err := c.call(collection, collectionIface+".SearchItems", attributes(service, user)).Store(&paths); err != nil {
+	if err := end(search, &paths); err != nil {
 		return nil, err
 	}
 	return c.ranked(paths)

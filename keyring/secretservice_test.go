@@ -223,7 +223,8 @@ var refusals = []struct {
 	class     error
 	situation Situation
 	says      string
-	hangs     bool // the call ends only with its time
+	helps     string // in the remedy
+	hangs     bool   // the call ends only with its time
 }{
 	{
 		name:      "no bus address",
@@ -270,7 +271,79 @@ var refusals = []struct {
 			bus.StartKWallet(t)
 			useBus(t, bus.Address)
 		},
-		class: persistence.ErrUnavailable, says: "no default collection",
+		class: persistence.ErrUnavailable, says: "no default collection", helps: "KWalletManager",
+	},
+	{
+		name:      "KeePassXC without a group",
+		situation: NoCollection,
+		make: func(t *testing.T) {
+			bus := secretservice.StartBus(t)
+			bus.StartEmpty(t, "org.keepassxc.KeePassXC.MainWindow")
+			useBus(t, bus.Address)
+		},
+		class: persistence.ErrUnavailable, says: "no default collection", helps: "KeePassXC exposes no group",
+	},
+	{
+		name:      "another keyring beside KeePassXC",
+		situation: NoCollection,
+		make: func(t *testing.T) {
+			bus := secretservice.StartBus(t)
+			bus.StartEmpty(t)
+			_, err := bus.Conn().RequestName("org.keepassxc.KeePassXC.MainWindow", 0)
+			require.NoError(t, err)
+			useBus(t, bus.Address)
+		},
+		class: persistence.ErrUnavailable, says: "no default collection", helps: "named login in Seahorse",
+	},
+	{
+		name:      "bus that denies",
+		situation: BusRefused,
+		make: func(t *testing.T) {
+			bus := secretservice.StartDenyingBus(t)
+			bus.StartEmpty(t)
+			useBus(t, bus.Address)
+		},
+		class: persistence.ErrUnavailable, says: "does not let this program use", helps: "AppArmor",
+	},
+	{
+		name:      "bus that denies a snap",
+		situation: BusRefused,
+		make: func(t *testing.T) {
+			bus := secretservice.StartDenyingBus(t)
+			bus.StartEmpty(t)
+			useBus(t, bus.Address)
+			t.Setenv(snapVariable, "contoso_2")
+		},
+		class: persistence.ErrUnavailable, says: "does not let this program use", helps: "with: sudo snap connect contoso_2:password-manager-service",
+	},
+	{
+		name:      "Flatpak's proxy",
+		situation: BusRefused,
+		make: func(t *testing.T) {
+			bus, _ := unlockedKeyring(t)
+			useBus(t, bus.StartProxy(t))
+			t.Setenv(flatpakVariable, "com.contoso.App")
+		},
+		class: persistence.ErrUnavailable, says: "shows it no Secret Service", helps: "with: flatpak override --user --talk-name=org.freedesktop.secrets com.contoso.App",
+	},
+	{
+		name:      "WSL without a bus",
+		situation: NoBus,
+		make: func(t *testing.T) {
+			t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+			noUserBus(t)
+			t.Setenv(wslVariable, "Debian")
+		},
+		class: persistence.ErrUnavailable, says: "there is no D-Bus session bus", helps: "/etc/wsl.conf",
+	},
+	{
+		name:      "WSL without a keyring",
+		situation: NoService,
+		make: func(t *testing.T) {
+			useBus(t, secretservice.StartBus(t).Address)
+			t.Setenv(wslVariable, "Debian")
+		},
+		class: persistence.ErrUnavailable, says: "has no Secret Service", helps: "gnome-keyring and dbus-user-session",
 	},
 	{
 		name:      "locked, no prompter",
@@ -347,6 +420,9 @@ func fullBus(t *testing.T) (address string) {
 func TestSecretServiceRefuses(t *testing.T) {
 	for _, r := range refusals {
 		t.Run(r.name, func(t *testing.T) {
+			for _, variable := range []string{flatpakVariable, snapVariable, wslVariable} {
+				t.Setenv(variable, "")
+			}
 			r.make(t)
 			noLeaks(t)
 			const secret = "planted-secret"
@@ -373,6 +449,7 @@ func TestSecretServiceRefuses(t *testing.T) {
 				require.ErrorAs(t, err, &e)
 				require.Equal(t, "app/alice", e.Location)
 				require.NotEmpty(t, e.Remedy)
+				require.Contains(t, e.Remedy, r.helps)
 
 				if r.hangs {
 					require.ErrorIs(t, err, context.DeadlineExceeded)

@@ -28,8 +28,8 @@ const (
 	// ForeignBus: another user listens at the address of the session bus.
 	// Nothing was sent there.
 	ForeignBus Situation = "foreign-bus"
-	// BusRefused: the session bus refused the connection or the call, most
-	// often because of a sandbox.
+	// BusRefused: the session bus refused the connection or the call, or shows
+	// no keyring, most often because of a sandbox.
 	BusRefused Situation = "bus-refused"
 	// NoService: no keyring program is installed, or it does not start.
 	NoService Situation = "no-service"

@@ -15,10 +15,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-const (
-	needService = "Install and start a keyring program: gnome-keyring, KWallet 5.97 or later, or KeePassXC with its Secret Service turned on."
-	needUnlock  = "Unlock the keyring (log in at the screen, or use Seahorse or the keyring's own program) and try again."
-)
+const needUnlock = "Unlock the keyring (log in at the screen, or use Seahorse or the keyring's own program) and try again."
 
 // classify gives an error its class and situation. Of an error from the bus or
 // the service only the name is passed on: its text is theirs, and might quote a
@@ -33,24 +30,26 @@ func (c *client) classify(err error) error {
 	case c.ctx.Err() != nil:
 		return noAnswer("the Secret Service or the session bus", c.timeout)
 	case isError(err, "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner"):
-		return newTrouble(NoService, "the session bus has no Secret Service", needService)
+		if hidesNames() {
+			return newTrouble(BusRefused, "the sandbox of this program shows it no Secret Service", allowAdvice())
+		}
+		return newTrouble(NoService, "the session bus has no Secret Service", serviceAdvice())
 	case isError(err, "org.freedesktop.DBus.Error.AccessDenied"):
-		return newTrouble(BusRefused, "the D-Bus session bus does not let this program use the Secret Service",
-			"Allow the program to talk to org.freedesktop.secrets, for instance in the settings of its sandbox.")
+		return newTrouble(BusRefused, "the D-Bus session bus does not let this program use the Secret Service", allowAdvice())
 	case isError(err, "org.freedesktop.Secret.Error.IsLocked"):
 		return newTrouble(Locked, "it was locked during the call", needUnlock)
 	case isError(err, "org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected"),
 		errors.Is(err, dbus.ErrClosed), isNetError(err):
-		return newTrouble(Failed, "the Secret Service or the session bus ended during the call", needService)
+		return newTrouble(Failed, "the Secret Service or the session bus ended during the call", serviceAdvice())
 	}
 	var e dbus.Error
 	if errors.As(err, &e) {
 		if strings.HasPrefix(e.Name, "org.freedesktop.DBus.Error.Spawn.") || e.Name == "org.freedesktop.DBus.Error.TimedOut" {
-			return newTrouble(NoService, fmt.Sprintf("the Secret Service cannot be started (%q)", e.Name), needService)
+			return newTrouble(NoService, fmt.Sprintf("the Secret Service cannot be started (%q)", e.Name), serviceAdvice())
 		}
-		return newTrouble(Failed, fmt.Sprintf("the Secret Service failed with %q", e.Name), needService)
+		return newTrouble(Failed, fmt.Sprintf("the Secret Service failed with %q", e.Name), serviceAdvice())
 	}
-	return newTrouble(Failed, "the Secret Service gave an answer that does not follow its specification", needService)
+	return newTrouble(Failed, "the Secret Service gave an answer that does not follow its specification", serviceAdvice())
 }
 
 // isGone reports whether a call failed because its object no longer exists.

@@ -175,19 +175,16 @@ func (c *Cache) resident(m *clientMemory) resident {
 	return resident{Replica: m.replica, removed: removed, signedOut: removed}
 }
 
-// Load returns the stored cache, or ErrNotFound. It leaves out a byte order mark,
-// blanks and NULs around a JSON object. Data of nothing but these, or of the JSON
-// value null, is empty.
+// Load returns the stored cache, or ErrNotFound.
 func (c *Cache) Load(ctx context.Context) ([]byte, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	data, err := c.store.Load(ctx)
-	return tokencache.Trim(data), err
+	return c.store.Load(ctx)
 }
 
 // Update replaces the stored cache by what edit makes of it. No other writer
 // comes in between. A nil current says that nothing is stored; a nil result
-// says that nothing is to change. edit is given what Load returns. It must not call this Cache's Update,
+// says that nothing is to change. edit must not call this Cache's Update,
 // Export or Delete, and may be called again if a writer that does not know the
 // lock got in between. Update returns edit's error as it is. Storage errors
 // are always returned.
@@ -237,7 +234,7 @@ func (c *Cache) SignOut(ctx context.Context, account Account) error {
 	}
 	c.removals.add(replica.Removed{Accounts: []tokencache.Account{of}})
 	return c.Update(ctx, func(current []byte) ([]byte, error) {
-		d, err := tokencache.Parse(current)
+		d, err := tokencache.Parse(tokencache.Trim(current))
 		if err != nil {
 			return nil, c.unmergeable(merge.ErrTheirs)
 		}

@@ -138,7 +138,7 @@ func (e *engine) refresh(ctx context.Context, u cache.Unmarshaler, r resident) e
 		}
 	}
 	for {
-		data, rev, err := e.load(ctx)
+		data, rev, err := e.loadCache(ctx)
 		if err != nil {
 			return err
 		}
@@ -248,7 +248,7 @@ func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) 
 			return err
 		}
 	}
-	theirs, rev, err := e.load(ctx)
+	theirs, rev, err := e.loadCache(ctx)
 	if err != nil {
 		return err
 	}
@@ -328,14 +328,19 @@ func startsObject(data []byte) bool {
 	return len(data) > 0 && data[0] == '{'
 }
 
-// load is LoadRevision with "nothing stored" as no data and no revision. What
-// holds nothing is data that is empty.
+// loadCache is load of what there is to use: what holds nothing is empty.
+func (e *engine) loadCache(ctx context.Context) ([]byte, string, error) {
+	data, rev, err := e.load(ctx)
+	return tokencache.Trim(data), rev, err
+}
+
+// load is LoadRevision with "nothing stored" as no data and no revision.
 func (e *engine) load(ctx context.Context) ([]byte, string, error) {
 	data, rev, err := e.store.LoadRevision(ctx)
 	if errors.Is(err, ErrNotFound) {
 		return nil, "", nil
 	}
-	return tokencache.Trim(data), rev, err
+	return data, rev, err
 }
 
 // delete removes what is stored.

@@ -389,12 +389,18 @@ func TestMovesInOppositeDirections(t *testing.T) {
 	})
 }
 
-// Both backends share one lock, in one value or in two of the same file.
+// Both backends share one lock, in one value or in two of the same file, by one path
+// or by two.
 func TestMoveUnderASharedLock(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()
 	one := persistence.NewFileLock(filepath.Join(dir, "lock"))
-	for _, other := range []*persistence.FileLock{one, persistence.NewFileLock(one.Path())} {
+	alias := filepath.Join(t.TempDir(), "alias")
+	require.NoError(t, os.Symlink(dir, alias))
+	t.Chdir(dir)
+	for _, other := range []*persistence.FileLock{one, persistence.NewFileLock(one.Path()), persistence.NewFileLock("lock"), persistence.NewFileLock(filepath.Join(alias, "lock"))} {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
 		from, err := fallback.NewInsecurePlaintextFile(filepath.Join(dir, "plain"), func(fallback.Warning) {}, &fallback.Options{Lock: one})
 		require.NoError(t, err)
 		to, err := encrypted.New(filepath.Join(dir, "encrypted"), encrypted.Raw(make([]byte, 32)), &encrypted.Options{Lock: other})

@@ -274,7 +274,7 @@ func without(accounts, others []Account) (rest []Account) {
 // cache has none. Of the entries that an account has for its tenants, the first
 // that has a name gives it.
 func accountsIn(data []byte) (all []Account) {
-	d, err := tokencache.Parse(data)
+	d, err := tokencache.Parse(tokencache.Trim(data))
 	if err != nil {
 		return nil
 	}

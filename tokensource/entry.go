@@ -166,7 +166,7 @@ var errFormat = errors.New("what is stored is not a token cache")
 // find returns the entry of a key, nil if there is none. An entry that is not an
 // object counts as an empty one: there is something, and no use in it.
 func find(data []byte, key string) (entry, error) {
-	d, err := tokencache.Parse(data)
+	d, err := tokencache.Parse(tokencache.Trim(data))
 	if err != nil {
 		return nil, errFormat
 	}
@@ -187,7 +187,7 @@ func find(data []byte, key string) (entry, error) {
 // replace returns data with another entry of a key, or without one if e is nil.
 // All other bytes stay as they are.
 func replace(data []byte, key string, e entry) ([]byte, error) {
-	d, err := tokencache.Parse(data)
+	d, err := tokencache.Parse(tokencache.Trim(data))
 	if err != nil {
 		return nil, errFormat
 	}

@@ -8,20 +8,32 @@ const (
 )
 
 // Trim returns what there is to read in stored data. Editors and scripts leave a
-// byte order mark, blanks and line ends around a cache; a crash leaves NULs. Where
-// there is nothing else, or only the JSON value null, Trim returns an empty slice:
-// nothing is stored. It returns a part of data, and nil only for nil.
+// byte order mark before a cache, a crash leaves NULs around it: these are cut off,
+// with the blanks beside them. Where there is nothing but these and blanks, or only
+// the JSON value null, Trim returns an empty slice: nothing is stored. It returns a
+// part of data, and nil only for nil.
 func Trim(data []byte) []byte {
 	if n := len(data); n > 0 && data[0] == '{' && data[n-1] == '}' {
 		return data
 	}
-	rest := bytes.TrimPrefix(bytes.TrimLeft(data, blanks), []byte(byteOrderMark))
-	rest = bytes.Trim(rest, blanks)
+	begin := bytes.TrimPrefix(bytes.TrimLeft(data, blanks), []byte(byteOrderMark))
+	begin = bytes.TrimLeft(begin, blanks)
+	rest := bytes.TrimRight(begin, blanks)
 	switch {
 	case len(rest) == 0, string(rest) == "null":
 		return data[:0]
 	case rest[0] != '{': // of whatever format, as it is
 		return data
 	}
+	front, back := data[:len(data)-len(begin)], begin[len(rest):]
+	if isSpace(back) {
+		rest = begin // JSON allows it
+	}
+	if isSpace(front) && isSpace(back) {
+		return data
+	}
 	return rest
 }
+
+// isSpace reports whether b is white space of JSON.
+func isSpace(b []byte) bool { return space(b, 0) == len(b) }

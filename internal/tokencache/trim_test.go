@@ -14,7 +14,7 @@ func TestTrim(t *testing.T) {
 	const cache = `{"A": {"k": "\u0000 \ufeff"}}`
 	for in, want := range map[string]string{
 		cache: cache, "{}": "{}", "{": "{", "{\"a\x00": "{\"a",
-		"\ufeff" + cache: cache, " \r\n" + cache + "\n": cache, cache + "\x00\x00\x00": cache, "\x00\x00" + cache: cache,
+		"\ufeff" + cache: cache, "\ufeff" + cache + "\n": cache + "\n", " \r\n" + cache + "\n": " \r\n" + cache + "\n", cache + "\x00\x00\x00": cache, "\x00\x00" + cache: cache,
 		"\ufeff \n" + cache + "\n\x00": cache,
 		"":                             "", " ": "", "\r\n": "", "\x00": "", "\x00\x00 \n": "", "\ufeff": "", "\ufeff\r\n": "", "null": "", "\ufeffnull\n": "", "null\x00": "",
 		"xyz ": "xyz ", "\x00x": "\x00x", " [1]": " [1]", "nulls": "nulls", "\ufeffx": "\ufeffx", "\ufeff\ufeff{}": "\ufeff\ufeff{}", "\xff\xfe{": "\xff\xfe{",

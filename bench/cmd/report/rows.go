@@ -121,6 +121,14 @@ var tables = []table{
 			{what: "100 processes at once, until the last", ours: figure{"OpenAll/subject=tokenkeep/processes=100", "all-ns"}, limit: figure{"OpenAll/subject=limit/processes=100", "all-ns"}, atMost: 1.05},
 		},
 	}, {
+		title: "A program's start to its token, with GNOME Keyring",
+		text:  "Process against process, 10 KB. secret-tool lookup is the system's own client, which asks for one item.",
+		limit: "the same program with a plaintext file", peers: []string{"secret-tool"},
+		rows: []row{
+			{what: "start, token, end", ours: figure{bench: "Start/subject=tokenkeep/keyring=gnome"}, limit: figure{bench: "Start/subject=limit/keyring=gnome"}, atMost: 1.35,
+				peers: []figure{{bench: "Start/subject=secret-tool/keyring=gnome"}}},
+		},
+	}, {
 		title: "A passphrase",
 		text:  "10 loads and 10 saves of 10 KB in a process that has to derive the key.",
 		limit: "one Argon2id",

@@ -46,6 +46,31 @@ func (b *Bus) StartFake(t testing.TB, onPrompt func(*Fake)) *Fake {
 	return f
 }
 
+// StartEmpty starts a Secret Service that has no collection, and has those names on
+// the bus beside its own, as keyring programs do.
+func (b *Bus) StartEmpty(t testing.TB, names ...string) {
+	t.Helper()
+	conn, err := dbus.Connect(b.Address)
+	check(t, err)
+	t.Cleanup(func() { conn.Close() })
+	check(t, conn.Export(emptyService{}, path, "org.freedesktop.Secret.Service"))
+	check(t, conn.Export(emptyProperties{}, path, "org.freedesktop.DBus.Properties"))
+	for _, n := range append([]string{name}, names...) {
+		_, err = conn.RequestName(n, dbus.NameFlagDoNotQueue)
+		check(t, err)
+	}
+}
+
+type emptyService struct{}
+
+func (emptyService) ReadAlias(string) (dbus.ObjectPath, *dbus.Error) { return "/", nil }
+
+type emptyProperties struct{}
+
+func (emptyProperties) Get(_, _ string) (dbus.Variant, *dbus.Error) {
+	return dbus.MakeVariant([]dbus.ObjectPath{}), nil
+}
+
 // Complete ends the prompt that is shown.
 func (f *Fake) Complete(dismissed bool) {
 	f.locked.Store(dismissed)

@@ -39,7 +39,7 @@ func Need(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			message := p + " is not installed (Debian: apt-get install gnome-keyring dbus-daemon libsecret-tools libkf5wallet-bin)"
+			message := p + " is not installed (Debian: apt-get install gnome-keyring dbus-daemon libsecret-tools libkf5wallet-bin xdg-dbus-proxy)"
 			if os.Getenv("CI") == "true" {
 				t.Fatal(message)
 			}
@@ -60,12 +60,42 @@ const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>session</type><listen>unix:path=%[1]s/bus</listen><auth>EXTERNAL</auth>
 <servicedir>%[1]s/services</servicedir>
-<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
+<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/>%[2]s</policy>
 <limit name="max_message_size">134217728</limit><limit name="max_incoming_bytes">134217728</limit><limit name="max_outgoing_bytes">134217728</limit>
 </busconfig>`
 
 // StartBus starts a bus that knows no services.
 func StartBus(t testing.TB) *Bus {
+	t.Helper()
+	return startBus(t, "")
+}
+
+// StartDenyingBus starts a bus that lets nobody talk to a Secret Service, as a
+// sandbox does.
+func StartDenyingBus(t testing.TB) *Bus {
+	t.Helper()
+	return startBus(t, `<deny send_destination="`+name+`"/>`)
+}
+
+// StartProxy starts the proxy of Flatpak's sandbox before the bus, which shows no
+// names but the bus's own, and returns its address.
+func (b *Bus) StartProxy(t testing.TB) (address string) {
+	t.Helper()
+	Need(t, "xdg-dbus-proxy")
+	socket := filepath.Join(b.Dir, "proxy")
+	ready, write, err := os.Pipe()
+	check(t, err)
+	cmd := exec.Command("xdg-dbus-proxy", "--fd=3", b.Address, socket, "--filter")
+	cmd.ExtraFiles = []*os.File{write}
+	b.start(t, cmd)
+	write.Close()
+	_, err = ready.Read(make([]byte, 1))
+	check(t, err)
+	t.Cleanup(func() { ready.Close() })
+	return "unix:path=" + socket
+}
+
+func startBus(t testing.TB, policy string) *Bus {
 	t.Helper()
 	Need(t, "dbus-daemon")
 	// Not t.TempDir: a socket's path must be short.
@@ -75,7 +105,7 @@ func StartBus(t testing.TB) *Bus {
 	for _, d := range []string{"services", "home", "run"} {
 		check(t, os.Mkdir(filepath.Join(dir, d), 0o700))
 	}
-	check(t, os.WriteFile(filepath.Join(dir, "bus.conf"), fmt.Appendf(nil, busConfig, dir), 0o600))
+	check(t, os.WriteFile(filepath.Join(dir, "bus.conf"), fmt.Appendf(nil, busConfig, dir, policy), 0o600))
 	b := &Bus{Dir: dir}
 	cmd := exec.Command("dbus-daemon", "--nofork", "--print-address=1", "--config-file="+filepath.Join(dir, "bus.conf"))
 	out, err := cmd.StdoutPipe()
