@@ -205,7 +205,25 @@ type peer struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	lines chan string // closed when the process has ended
-	err   bytes.Buffer
+	err   said
+}
+
+// said is what a process has said so far on standard error.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 func startPeer(t testing.TB, cmd *exec.Cmd) *peer {
@@ -287,8 +305,8 @@ func (p *peer) rest() (r result) {
 	for line := range p.lines {
 		r.take(line)
 	}
-	if p.err.Len() > 0 {
-		r.errors = append(r.errors, p.err.String())
+	if text := p.err.String(); text != "" {
+		r.errors = append(r.errors, text)
 	}
 	return r
 }
