@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -813,4 +814,19 @@ func child(endpoint string) int {
 		return 1
 	}
 	return 0
+}
+
+// The browser takes the answer back to the program also where the program asks for
+// the response mode "query".
+func TestBrowserQuery(t *testing.T) {
+	s := start(t, entratest.Options{})
+	got := make(chan url.Values, 1)
+	program := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.URL.Query() }))
+	defer program.Close()
+	q := url.Values{"client_id": {appID}, "response_type": {"code"}, "redirect_uri": {program.URL}, "scope": {"openid"}, "state": {"s"},
+		"code_challenge": {"c"}, "code_challenge_method": {"S256"}}
+	require.NoError(t, entratest.Browser(s.Client(), entratest.Alice.Username)(entratest.Authority(entratest.Contoso)+"/oauth2/v2.0/authorize?"+q.Encode()))
+	answer := <-got
+	require.Equal(t, "s", answer.Get("state"))
+	require.NotEmpty(t, answer.Get("code"))
 }

@@ -246,14 +246,24 @@ var action = regexp.MustCompile(`<form method="post" action="([^"]*)">`)
 
 // Browser returns a function for public.WithOpenURL that replaces the system's
 // browser and its user: it signs in at the URL as the user named username, and
-// posts the answer back to the program.
+// takes the answer back to the program.
 func Browser(client *http.Client, username string) func(authURL string) error {
 	return func(authURL string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		_, page, err := submit(ctx, client, authURL, url.Values{"username": {username}, "answer": {"yes"}})
+		res, page, err := submit(ctx, client, authURL, url.Values{"username": {username}, "answer": {"yes"}})
 		if err != nil {
 			return err
+		}
+		if to, err := res.Location(); err == nil { // response mode "query", as of MSAL before 1.7
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, to.String(), nil)
+			if err != nil {
+				return err
+			}
+			if res, err = client.Do(r); err != nil {
+				return err
+			}
+			return res.Body.Close()
 		}
 		to := action.FindStringSubmatch(page)
 		if to == nil {

@@ -21,6 +21,10 @@
 // Give it to the code under test as its keyring.Keyring, such as the Keyring
 // field of tokenkeep.Config. Its errors have the same classes and situations as
 // those of the real keyring.
+//
+// The test authority for programs that sign in is package
+// [github.com/tokenkeep/tokenkeep/entratest]. The program in examples/testing uses
+// both.
 package keyringtest
 
 import (
