@@ -186,7 +186,11 @@ func (a *app) token(ctx context.Context, id string) (token confidential.AuthResu
 	// use, the authority then refuses ours, and the store has or will soon have
 	// the new one.
 	for _, pause := range []time.Duration{100 * time.Millisecond, 400 * time.Millisecond, 0} {
-		token, err = a.tokenOnce(ctx, id)
+		// One request of the account refreshes, and the others find its token.
+		err = a.accounts.Exclusive(ctx, id, func(ctx context.Context) (err error) {
+			token, err = a.tokenOnce(ctx, id)
+			return err
+		})
 		if oauthError(err) != "invalid_grant" || pause == 0 {
 			break
 		}
@@ -315,7 +319,8 @@ func (a *app) signedIn(w http.ResponseWriter, r *http.Request) {
 	c, err := a.client()
 	var token confidential.AuthResult
 	if err == nil {
-		token, err = c.AcquireTokenByAuthCode(ctx, q.Get("code"), a.redirect(), a.scopes, confidential.WithChallenge(had.Value))
+		// The code is good once: a store that cannot be read must not cost it.
+		token, err = c.AcquireTokenByAuthCode(persistence.SigningIn(ctx), q.Get("code"), a.redirect(), a.scopes, confidential.WithChallenge(had.Value))
 	}
 	if err == nil {
 		err = a.sessions.RenewToken(ctx) // somebody who knew the session before must not have the signed-in one

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,21 +21,28 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/entratest"
 	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 	"github.com/tokenkeep/tokenkeep/web/discovery"
 	"github.com/tokenkeep/tokenkeep/web/sealed"
 )
 
 // rowsOf is a store in memory: one for each key.
 type rowsOf struct {
-	mu  sync.Mutex
-	row map[string]*persistence.Memory
+	mu   sync.Mutex
+	row  map[string]persistence.Versioned
+	down atomic.Bool // every call fails
 }
 
 func (s *rowsOf) at(key string) persistence.Versioned {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.row[key] == nil {
-		s.row[key] = persistence.NewMemory()
+		s.row[key] = persistencetest.Intercept(persistence.NewMemory(), func(_ context.Context, _ string, call func() error) error {
+			if s.down.Load() {
+				return persistence.ErrUnavailable
+			}
+			return call()
+		}).(persistence.Versioned)
 	}
 	return s.row[key]
 }
@@ -55,7 +63,7 @@ type server struct {
 type stores struct{ accounts, sessions rowsOf }
 
 func newStores() *stores {
-	return &stores{rowsOf{row: map[string]*persistence.Memory{}}, rowsOf{row: map[string]*persistence.Memory{}}}
+	return &stores{rowsOf{row: map[string]persistence.Versioned{}}, rowsOf{row: map[string]persistence.Versioned{}}}
 }
 
 const faultsClient = "22222222-3333-4444-8555-666666666666"
@@ -238,6 +246,46 @@ func TestStrangersMakeNoSessions(t *testing.T) {
 	alice := visitor(t, authority)
 	alice.signIn(one.URL, "alice@contoso.example")
 	require.Len(t, s.sessions.row, 1, "the control")
+}
+
+// Many tabs whose token has expired make one request for a new one.
+func TestManyTabsMakeOneRequest(t *testing.T) {
+	authority, secret := newAuthority(t)
+	one := serve(t, authority, secret, newStores(), newKey("1"))
+	alice := visitor(t, authority)
+	alice.signIn(one.URL, "alice@contoso.example")
+	before := authority.Requests(entratest.GrantRefreshToken)
+	authority.SetLifetime(time.Hour, 0)
+	const tabs = 16
+	pages := make(chan string, tabs)
+	for range tabs {
+		go func() { pages <- alice.get(one.URL) }()
+	}
+	for range tabs {
+		require.Contains(t, <-pages, "Hello, Alice Ames")
+	}
+	require.Equal(t, before+1, authority.Requests(entratest.GrantRefreshToken))
+}
+
+// A sign-in while the accounts cannot be read keeps its tokens, and they are
+// stored when that works again.
+func TestSignInDuringAnOutage(t *testing.T) {
+	authority, secret := newAuthority(t)
+	s := newStores()
+	one := serve(t, authority, secret, s, newKey("1"))
+	s.accounts.down.Store(true)
+	alice := visitor(t, authority)
+	alice.signIn(one.URL, "alice@contoso.example")
+	require.Equal(t, 1, authority.Requests(entratest.GrantAuthorizationCode))
+	left, err := one.app.accounts.Flush(t.Context())
+	require.Error(t, err)
+	require.Equal(t, 1, left)
+	s.accounts.down.Store(false)
+	left, err = one.app.accounts.Flush(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, left)
+	require.Contains(t, alice.get(one.URL), "Hello, Alice Ames")
+	require.Equal(t, 1, authority.Requests(entratest.GrantAuthorizationCode))
 }
 
 // Two sign-ins that are begun in two tabs both work.

@@ -132,6 +132,7 @@ func run(ctx context.Context) error {
 	}
 	a.routes(mux)
 
+	go flushing(ctx, accounts)
 	server := newServer(mux)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
@@ -143,7 +144,26 @@ func run(ctx context.Context) error {
 	}
 	last, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return server.Shutdown(last)
+	err = server.Shutdown(last)
+	if left, flushErr := accounts.Flush(last); left > 0 {
+		slog.Error("tokens could not be stored and are lost", "accounts", left, "error", flushErr)
+	}
+	return err
+}
+
+// flushing stores every few seconds what the store could not take before, until
+// ctx ends. The log says why it could not.
+func flushing(ctx context.Context, accounts *persistence.Partitioned) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			accounts.Flush(ctx) //nolint:errcheck // it is tried again
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // storeTimeout bounds every call of the store. The library's default of 30
@@ -196,7 +216,7 @@ const maxConnections = 16
 
 func openStore(ctx context.Context) (store, error) {
 	if *redisAddr != "" {
-		client := redis.NewClient(&redis.Options{Addr: *redisAddr})
+		client := redis.NewClient(&redis.Options{Addr: *redisAddr, ContextTimeoutEnabled: true})
 		accounts, err := redisstore.New(client, &redisstore.Options{Prefix: "signin:account:"})
 		if err != nil {
 			return store{}, err
