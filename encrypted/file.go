@@ -142,7 +142,7 @@ func New(path string, source KeySource, opts *Options) (*File, error) {
 
 // StoredSource returns the word of the key source that the file at path needs, as
 // [KeySource.Source] returns it. It asks for no key. The word is not
-// authenticated: whoever can write the file can change it. StoredSource fails with
+// authenticated: everybody who can write the file can change it. StoredSource fails with
 // ErrNotFound where there is no file, and with ErrCorrupt or
 // ErrUnsupportedVersion where the header cannot be read.
 func StoredSource(path string) (string, error) {

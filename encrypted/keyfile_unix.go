@@ -32,7 +32,7 @@ func readKeyFile(path string) ([]byte, error) {
 // readMounted reads, as the user euid, a file that root provides: Docker mounts
 // secrets with mode 0444, and Kubernetes as links into folders of root's in a folder
 // that everybody could write, were it not mounted to be read only. Who may read such
-// a file was decided by whoever mounted it. Nobody but root and the user may be able
+// a file was decided by the person who mounted it. Nobody but root and the user may be able
 // to change it, or where a link on the way leads.
 func readMounted(path string, euid int) ([]byte, error) {
 	path, err := followTrusted(path, euid)

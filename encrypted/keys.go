@@ -146,7 +146,7 @@ const maxKeyText = 4096
 // the key is needed. It must be a regular file that belongs to the user and that
 // nobody else can access; or one that root provides and nobody else can change, as
 // Docker's in /run/secrets and Kubernetes' secret volumes with their links. Who may
-// read the latter was decided by whoever mounted it. Where the program runs as root,
+// read the latter was decided by the person who mounted it. Where the program runs as root,
 // such a file has no write permission or is mounted to be read only.
 //
 // Where there is no such file, the error is [persistence.ErrUnavailable]: somebody

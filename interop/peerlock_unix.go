@@ -94,7 +94,7 @@ func lockPeer(ctx context.Context, path string) (*peerLock, error) {
 func (l *peerLock) mine() bool { return named(l.path, int(l.f.Fd())) }
 
 // release removes the file and then gives up the lock. It reports whether it was
-// still ours. A nil lock is none.
+// still ours. A nil lock stands for no lock.
 func (l *peerLock) release() bool {
 	if l == nil {
 		return true

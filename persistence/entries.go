@@ -73,7 +73,7 @@ func (e *Entries) Get(ctx context.Context, key string) ([]byte, error) {
 	return value, err
 }
 
-// Set stores a value under a key, in place of what was there. A key is any UTF-8
+// Set stores a value under a key, instead of what was there. A key is any UTF-8
 // text, a value any bytes; nil is stored as no bytes.
 func (e *Entries) Set(ctx context.Context, key string, value []byte) error {
 	return e.cache.Update(ctx, func(current []byte) ([]byte, error) { return e.with(current, key, value) })

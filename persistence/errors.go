@@ -37,7 +37,7 @@ var (
 	// ErrConflict: what is stored has changed since its revision was read.
 	// Nothing was changed; load, merge and try again.
 	ErrConflict error = &class{"changed by another writer", nil}
-	// ErrLockTimeout: the lock was not to be had before the context ended. The
+	// ErrLockTimeout: the lock was still held by others when the context ended. The
 	// error names the process that holds it, as far as it is known, and is
 	// also the context's error.
 	ErrLockTimeout error = &class{"timed out waiting for the lock", nil}

@@ -36,7 +36,7 @@ import (
 // not be: each new client would ask the network for the names of the authority,
 // which a program that names a known authority does not need. A sign-in or a
 // refresh asks for the authority's openid-configuration as well, once for each
-// client.
+// client; the transport of web/discovery keeps it for all of them.
 //
 // Whatever a client does, into the cache of an account go no other account's
 // entries.

@@ -23,7 +23,7 @@ import (
 
 // Refresher exchanges a refresh token. *oauth2.Config implements it: the
 // TokenSource for a token that has nothing but a refresh token makes one token
-// request and returns the answer. A Refresher of one's own should embed an
+// request and returns the answer. A Refresher of your own should embed an
 // *oauth2.Config, so that the Source knows the client: see [Source.Save].
 type Refresher interface {
 	TokenSource(ctx context.Context, t *oauth2.Token) oauth2.TokenSource
@@ -716,7 +716,7 @@ func (s *Source) keepUnsaved(u *unsaved) {
 	s.set(s.currentOf(u.entry))
 }
 
-// set makes c the current token; nil is none.
+// set makes c the current token; nil stands for no token.
 func (s *Source) set(c *current) {
 	if u := s.unsaved; u != nil && c != nil && (c.due.IsZero() || u.next.Before(c.due)) {
 		c = &current{c.token, u.next}

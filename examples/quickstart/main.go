@@ -201,8 +201,8 @@ func explain(err error) string {
 			fmt.Fprintf(&b, "  - Leave out -store %s, so that other places are tried too.\n", *wish)
 		}
 		fmt.Fprintf(&b, `  - Set %s to a passphrase; the tokens are encrypted with it.
-  - Pass -allow-plaintext -store plaintext, if whoever can read your files may sign in
-    as you.`, *passphraseEnv)
+  - Pass -allow-plaintext -store plaintext, if everybody who can read your
+    files may sign in as you.`, *passphraseEnv)
 		return b.String()
 	}
 	if e, ok := err.(*persistence.Error); ok && e.Remedy != "" {

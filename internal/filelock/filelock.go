@@ -240,7 +240,7 @@ func (q *queue) acquire(ctx context.Context, l *Lock) (*flock.Flock, error) {
 	}
 }
 
-// wait takes the lock for w's caller, whoever that is by then.
+// wait takes the lock for the caller that w has by then.
 func (q *queue) wait(w *waiter) {
 	defer q.leave()
 	hasCaller := func() bool {

@@ -35,7 +35,7 @@ func Of(dir, name string) (Place, error) {
 	p := Place{Encrypted: encrypted, Plaintext: here.Plaintext(), Lock: layout.LockOf(encrypted)}
 	plaintext, err := securefile.Resolve(here.Plaintext())
 	if err != nil || plaintext == here.Plaintext() || layout.LockOf(plaintext) == p.Lock {
-		// An untrusted link stays a link, for whoever uses it to refuse.
+		// An untrusted link stays a link, which its user refuses.
 		if err == nil {
 			p.Plaintext = plaintext
 		}

@@ -820,7 +820,7 @@ func testExcludes(s *suite, lock lockFunc) {
 						s.Errorf("%d have the lock at once", n)
 					}
 					for range 10 {
-						runtime.Gosched() // an invitation to whoever the lock does not keep out
+						runtime.Gosched() // a chance for those that the lock does not keep out
 					}
 					passed.Add(1)
 					inside.Add(-1)

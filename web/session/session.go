@@ -73,7 +73,7 @@ var _ persistence.Versioned = (*Session)(nil)
 
 // New returns a Session. get returns what put has put, nil where there is
 // nothing; put with nil removes it. Empty data that is not nil is data. Data
-// belongs to whoever is given it. The functions say all that a Session knows, so
+// belongs to everybody who is given it. The functions say all that a Session knows, so
 // making one for each request costs next to nothing. A nil opts means the
 // defaults.
 func New(get func(ctx context.Context) ([]byte, error), put func(ctx context.Context, data []byte) error, opts *Options) *Session {

@@ -8,7 +8,7 @@
 // is revoked (RFC 9700, section 4.14.2). It is told to do otherwise by
 // [Options] and by the methods of [Server].
 //
-// It has no passwords and no secrets: whoever reaches its pages may sign in as
+// It has no passwords and no secrets: everybody who reaches its pages may sign in as
 // anybody. Its tokens are worth nothing outside of it. For Microsoft Entra ID as
 // MSAL knows it there is package entratest.
 package oauthserver
@@ -460,7 +460,7 @@ type Failure struct {
 	RetryAfter  string // the header; "" sends none
 	Code        string // the OAuth error
 	Description string
-	Body        string // in place of an OAuth error response, as HTML
+	Body        string // instead of an OAuth error response, as HTML
 }
 
 // Fail makes the next n refreshes fail, before anything is issued or spent.

@@ -194,7 +194,7 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (cache *pe
 // store, "" for the safest that works.
 func (c *call) asProgram(ctx context.Context, f *files, store string, do func(context.Context, tokenkeep.Config) error) error {
 	config := tokenkeep.Config{Name: f.name, Dir: f.dir, Keyring: c.Keyring, Kernel: c.Kernel, Store: store, AllowPlaintext: store == storePlaintext, Strict: true,
-		Logger: slog.New(slog.DiscardHandler), // what the user ought to know comes by Warn, and trouble as an error
+		Logger: slog.New(slog.DiscardHandler), // what the user has to know comes by Warn, and trouble as an error
 		Warn: func(w fallback.Warning) {
 			if w.Backend != storePlaintext { // which was asked for
 				c.tell(w.String())
