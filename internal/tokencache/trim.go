@@ -10,8 +10,9 @@ const (
 // Trim returns what there is to read in stored data. Editors and scripts leave a
 // byte order mark before a cache, a crash leaves NULs around it: these are cut off,
 // with the blanks beside them. Where there is nothing but these and blanks, or only
-// the JSON value null, Trim returns an empty slice: nothing is stored. It returns a
-// part of data, and nil only for nil.
+// the JSON value null, Trim returns an empty slice: nothing is stored. What is no
+// cache, also without them, stays as it is. Trim returns a part of data, and nil only
+// for nil.
 func Trim(data []byte) []byte {
 	if n := len(data); n > 0 && data[0] == '{' && data[n-1] == '}' {
 		return data
@@ -30,6 +31,9 @@ func Trim(data []byte) []byte {
 		rest = begin // JSON allows it
 	}
 	if isSpace(front) && isSpace(back) {
+		return data
+	}
+	if _, err := Parse(rest); err != nil { // nor may data of another format lose its NULs
 		return data
 	}
 	return rest

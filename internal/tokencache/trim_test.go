@@ -13,7 +13,7 @@ import (
 func TestTrim(t *testing.T) {
 	const cache = `{"A": {"k": "\u0000 \ufeff"}}`
 	for in, want := range map[string]string{
-		cache: cache, "{}": "{}", "{": "{", "{\"a\x00": "{\"a",
+		cache: cache, "{}": "{}", "{": "{", "{\"a\x00": "{\"a\x00", "\x00\x00{\x01": "\x00\x00{\x01", "\x00{": "\x00{",
 		"\ufeff" + cache: cache, "\ufeff" + cache + "\n": cache + "\n", " \r\n" + cache + "\n": " \r\n" + cache + "\n", cache + "\x00\x00\x00": cache, "\x00\x00" + cache: cache,
 		"\ufeff \n" + cache + "\n\x00": cache,
 		"":                             "", " ": "", "\r\n": "", "\x00": "", "\x00\x00 \n": "", "\ufeff": "", "\ufeff\r\n": "", "null": "", "\ufeffnull\n": "", "null\x00": "",

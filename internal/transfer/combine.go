@@ -30,8 +30,8 @@ func Merge(base, from, to []byte) (merged []byte, changed bool, refused []tokenc
 func Usable(data []byte) []byte { return tokencache.Trim(data) }
 
 // Malformed reports whether data is a damaged token cache: it begins as a JSON
-// object, or with a NUL or a byte order mark, and does not parse. Text of another
-// format is not malformed, and neither is what holds nothing.
+// object or with a byte order mark, and does not parse. Data of another format is
+// not malformed, and neither is what holds nothing.
 func Malformed(data []byte) bool {
 	usable := Usable(data)
 	_, err := tokencache.Parse(usable)
@@ -39,7 +39,7 @@ func Malformed(data []byte) bool {
 		return false
 	}
 	text := bytes.TrimLeft(usable, " \t\r\n")
-	return text[0] == '{' || text[0] == 0 || bytes.HasPrefix(text, []byte("\ufeff"))
+	return text[0] == '{' || bytes.HasPrefix(text, []byte("\ufeff"))
 }
 
 // Accounts returns how many accounts data has. Data that is not a token cache has

@@ -223,7 +223,7 @@ func TestMalformed(t *testing.T) {
 		"": false, " ": false, "{}": false, `{"a":1}`: false, "xyz": false, "[1": false,
 		"{": true, `{"a"`: true, ` {"a":{"b":}}`: true,
 		"\n": false, "\x00\x00\x00": false, "null": false, " null\n": false, "\ufeff": false, "\ufeff{}": false, "{}\x00\x00": false,
-		"\x00\x00a\":{}}": true, "\ufeff{\"a": true, "\ufeffx": true, "{\"a\x00\x00\x00": true,
+		"\x00\x00a\":{}}": false, "\x00\x00{": false, "\ufeff{\"a": true, "\ufeffx": true, "{\"a\x00\x00\x00": true,
 	} {
 		require.Equal(t, want, transfer.Malformed([]byte(data)), "%q", data)
 	}

@@ -34,10 +34,14 @@ func numbered(kind string, n uint64) []byte {
 	}
 	data := make([]byte, 0, size+8)
 	for len(data) < size {
-		data = binary.BigEndian.AppendUint64(data, n)
+		data = binary.BigEndian.AppendUint64(data, n|notBlank)
 	}
 	return data
 }
+
+// notBlank is set in numbered data, of which some would else be blanks only. What
+// is blank counts as nothing.
+const notBlank = 1 << 63
 
 // numberOf returns the n of numbered data, 0 for none.
 func numberOf(kind string, data []byte) (uint64, error) {
@@ -47,7 +51,7 @@ func numberOf(kind string, data []byte) (uint64, error) {
 	if len(data) < 8 {
 		return 0, fmt.Errorf("%d bytes", len(data))
 	}
-	n := binary.BigEndian.Uint64(data)
+	n := binary.BigEndian.Uint64(data) &^ notBlank
 	if string(data) != string(numbered(kind, n)) {
 		return n, fmt.Errorf("torn: %d bytes that begin with %d", len(data), n)
 	}
