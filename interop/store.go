@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -422,19 +421,6 @@ func (s *Store) LockName(ctx context.Context, name string) (func() error, error)
 	}
 	return s.own.LockName(ctx, name)
 }
-
-// unknownRevision is a revision that nothing stored has.
-func unknownRevision() string { return "changed-" + rand.Text() }
-
-// lockPath is where the other programs' lock is, whatever the data's path leads
-// to.
-func (s *Store) lockPath() string { return s.path + ".lockfile" }
-
-// The names of the files that this package makes for a moment beside a file. They
-// are no data to persistence.Cache.Watch.
-func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tokenkeep-" }
-
-const tempSuffix = ".tmp"
 
 // sleep waits, or fails with ctx's error.
 func sleep(ctx context.Context, d time.Duration) error {

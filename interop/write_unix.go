@@ -5,6 +5,7 @@ package interop
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -438,3 +439,16 @@ func (s *Store) keepLock(peer *peerLock) bool {
 
 // keepFor is longer than a merge and the wait before it.
 const keepFor = 200 * time.Millisecond
+
+// unknownRevision is a revision that nothing stored has.
+func unknownRevision() string { return "changed-" + rand.Text() }
+
+// lockPath is where the other programs' lock is, whatever the data's path leads
+// to.
+func (s *Store) lockPath() string { return s.path + ".lockfile" }
+
+// The names of the files that this package makes for a moment beside a file. They
+// are no data to persistence.Cache.Watch.
+func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tokenkeep-" }
+
+const tempSuffix = ".tmp"

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/tokenkeep/tokenkeep/internal/opaque"
+	"github.com/tokenkeep/tokenkeep/internal/quote"
 )
 
 // What leads to tokens formats itself as its description, whatever the verb:
@@ -32,6 +33,20 @@ func (p *Partitioned) Format(s fmt.State, verb rune) { opaque.Format(s, verb, p.
 
 // LogValue returns the description.
 func (p *Partitioned) LogValue() slog.Value { return slog.StringValue(p.String()) }
+
+// String returns a description of the Entries: their section, and what keeps it.
+func (e *Entries) String() string {
+	if e == nil || e.cache == nil {
+		return "entries"
+	}
+	return "entries of " + quote.Text(e.section) + " in " + e.cache.String()
+}
+
+// Format writes the description, whatever the verb.
+func (e *Entries) Format(s fmt.State, verb rune) { opaque.Format(s, verb, e.String()) }
+
+// LogValue returns the description.
+func (e *Entries) LogValue() slog.Value { return slog.StringValue(e.String()) }
 
 func described(what string, d Description) string {
 	for _, s := range []string{d.Backend, d.Location} {

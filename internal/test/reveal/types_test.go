@@ -58,6 +58,7 @@ var harmless = map[string]string{
 	"fallback.Refusal":         "a word and an error",
 	"fallback.NoneError":       "refusals",
 	"tokensource.Option":       "a function that holds a setting",
+	"tokensource.Grant":        "a function",
 	"entratest.Failure":        "a pretend answer",
 	"entratest.Hold":           "a pretend pause",
 	"entratest.User":           "a pretend person",
@@ -106,6 +107,12 @@ var secretive = map[string]func(t *testing.T) any{
 	"persistence.Memory":          func(t *testing.T) any { return filledMemory(t) },
 	"persistence.FileLock":        func(t *testing.T) any { return persistence.NewFileLock(filepath.Join(t.TempDir(), "x.lock")) },
 	"persistence.Cache":           func(t *testing.T) any { return filledCache(t) },
+	"persistence.Entries": func(t *testing.T) any {
+		e, err := filledCache(t).Entries("contoso-cli")
+		require.NoError(t, err)
+		require.NoError(t, e.Set(t.Context(), "client-secret", []byte(planted)))
+		return e
+	},
 	"persistence.Partitioned": func(t *testing.T) any {
 		m := filledMemory(t)
 		p, err := persistence.NewPartitioned(func(context.Context, string) (persistence.Persistence, error) { return m, nil })
