@@ -55,10 +55,13 @@ func (v Vault) request(ctx context.Context, method string, body []byte, precondi
 	switch res.StatusCode {
 	case http.StatusOK, http.StatusNoContent:
 		data, err := io.ReadAll(io.LimitReader(res.Body, maxSize+1))
-		if len(data) > maxSize { // never part of a cache
+		if err != nil { // never a part of a cache
+			return nil, "", fmt.Errorf("%w: %w", persistence.ErrUnavailable, err)
+		}
+		if len(data) > maxSize {
 			return nil, "", persistence.ErrTooLarge
 		}
-		return data, res.Header.Get("ETag"), err
+		return data, res.Header.Get("ETag"), nil
 	case http.StatusNotFound:
 		return nil, "", persistence.ErrNotFound
 	case http.StatusPreconditionFailed:
