@@ -10,6 +10,7 @@ import (
 func TestDataDir(t *testing.T) {
 	root := t.TempDir() // absolute on every platform
 	home := filepath.Join(root, "home")
+	top := filepath.VolumeName(root) + string(filepath.Separator)
 	for name, c := range map[string]struct {
 		goos   string
 		env    map[string]string
@@ -27,7 +28,7 @@ func TestDataDir(t *testing.T) {
 		"linux, a service, home is missing":   {"linux", map[string]string{"HOME": home, "STATE_DIRECTORY": root}, root, ""},
 		"linux, a service with a home":        {"linux", map[string]string{"HOME": root, "STATE_DIRECTORY": home}, filepath.Join(root, ".local", "share"), ""},
 		"linux, a service with XDG":           {"linux", map[string]string{"XDG_DATA_HOME": home, "STATE_DIRECTORY": root}, home, ""},
-		"linux, home is / and nothing is set": {"linux", map[string]string{"HOME": "/"}, "/.local/share", ""},
+		"linux, home is / and nothing is set": {"linux", map[string]string{"HOME": top}, filepath.Join(top, ".local", "share"), ""},
 		"macOS":                               {"darwin", map[string]string{"HOME": home, "XDG_DATA_HOME": root}, filepath.Join(home, "Library", "Application Support"), ""},
 		"Windows":                             {"windows", map[string]string{"LocalAppData": root}, root, ""},
 		"Windows, not set":                    {"windows", nil, "", ""},
