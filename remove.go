@@ -33,8 +33,8 @@ import (
 // programs: what they save afterwards is stored.
 //
 // It fails with a [*persistence.Error] if cfg is wrong, or if a file cannot be
-// removed; the other files are removed nevertheless. A wait for another process ends as that
-// of [Open] does, with ErrLockTimeout.
+// removed; it removes the other files all the same. A wait for another process ends
+// as that of [Open] does, with ErrLockTimeout.
 func Remove(ctx context.Context, cfg Config) error {
 	if cfg.Kernel == nil { // before Order, which may name it, is left out
 		cfg.Kernel = cfg.keyringOf(layout.Kernel)

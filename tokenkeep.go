@@ -34,8 +34,8 @@ type Config struct {
 	// are kept with it and with nothing else that works. What is stored with another
 	// key stays so until [Rotate]. Somebody else keeps this key, so it is never
 	// certainly gone: where it is missing, Open fails and sets nothing aside, and
-	// where it is another one, Open fails with ErrWrongKey. [Remove] starts anew.
-	// Waiting for it ends with ctx only. nil means that there is none.
+	// where it is another one, Open fails with ErrWrongKey. After [Remove] the user
+	// can sign in again. Waiting for it ends with ctx only. nil means no such key.
 	Key encrypted.KeySource
 
 	// OldKey is the key that Key has replaced. What is stored with it opens, and
@@ -227,7 +227,7 @@ func MovePlaintext(ctx context.Context, cfg Config) error {
 	return s.choose(ctx)
 }
 
-// Rotate gives the encrypted file of cfg a new key and encrypts its data anew; see
+// Rotate gives the encrypted file of cfg a new key and encrypts its data again; see
 // [encrypted.File.Rotate]. The new key is cfg.Key, if that is set and neither
 // cfg.Order nor cfg.Store leaves it out: it replaces cfg.OldKey, or whatever key the
 // file has. Else it comes from the source that the key comes from now. Programs that

@@ -323,7 +323,7 @@ func revision(view []byte) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// Save puts data in the place of what the clients see.
+// Save replaces what the clients see with data.
 func (s *Store) Save(ctx context.Context, data []byte) error {
 	_, err := s.save(ctx, "save", data, nil)
 	return err

@@ -17,12 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
+	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 func canWrite() error { return nil }
 
-// maxRounds bounds how often a save is made anew because the neighbours' lock did
+// maxRounds bounds how often a save begins again because the neighbours' lock did
 // not keep others from writing, or was taken away.
 const maxRounds = 20
 
@@ -31,7 +32,7 @@ const maxRounds = 20
 //
 // The new file is made and flushed before the lock is taken, since MSAL Python
 // waits five seconds for it and then goes on without: it is held for about a
-// millisecond. Only where somebody has written in between is the file made anew
+// millisecond. Only where somebody has written in between is it made again
 // under the lock.
 func (s *Store) write(ctx context.Context, view []byte, rev *string) (string, error) {
 	peer := s.takeKept()
@@ -176,8 +177,8 @@ func (s *Store) publish(ctx context.Context, peer **peerLock, path string, old f
 // stamps lag behind the clock.
 const stampAhead = 2 * time.Millisecond
 
-// replace gives the file its time and puts it in the place of the one at path,
-// whose time was before.
+// replace gives the file its time and replaces with it the one at path, whose time
+// was before.
 func (f *newFile) replace(path string, before time.Time) error {
 	name, err := f.link()
 	if err != nil {
@@ -223,7 +224,7 @@ func checkTarget(path string) (fs.FileInfo, error) {
 		return nil, remedy.Errorf("Run the program as the user whose cache it is.", "%w: the folder belongs to another user", persistence.ErrUnavailable)
 	}
 	if folder.Mode().Perm()&0o002 != 0 {
-		return nil, remedy.Errorf("Close the folder to other users: chmod o-w.", "%w: other users can write the folder", persistence.ErrUnavailable)
+		return nil, remedy.Errorf("Close the folder to other users: chmod o-w "+shell.Quote(dir), "%w: other users can write the folder", persistence.ErrUnavailable)
 	}
 	if kind := networkKind(dir); kind != "" {
 		return nil, remedy.Errorf("Keep the cache on a local disk.", "%w: the folder is on a network file system (%s), where the programs' locks do not work", persistence.ErrUnavailable, kind)

@@ -90,7 +90,7 @@ func (c *Cache) adopt(ctx context.Context, of []byte, put func([]byte) ([]byte, 
 	case errors.Is(err, adopt.ErrReadBack):
 		err = c.fail("adopt", err, "Try again.")
 	case errors.Is(err, tokencache.ErrFormat):
-		err = c.fail("adopt", ErrCorrupt, "What is stored here is not an MSAL cache.")
+		err = c.fail("adopt", ErrCorrupt, "Keep the tokens in a cache that nothing else is stored in.")
 	case !errors.As(err, &own):
 		err = c.fail("adopt", err, "")
 	}

@@ -61,7 +61,7 @@ type resident struct {
 	// created is told that a save has stored rev where nothing was stored. A sign-out
 	// that came just before removed nothing, so its save met no conflict: if there was
 	// one, created takes rev back and returns errTakenBack, and the save is planned
-	// anew. nil: no sign-out leaves nothing stored.
+	// again. nil: no sign-out leaves nothing stored.
 	created func(ctx context.Context, rev string) error
 }
 

@@ -239,7 +239,7 @@ func TestExclusiveIsNoObstacle(t *testing.T) {
 	})
 }
 
-// TestExclusiveEndsWithItsContext: whoever waits stops when the context ends, and
+// TestExclusiveEndsWithItsContext: a request that waits stops when the context ends, and
 // what it did not run is not run.
 func TestExclusiveEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -18,7 +18,7 @@ import "context"
 type Persistence interface {
 	// Load returns what was saved last, or ErrNotFound when nothing is saved.
 	Load(ctx context.Context) ([]byte, error)
-	// Save stores data in the place of what was stored: all of it or nothing,
+	// Save replaces what was stored with data: all of it or nothing,
 	// and durably, before it returns nil.
 	Save(ctx context.Context, data []byte) error
 	// Delete removes what is stored. Deleting what is not there succeeds.

@@ -652,7 +652,7 @@ func (s *Source) load(ctx context.Context) (entry, error) {
 	return e, nil
 }
 
-// store stores e in the place of what it finds, if that is the one to replace,
+// store replaces what it finds with e, if that is the one to replace,
 // and reports whether that is so: then, without an error, it is done. A nil e
 // removes the entry.
 func (s *Source) store(ctx context.Context, e entry, replaces func(found entry) bool) (found entry, stored bool, err error) {

@@ -25,7 +25,7 @@ var rules = []rule{
 	{"Bytes", "Load returns byte for byte what was saved, whatever the bytes: NUL, invalid UTF-8, line ends, blanks.", 0, testBytes},
 	{"Large", "1 MiB is saved and loaded like any other data, or what Options.MaxSize says.", 0, testLarge},
 	{"TooLarge", "Data larger than the backend takes is refused with persistence.ErrTooLarge, and what was stored stays.", limit, testTooLarge},
-	{"Replace", "Save puts data in the place of what was stored, and nothing of the old data remains.", 0, testReplace},
+	{"Replace", "Save replaces what was stored with data, and nothing of the old data remains.", 0, testReplace},
 	{"Ownership", "The caller may change its slice after Save, and what Load returned; what is stored stays as it was.", 0, testOwnership},
 	{"DeleteNothing", "Delete of what is not there succeeds, the second time too.", 0, testDeleteNothing},
 	{"Delete", "After Delete nothing is stored: Load fails with persistence.ErrNotFound, and a later Save works.", 0, testDelete},

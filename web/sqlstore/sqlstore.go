@@ -26,7 +26,7 @@
 // # The pool
 //
 // As it comes, [sql.DB] keeps two idle connections and has no maximum: under load,
-// requests dial anew, several times slower, until the database has too many
+// requests dial again, several times slower, until the database has too many
 // connections. Set both, to about as many as the database has processors to work
 // with, and let connections end now and then, so that those to a server that is no
 // longer the primary go away. Check warns where there is no maximum.

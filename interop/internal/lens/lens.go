@@ -5,7 +5,7 @@
 // and under the key that MSAL Go gives it, the accounts that have such a
 // credential, and the clients' AppMetadata, made up where it is missing, because
 // MSAL Go finds no refresh token without it. Put(file, view) is the file with the
-// view's entries in the place of those that were shown.
+// view's entries instead of those that were shown.
 //
 // # The laws
 //
@@ -453,7 +453,7 @@ func neighboursKey(e *entry) string {
 	return e.key
 }
 
-// Put returns the file with the entries of a view in the place of those that View
+// Put returns the file with the entries of a view instead of those that View
 // shows. now is the last_modification_time of what is changed.
 //
 // An entry that is changed keeps its key, unless that is in MSAL Go's spelling,

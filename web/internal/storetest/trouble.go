@@ -56,7 +56,7 @@ func RequireHolds(t *testing.T, p persistence.Persistence, want string) {
 	require.Equal(t, want, string(data))
 }
 
-// Save saves data in the place of what is stored.
+// Save replaces what is stored with data.
 func Save(t *testing.T, p persistence.Versioned, data string) (rev string) {
 	t.Helper()
 	rev, err := p.Revision(t.Context())
