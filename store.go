@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,7 +19,6 @@ import (
 	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/ledger"
-	"github.com/tokenkeep/tokenkeep/internal/once"
 	"github.com/tokenkeep/tokenkeep/internal/place"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
@@ -57,7 +57,7 @@ type store struct {
 	choosing chan struct{} // full while the choice is made again
 	failed   failedChoice  // guarded by choosing
 
-	warned once.Kinds
+	warned sync.Map // the keys are what the user was told
 	noDir  error // why there is no folder, where Order ends with memory
 }
 
@@ -624,7 +624,7 @@ func (s *store) Describe() persistence.Description { return s.current.Load().Des
 
 // warn tells the program, once for each message and remedy.
 func (s *store) warn(w fallback.Warning) {
-	if !s.warned.First(w.Message + w.Remedy) {
+	if _, before := s.warned.LoadOrStore(w.Message+w.Remedy, true); before {
 		return
 	}
 	if s.cfg.Warn != nil {
