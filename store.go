@@ -58,7 +58,7 @@ type store struct {
 	failed   failedChoice  // guarded by choosing
 
 	warned sync.Map // the keys are what the user was told
-	noDir  error // why there is no folder, where Order ends with memory
+	noDir  error    // why there is no folder, where Order ends with memory
 }
 
 // failedChoice caches a failed choice for one state of the encrypted file, so that

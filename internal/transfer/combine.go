@@ -98,7 +98,10 @@ func Add(from, to []byte) (sum []byte, changed bool, a Added, err error) {
 		switch {
 		case there != nil:
 			return false
-		case err != nil, !tokencache.Shared(section), !isObject, of.HomeAccountID != "" && !known[of.Identity()]:
+		case !isObject && tokencache.Shared(section):
+			a.Refused = append(a.Refused, tokencache.Refused{Section: section, Key: e.Key()})
+			return false
+		case err != nil, !tokencache.Shared(section), of.HomeAccountID != "" && !known[of.Identity()]:
 			a.Left++
 			return false
 		}
@@ -109,14 +112,20 @@ func Add(from, to []byte) (sum []byte, changed bool, a Added, err error) {
 	if err != nil {
 		return nil, false, Added{}, err
 	}
-	// A section that is no object has no entries, and stays where it is.
+	// A section that is no object has no entries. null is what some libraries write
+	// for an empty one.
 	for i := range additions.Sections() {
-		if s := &additions.Sections()[i]; !s.Object {
+		switch s := &additions.Sections()[i]; {
+		case s.Object, string(s.Value()) == "null":
+		case tokencache.Shared(s.Name):
+			a.Refused = append(a.Refused, tokencache.Refused{Section: s.Name, Whole: true})
+		default:
 			a.Left++
 		}
 	}
-	data, a.Refused = objects(additions).Sound()
-	if a.Entries -= len(a.Refused); a.Entries == 0 {
+	data, refused := objects(additions).Sound()
+	a.Refused = append(a.Refused, refused...)
+	if a.Entries -= len(refused); a.Entries == 0 {
 		return to, false, a, nil
 	}
 	if additions, err = tokencache.Parse(data); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/internal/transfer"
 )
 
@@ -252,8 +253,11 @@ func TestAdd(t *testing.T) {
 			`{"IdToken":{"i":{"home_account_id":"a","environment":"other"}}}`, `{"Account":{` + account("a") + `}}`, `{"Account":{` + account("a") + `}}`, transfer.Added{Left: 1}},
 		"an account by a field in capitals": {
 			`{"RefreshToken":{"k":{"home_account_id":"a","HOME_ACCOUNT_ID":""},"l":{"home_account_id":7}}}`, `{}`, `{}`, transfer.Added{Left: 2}},
-		"sections that are not MSAL's":      {`{"Mine":{"k":{}},"refreshtoken":{"k":{}}}`, `{}`, `{}`, transfer.Added{Left: 2}},
-		"what is no entry":                  {`{"RefreshToken":{"k":1,"l":[]},"IdToken":7}`, `{}`, `{}`, transfer.Added{Left: 3}},
+		"sections that are not MSAL's": {`{"Mine":{"k":{}},"refreshtoken":{"k":{}}}`, `{}`, `{}`, transfer.Added{Left: 2}},
+		"what is no entry": {`{"RefreshToken":{"k":null,"l":[]},"IdToken":7}`, `{}`, `{}`,
+			transfer.Added{Refused: []tokencache.Refused{{Section: "RefreshToken", Key: "k"}, {Section: "RefreshToken", Key: "l"}, {Section: "IdToken", Whole: true}}}},
+		"empty sections":                    {`{"RefreshToken":null,"Mine":null}`, `{}`, `{}`, transfer.Added{}},
+		"what is no entry, of others":       {`{"Mine":{"k":null},"Others":7}`, `{}`, `{}`, transfer.Added{Left: 2}},
 		"a section that is no object there": {`{"RefreshToken":{"k":{}}}`, `{"RefreshToken":7}`, `{"RefreshToken":7}`, transfer.Added{Left: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -302,8 +306,8 @@ func TestWhatMSALRefuses(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, changed)
 	require.Equal(t, 1, added.Entries)
-	require.Equal(t, 1, added.Left) // null is no entry of anybody's
-	require.Len(t, added.Refused, 1)
+	require.Zero(t, added.Left, "what nobody can use does not keep the file")
+	require.Len(t, added.Refused, 2)
 	require.Contains(t, string(sum), `"m"`)
 	require.NotContains(t, string(sum), `"n"`)
 }
