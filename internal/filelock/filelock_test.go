@@ -248,7 +248,10 @@ func TestManyAbandonedWaits(t *testing.T) {
 	for range 200 {
 		timesOut(t, filelock.New(path, true))
 	}
-	require.LessOrEqual(t, runtime.NumGoroutine(), waiting)
+	// Those that end a wait may still be about to end themselves.
+	for start := time.Now(); runtime.NumGoroutine() > waiting; runtime.Gosched() {
+		require.Less(t, time.Since(start), 10*time.Second, "one goroutine waits for all")
+	}
 	require.Less(t, threadsOf(t)-threads, 50, "threads")
 	require.Equal(t, 1, filelock.Queues())
 
