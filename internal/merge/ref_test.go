@@ -40,8 +40,7 @@ type refEntry struct {
 // refParse parses a cache; ok is false if it is none.
 func refParse(data []byte) (d refDoc, ok bool) {
 	d = refDoc{}
-	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	if blank := string(bytes.Trim(data, " \t\r\n\x00")); blank == "" || blank == "null" {
+	if data = tokencache.Trim(data); len(data) == 0 { // which has a test of its own
 		return d, true
 	}
 	var raw json.RawMessage
