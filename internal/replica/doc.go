@@ -78,7 +78,9 @@
 //   - held counts what the memory was given, with what could not be stored yet.
 //   - A sign-in that the store could not be read for ([Replica.Blank]) has no base:
 //     nothing that is stored counts as removed by it, and nothing that it brings
-//     as signed out before.
+//     as signed out before. What it brings counts as held.
+//   - What was pending may be found stored, or signed out, while an Export is under
+//     way. A sign-in of that Export was not pending, and stands.
 //   - A sign-out between an Export's own Replace and its save is the merge's to
 //     find (package merge, rule 5).
 //   - Nothing about one account touches another's entries.

@@ -286,10 +286,12 @@ func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Pl
 	} else if r.stale {
 		// A sign-in after Blank. It may meet what another memory could not store.
 		for _, a := range p.ours.accounts() {
-			r.back = append(r.back, a.Identity())
+			a = a.Identity()
+			p.own = append(p.own, a)
+			r.signOuts.hold(a)
 		}
 	}
-	p.back = slices.Clone(r.back)
+	r.returned(p)
 	return p
 }
 
@@ -298,8 +300,22 @@ func (r *Replica) Resume(now time.Time) *Plan {
 	return &Plan{ours: r.pending, base: r.base, back: slices.Clone(r.back), now: now, hint: "pending", usable: r.Usable}
 }
 
-// Rebase plans anew what to store, after a Removed that came between.
-func (r *Replica) Rebase(p *Plan) { p.base, p.back = r.base, slices.Clone(r.back) }
+// Rebase plans anew what to store, after a Removed that came between. What signed
+// in with the plan itself was not yet pending, so it was not removed.
+func (r *Replica) Rebase(p *Plan) {
+	p.base = r.base
+	r.returned(p)
+}
+
+// returned notes who has signed in since the plan's base.
+func (r *Replica) returned(p *Plan) {
+	for _, a := range p.own {
+		if !slices.Contains(r.back, a) {
+			r.back = append(r.back, a)
+		}
+	}
+	p.back = slices.Clone(r.back)
+}
 
 // judge takes what must not be stored out of the plan's ours, and notes what the
 // memory holds.
@@ -342,7 +358,7 @@ func (r *Replica) judge(p *Plan, call Call, hint string) {
 			s.leave(a)
 			continue
 		case signIn && r.stale:
-			r.back = append(r.back, a)
+			p.own = append(p.own, a)
 		}
 		s.hold(a)
 	}
@@ -435,6 +451,7 @@ type Plan struct {
 
 	ours, base *version
 	back       []tokencache.Account
+	own        []tokencache.Account // those of back that the plan itself brings
 	bare       bool
 	hint       string
 	now        time.Time

@@ -35,7 +35,7 @@ var mutants = []mutant{
 	{"a sign-in that could not read counts for ever", "internal/replica/replica.go",
 		"func (r *Replica) Unchanged() { r.stale, r.back = false, nil }", "func (r *Replica) Unchanged() {}", "P1"},
 	{"a sign-in that could not read does not count", "internal/replica/replica.go",
-		"r.back = append(r.back, a)", "", "P2"},
+		"p.own = append(p.own, a)\n\t\t}\n\t\ts.hold(a)", "}\n\t\ts.hold(a)", "P2"},
 	{"what another client knew does not count as seen", "internal/replica/replica.go",
 		"r.signOuts.tick++ // after", "return // after", "P1"},
 	{"a Delete leaves what is pending", "internal/replica/replica.go",

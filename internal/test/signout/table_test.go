@@ -23,6 +23,7 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 	partitioned := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return !k.partitioned })
 	silentSharing := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.clients == perRequest })
 	perRequestPartitioned := []kind{kindNamed("partitioned, client per request")}
+	sharingPartitioned := slices.DeleteFunc(slices.Clone(partitioned), func(k kind) bool { return k.clients == perRequest })
 	sharing := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.clients != shared })
 	for _, c := range []struct {
 		name     string
@@ -77,6 +78,12 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C9, another client's sign-in that could not be stored came after the sign-out", perRequestPartitioned, map[string][]string{alice: {windows}}, func(k kind) []actor {
 			return []actor{in(0, silent(alice)), in(0, signIn(alice)), in(1, out(k), out(k)), events("all fails", "all works")}
 		}, "0 1 2 1 3 1 000 3 2", 2},
+		{"C10, a sign-in while what another one could not store is found signed out", partitioned, one, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(0, markedSignIn(alice)), in(1, out(k)), in(0, op{do: "flush"}), events("saves fail", "all fails", "all works")}
+		}, "000 2 1 4 0 4 1 4 3 1", 2},
+		{"C11, signed out after a first sign-in that could not read", sharingPartitioned, one, func(k kind) []actor {
+			return []actor{in(0, during(1, markedSignIn(alice))), in(0, out(k)), in(0, during(2, silent(alice))), events("reads fail", "all works")}
+		}, "3 000 1 2 3 222", 2},
 		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
 			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
 		}, "1 00 1 222 0", 1},
