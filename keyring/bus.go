@@ -29,7 +29,8 @@ type client struct {
 	socket *net.UnixConn
 	bus    *dbus.Conn
 
-	keepWrites func() bool // undoes endWrites
+	collections []dbus.ObjectPath
+	keepWrites  func() bool // undoes endWrites
 }
 
 var errTimeout = errors.New("timeout")
@@ -43,7 +44,9 @@ func (s *secretService) do(caller context.Context, fn func(*client) error) error
 	c := &client{secretService: s, ctx: ctx, caller: caller, timer: timer}
 	err := c.connect()
 	if err == nil {
-		err = fn(c)
+		if err = c.greet(); err == nil {
+			err = fn(c)
+		}
 		c.close()
 	}
 	return c.classify(err)
@@ -79,6 +82,15 @@ func (c *client) connect() error {
 	// the bus may have stopped reading.
 	c.keepWrites = c.endWrites()
 	return nil
+}
+
+// greet makes a connection's first call, and waits for it. GNOME Keyring (42.1, and
+// by reports 50) now and then carries a call out before it has noted whose it is,
+// if the call comes just as it learns of the connection: about once in a thousand
+// connections. OpenSession or a search then end the whole keyring. To list the
+// collections needs no caller, and has to be done anyway.
+func (c *client) greet() error {
+	return c.property(servicePath, serviceIface, "Collections", &c.collections)
 }
 
 // dial connects c.socket to the first address where a bus of this user or of

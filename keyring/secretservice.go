@@ -226,24 +226,17 @@ func sessionOf(opened *dbus.Call) (session dbus.ObjectPath, err error) {
 // is the same as go-keyring's: the login collection if it exists, else the default
 // one.
 func (c *client) collection() (path dbus.ObjectPath, unlocked bool, err error) {
-	collections := c.beginProperty(servicePath, serviceIface, "Collections")
-	locked := c.beginProperty(loginPath, collectionIface, "Locked") // there is nearly always one of that name
-	var all []dbus.ObjectPath
-	if err := endProperty(collections, &all); err != nil {
-		return "", false, err
-	}
 	path = loginPath
-	if !slices.Contains(all, path) {
+	if !slices.Contains(c.collections, path) {
 		if err := c.call(servicePath, serviceIface+".ReadAlias", "default").Store(&path); err != nil {
 			return "", false, err
 		}
 		if path == noPath {
 			return "", false, newTrouble(NoCollection, "the Secret Service has no default collection", c.collectionAdvice())
 		}
-		locked = c.beginProperty(path, collectionIface, "Locked")
 	}
 	var isLocked bool
-	if err := endProperty(locked, &isLocked); err != nil {
+	if err := c.property(path, collectionIface, "Locked", &isLocked); err != nil {
 		return "", false, err
 	}
 	if isLocked {
