@@ -84,8 +84,8 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
 		saw := o.by == x.c || o.everywhere && o.p == x.c.p && o.inside != x.c
 		unseen := x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun) ||
-			x.unsaved && !x.c.knew(x.user, o.begun) && (x.landed == 0 || x.landed > o.begun)
-		return unseen && x.user == s.user && !saw
+			x.unsaved && !x.c.knew(x.user, o.begun)
+		return unseen && (x.landed == 0 || x.landed > o.begun) && x.user == s.user && !saw
 	}) {
 		return true
 	}

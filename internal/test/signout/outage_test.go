@@ -25,6 +25,8 @@ func outageScenarios(k kind) (all []scenario) {
 	add("two sign-ins in an outage", false, one, here(markedSignIn(alice)), here(markedSignIn(alice)), flush, events("all fails", "all works"))
 	add("a refresh in an outage", false, one, here(silent(alice)), outThere, flush, events("saves fail", "all works"))
 	add("a refresh and a sign-in in an outage", false, one, here(silent(alice)), here(markedSignIn(alice)), outThere, here(op{do: "flush"}), events("saves fail", "all fails", "all works"))
+	add("a first sign-in and refreshes in an outage", false, nil, here(markedSignIn(alice)), here(silent(alice)), here(silent(alice)), outThere, here(op{do: "flush"}), events("saves fail", "all works"))
+	add("a first sign-in in an outage of two", false, nil, here(markedSignIn(alice), op{do: "flush"}), actor{1, []op{markedSignIn(alice), {do: "flush"}}}, outThere, events("all fails", "all works"))
 	add("signed out while it is flushed", true, nil, events("saves fail", "all works"), here(markedSignIn(alice), op{do: "flush"}), outHere)
 	add("signed in anew while it is flushed", true, one, here(silent(alice), op{do: "flush"}), actor{1, []op{{do: "sign out here", user: alice}, signIn(alice)}}, events("saves fail", "all works"))
 	return all

@@ -84,6 +84,9 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C11, signed out after a first sign-in that could not read", sharingPartitioned, one, func(k kind) []actor {
 			return []actor{in(0, during(1, markedSignIn(alice))), in(0, out(k)), in(0, during(2, silent(alice))), events("reads fail", "all works")}
 		}, "3 000 1 2 3 222", 2},
+		{"C12, another request could not store what this one did", perRequestPartitioned, nil, func(k kind) []actor {
+			return []actor{in(0, markedSignIn(alice)), in(0, silent(alice)), in(0, silent(alice)), in(1, out(k)), in(0, op{do: "flush"}), events("saves fail", "all works")}
+		}, "5 000 111 222 1 5 2 3 4", 3},
 		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
 			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
 		}, "1 00 1 222 0", 1},
