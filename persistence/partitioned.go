@@ -111,7 +111,8 @@ type user struct {
 	partition string
 	engine    engine
 	replica   *replica.Replica
-	entry     *outboxEntry // what could not be stored, as the replica has it
+	entry     *outboxEntry         // what could not be stored, as the replica has it
+	stored    *replica.Outstanding // what the replica knows to have been stored of it
 }
 
 // NewPartitioned returns a Partitioned that keeps the data of each partition
@@ -210,13 +211,13 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 	switch {
 	case waiting == nil:
 		p.outbox.remove(of.partition, of.entry)
-		of.entry = nil
+		of.know(nil)
 		return err
 	case p.strict, err != nil && !errors.Is(ctx.Err(), context.Canceled):
 		// The caller is told that it failed, so it must not be stored later.
 	default:
 		if entry := p.outbox.put(of.partition, of.entry, waiting); entry != nil {
-			of.entry = entry
+			of.know(entry)
 			p.worked("unsaved")
 			return err
 		}
@@ -226,7 +227,7 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 		}
 	}
 	of.replica.Discard()
-	of.entry = nil
+	of.know(nil)
 	return err
 }
 
@@ -330,7 +331,11 @@ func (p *Partitioned) resident(of *user) resident {
 			return errTakenBack
 		},
 		removed: func() replica.Removed {
-			return replica.Removed{All: p.outbox.settled(of.partition, of.entry)}
+			x := replica.Removed{All: p.outbox.settled(of.partition, of.entry), Stored: p.outbox.storedSince(of.partition, of.entry, of.stored)}
+			if x.Stored != nil {
+				of.stored = x.Stored
+			}
+			return x
 		},
 		signedOut: func() (x replica.Removed) {
 			all, now := p.signOuts.since(before)
@@ -350,7 +355,15 @@ func isOf(x replica.Removed, partition string) bool {
 func (p *Partitioned) restore(of *user) {
 	if entry := p.outbox.get(of.partition); entry != of.entry {
 		of.replica.Adopt(entry.outstanding(), p.now())
-		of.entry = entry
+		of.know(entry)
+	}
+}
+
+// know notes that the replica has what entry, which may be nil, has.
+func (of *user) know(entry *outboxEntry) {
+	of.entry, of.stored = entry, nil
+	if entry != nil {
+		of.stored = entry.stored
 	}
 }
 
@@ -436,7 +449,8 @@ func (p *Partitioned) flushOut(ctx context.Context, partition string) error {
 	if err != nil {
 		return err
 	}
-	of := &user{partition: partition, engine: e, replica: replica.New(new(replica.SignOuts), partition), entry: entry}
+	of := &user{partition: partition, engine: e, replica: replica.New(new(replica.SignOuts), partition)}
+	of.know(entry)
 	of.replica.Adopt(entry.tokens, p.now())
 	bounded, cancel := p.bounded(ctx)
 	defer cancel()
@@ -465,5 +479,5 @@ func (p *Partitioned) flush(ctx context.Context, of *user) {
 		}
 	}
 	p.outbox.remove(of.partition, of.entry)
-	of.entry = nil
+	of.know(nil)
 }
