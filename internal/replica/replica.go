@@ -293,10 +293,13 @@ func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Pl
 			r.remove(p)
 		}
 	} else if r.stale {
-		// A sign-in after Blank. It may meet what another memory could not store.
+		// A sign-in after Blank, which may meet what another memory could not store; or
+		// a refresh after that, which has read, and brings nobody who was not held.
+		held, read := set(r.pending.accounts()), r.signOuts.readsOf(call, hint).first != 0
 		for _, a := range p.ours.accounts() {
-			a = a.Identity()
-			p.own = append(p.own, a)
+			if a = a.Identity(); !read || !held[a] {
+				p.own = append(p.own, a)
+			}
 			r.signOuts.hold(a)
 		}
 	}

@@ -87,6 +87,9 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C12, another request could not store what this one did", perRequestPartitioned, nil, func(k kind) []actor {
 			return []actor{in(0, markedSignIn(alice)), in(0, silent(alice)), in(0, silent(alice)), in(1, out(k)), in(0, op{do: "flush"}), events("saves fail", "all works")}
 		}, "5 000 111 222 1 5 2 3 4", 3},
+		{"C13, a refresh after a sign-in that could not read, signed out", sharingPartitioned, nil, func(k kind) []actor {
+			return []actor{in(0, look(alice)), in(0, silent(bob)), in(0, markedSignIn(alice)), in(0, silent(alice)), in(0, silent(alice)), in(0, out(k)), events("all fails", "all works")}
+		}, "0 1 2 6 22 3 4444 33 6 5 3", 3},
 		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
 			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
 		}, "1 00 1 222 0", 1},
