@@ -183,7 +183,9 @@ func (p *Partitioned) Replace(ctx context.Context, u cache.Unmarshaler, h cache.
 	p.flush(ctx, of)
 	if x := p.exclusiveOf(ctx, h.PartitionKey); x != nil && due(of.replica, p.now()) && x.take(ctx, of.engine.store) {
 		// Another server may have refreshed the tokens meanwhile.
-		return of.engine.replace(ctx, u, p.resident(of), h)
+		r = p.resident(of)
+		r.again = true
+		return of.engine.replace(ctx, u, r, h)
 	}
 	return nil
 }

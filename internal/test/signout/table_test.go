@@ -90,6 +90,9 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C13, a refresh after a sign-in that could not read, signed out", sharingPartitioned, nil, func(k kind) []actor {
 			return []actor{in(0, look(alice)), in(0, silent(bob)), in(0, markedSignIn(alice)), in(0, silent(alice)), in(0, silent(alice)), in(0, out(k)), events("all fails", "all works")}
 		}, "0 1 2 6 22 3 4444 33 6 5 3", 3},
+		{"C14, a refresh that asks for a lease when its answer has come", sharingPartitioned, one, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(1, out(k), signIn(alice)), in(0, inTurn(alice))}
+		}, "0 1 0 2 0 111 0 222", 3},
 		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
 			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
 		}, "1 00 1 222 0", 1},
