@@ -3,6 +3,7 @@ package persistence
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"sync"
@@ -92,6 +93,7 @@ type Partitioned struct {
 	outbox   outbox
 	signOuts removals // by SignOut; the partition stands for the home account id
 	turns    turns    // of Exclusive, by partition
+	owner    string   // of leases
 }
 
 var _ cache.ExportReplace = (*Partitioned)(nil)
@@ -133,7 +135,7 @@ func NewPartitioned(open func(ctx context.Context, partition string) (Persistenc
 	if err != nil {
 		return nil, failure(partitioned, "open", err, "Correct the option that NewPartitioned was given.")
 	}
-	return &Partitioned{settings: s, open: open, memories: weakmap.New[*clientMemory](), outbox: outbox{max: s.unsaved}}, nil
+	return &Partitioned{settings: s, open: open, memories: weakmap.New[*clientMemory](), outbox: outbox{max: s.unsaved}, owner: rand.Text()}, nil
 }
 
 // partitioned describes a Partitioned where no partition is known.
@@ -181,7 +183,7 @@ func (p *Partitioned) Replace(ctx context.Context, u cache.Unmarshaler, h cache.
 		return err
 	}
 	p.flush(ctx, of)
-	if x := p.exclusiveOf(ctx, h.PartitionKey); x != nil && due(of.replica, p.now()) && x.take(ctx, of.engine.store) {
+	if x := p.exclusiveOf(ctx, h.PartitionKey); x != nil && due(of.replica, p.now()) && x.take(ctx, &of.engine) {
 		// Another server may have refreshed the tokens meanwhile.
 		r = p.resident(of)
 		r.again = true
