@@ -51,6 +51,7 @@ type resident struct {
 	*replica.Replica
 
 	empty bool // it was just emptied, or is new
+	again bool // this is a second look within one Replace
 
 	// removed returns what this process has removed from the store, in other ways
 	// than by this in-memory cache, since something of it could not be stored. It is
@@ -88,7 +89,9 @@ func (e *engine) replace(ctx context.Context, u cache.Unmarshaler, r resident, h
 	}
 	bounded, cancel := e.bounded(ctx)
 	defer cancel()
-	r.Read(replica.CallOf(ctx), h.PartitionKey)
+	if !r.again {
+		r.Read(replica.CallOf(ctx), h.PartitionKey)
+	}
 	err := e.refresh(bounded, u, r)
 	if err == nil {
 		e.worked("replace")

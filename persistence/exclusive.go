@@ -2,7 +2,7 @@ package persistence
 
 import (
 	"context"
-	"crypto/rand"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -56,17 +56,19 @@ const (
 // section 4.14). With it the first one refreshes, and the others find the new
 // token. Those that wait hold no connection to the store.
 //
-// Where the store's Persistence is a [Leaser], the same holds for all servers. A
-// lease is asked for only if an access token of the account is missing or about
-// to expire, so that other requests cost nothing more; fn must therefore use the
-// ctx that it is given. A refresh for scopes that the account never had a token
-// for, while all its other tokens are good, is exclusive within this process
-// only. Where the store is no Leaser, each server may refresh once.
+// Where the store's Persistence is a [Leaser], the same holds for all servers. Where
+// it is none but a [NamedLocker], or [WithLockFile] is given, it holds for all
+// processes that share the locks, and each account leaves a small lock file. A lease
+// or lock is asked for only if an access token of the account is missing or about to
+// expire, so that other requests cost nothing more; fn must therefore use the ctx
+// that it is given. A refresh for scopes that the account never had a token for,
+// while all its other tokens are good, is exclusive within this process only. With
+// any other store, each process may refresh once.
 //
 // Exclusive prevents work that is done twice; it is never in the way of work that
 // has to be done. A turn ends after [MaxTurn] even if fn has not returned. Where
 // ctx has no deadline, and where another server has the lease, fn runs without
-// the turn after that time; where the store fails to give a lease it runs at
+// the turn after that time; where the store fails to give a lease or lock it runs at
 // once, and the failure is logged. Only if ctx ends while Exclusive waits does it
 // return without running fn: with ErrLockTimeout, which is also ctx's error.
 //
@@ -105,7 +107,9 @@ type exclusive struct {
 	mu    sync.Mutex
 	asked bool // for the lease
 	lease Leaser
-	owner string
+	until time.Time // when the lease ends by itself
+
+	unlock func() // of the named lock that stands for a lease, or nil
 }
 
 // exclusiveOf returns the Exclusive that ctx is of, or nil if it is of none for
@@ -118,12 +122,14 @@ func (p *Partitioned) exclusiveOf(ctx context.Context, partition string) *exclus
 	return x
 }
 
-// take takes the store's lease, at most once, and reports whether there is one
-// to take: then the stored tokens may have changed while it waited. It returns
-// without the lease if that cannot be had.
-func (x *exclusive) take(ctx context.Context, store Versioned) bool {
-	l, ok := store.(Leaser)
-	if !ok {
+// take takes the store's lease, or the lock that stands for it, at most once, and
+// reports whether there is one to take: then the stored tokens may have changed while
+// it waited. It returns without if that cannot be had.
+func (x *exclusive) take(ctx context.Context, e *engine) bool {
+	store := e.store
+	l, leases := store.(Leaser)
+	locks, named := e.lock.(NamedLocker)
+	if !leases && !named {
 		return false
 	}
 	x.mu.Lock()
@@ -131,11 +137,18 @@ func (x *exclusive) take(ctx context.Context, store Versioned) bool {
 	if x.asked {
 		return false
 	}
-	x.asked, x.owner = true, rand.Text()
+	x.asked = true
+	if !leases {
+		x.lock(ctx, e, locks)
+		return true
+	}
+	// Within this process there are turns. So all of it is one owner, and does not wait
+	// for a lease that it could not give back.
 	until := time.Now().Add(MaxTurn)
 	for {
 		bounded, cancel := x.of.bounded(ctx)
-		got, err := l.Lease(bounded, x.owner, MaxTurn)
+		x.until = time.Now().Add(MaxTurn)
+		got, err := l.Lease(bounded, x.of.owner, MaxTurn)
 		cancel()
 		switch {
 		case err != nil:
@@ -155,19 +168,44 @@ func (x *exclusive) take(ctx context.Context, store Versioned) bool {
 	}
 }
 
+// lock takes the account's named lock, for MaxTurn at most. The caller has locked x.
+func (x *exclusive) lock(ctx context.Context, e *engine, locks NamedLocker) {
+	bounded, cancel := context.WithTimeout(ctx, MaxTurn)
+	defer cancel()
+	unlock, err := locks.LockName(bounded, "turn of "+x.partition)
+	switch {
+	case ctx.Err() != nil && err != nil:
+	case errors.Is(err, ErrLockTimeout):
+		e.report("turn", "tokenkeep: another process has kept an account's turn for too long; going on without it", nil)
+	case err != nil:
+		e.report("lease", "tokenkeep: cannot keep other processes from refreshing an account; going on without that", err)
+	default:
+		x.of.worked("lease")
+		once := sync.OnceFunc(func() { e.unlock(unlock) })
+		timer := time.AfterFunc(MaxTurn, once)
+		x.unlock = func() { timer.Stop(); once() }
+	}
+}
+
 // release gives the lease back, also for a caller whose context has ended. If
 // that fails, the lease ends by itself.
 func (x *exclusive) release(ctx context.Context) {
 	x.mu.Lock()
-	l := x.lease
-	x.lease = nil
+	l, unlock := x.lease, x.unlock
+	if !time.Now().Before(x.until) {
+		l = nil // another request may have it by now
+	}
+	x.lease, x.unlock = nil, nil
 	x.mu.Unlock()
+	if unlock != nil {
+		unlock()
+	}
 	if l == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(x.of.timeout, leaseRelease))
 	defer cancel()
-	l.Release(ctx, x.owner) //nolint:errcheck // it ends by itself
+	l.Release(ctx, x.of.owner) //nolint:errcheck // it ends by itself
 }
 
 // due reports whether MSAL will probably ask for a token where a memory holds

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -72,13 +74,35 @@ func expired(t *testing.T, r *rows) *entratest.Server {
 // one request for tokens, on one server or on two.
 func TestExclusiveRefreshesOnce(t *testing.T) {
 	const tabs = 64
-	for name, count := range map[string]int{"one server": 1, "two servers": 2} {
+	locks := filepath.Join(t.TempDir(), "locks")
+	locked := func(t testing.TB, r *rows, _ ...persistence.Option) *persistence.Partitioned {
+		p, err := persistence.NewPartitioned(func(_ context.Context, partition string) (persistence.Persistence, error) {
+			return struct {
+				persistence.Versioned
+				persistence.NamedLocker
+			}{r.row(partition), persistence.NewFileLock(locks)}, nil
+		})
+		require.NoError(t, err)
+		return p
+	}
+	type open = func(t testing.TB, r *rows, opts ...persistence.Option) *persistence.Partitioned
+	for name, c := range map[string]struct {
+		count int
+		open  open
+	}{
+		"one server":           {1, leasedServer},
+		"two servers":          {2, leasedServer},
+		"two processes, locks": {2, locked},
+		"two processes, WithLockFile": {2, func(t testing.TB, r *rows, _ ...persistence.Option) *persistence.Partitioned {
+			return r.server(t, persistence.WithLockFile(locks+"2"))
+		}},
+	} {
 		t.Run(name, func(t *testing.T) {
-			r := new(rows)
+			r, count := new(rows), c.count
 			s := expired(t, r)
 			var servers []*persistence.Partitioned
 			for range count {
-				servers = append(servers, leasedServer(t, r))
+				servers = append(servers, c.open(t, r))
 			}
 			held := s.Hold(entratest.GrantRefreshToken)
 			var wg sync.WaitGroup
@@ -177,6 +201,18 @@ func signedInAlice(t *testing.T, r *rows) {
 	require.NoError(t, r.row("alice").Save(t.Context(), data))
 }
 
+// hangingLocks has one lock that is free, and named ones that somebody else has.
+type hangingLocks struct{}
+
+func (*hangingLocks) Lock(context.Context) (func() error, error) {
+	return func() error { return nil }, nil
+}
+
+func (*hangingLocks) LockName(ctx context.Context, _ string) (func() error, error) {
+	<-ctx.Done()
+	return nil, fmt.Errorf("%w: %w", persistence.ErrLockTimeout, ctx.Err())
+}
+
 // TestExclusiveIsNoObstacle: whatever keeps the turn or the lease from being had,
 // the work is done.
 func TestExclusiveIsNoObstacle(t *testing.T) {
@@ -211,6 +247,49 @@ func TestExclusiveIsNoObstacle(t *testing.T) {
 			require.NoError(t, replaceIn(leasedServer(t, r, silence), t.Context()))
 			require.Less(t, time.Since(start), persistence.MaxTurn+time.Second)
 			require.Greater(t, time.Since(start), persistence.MaxTurn/2, "the control: it did wait")
+		})
+	})
+	t.Run("a process that hangs has the lock", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := new(rows)
+			signedInAlice(t, r)
+			p, err := persistence.NewPartitioned(func(_ context.Context, partition string) (persistence.Persistence, error) {
+				return struct {
+					persistence.Versioned
+					persistence.NamedLocker
+				}{r.row(partition), &hangingLocks{}}, nil
+			}, silence)
+			require.NoError(t, err)
+			start := time.Now()
+			require.NoError(t, replaceIn(p, t.Context()))
+			require.Equal(t, persistence.MaxTurn, time.Since(start))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			start = time.Now()
+			replaceIn(p, ctx) //nolint:errcheck // only how long it takes matters
+			require.Equal(t, time.Second, time.Since(start))
+		})
+	})
+	t.Run("the lease could not be given back", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			down := true
+			r := &rows{around: func(_ context.Context, op string, call func() error) error {
+				if op == "Release" && down {
+					return &persistence.Error{Op: "release", Backend: "test", Err: errFull}
+				}
+				return call()
+			}}
+			signedInAlice(t, r)
+			one, two := leasedServer(t, r, silence), leasedServer(t, r, silence)
+			require.NoError(t, replaceIn(one, t.Context()))
+			down = false
+			start := time.Now()
+			require.NoError(t, replaceIn(one, t.Context()))
+			require.Zero(t, time.Since(start), "the server that has it does not wait for itself")
+			down = true
+			require.NoError(t, replaceIn(one, t.Context()))
+			require.NoError(t, replaceIn(two, t.Context()))
+			require.Greater(t, time.Since(start), persistence.MaxTurn/2, "the control: another one does")
 		})
 	})
 	t.Run("the lease cannot be asked for", func(t *testing.T) {

@@ -35,6 +35,10 @@ type outboxEntry struct {
 	tokens *replica.Outstanding
 	size   int
 	line   *byte // the same of all entries that came one out of the other
+
+	// stored is what has been stored of the entries that this one came out of, or
+	// nil: somebody who knew one of those has stored it.
+	stored *replica.Outstanding
 }
 
 // entryOverhead is about what an entry costs beyond its bytes.
@@ -79,12 +83,17 @@ func (o *outbox) put(partition string, known *outboxEntry, tokens *replica.Outst
 	if before != nil && before != known {
 		tokens = tokens.With(before.tokens)
 	}
-	e := &outboxEntry{since: time.Now(), tokens: tokens, size: tokens.Size() + len(partition) + entryOverhead, line: new(byte)}
-	grows := e.size
+	e := &outboxEntry{since: time.Now(), tokens: tokens, line: new(byte)}
+	grows := 0
 	if before != nil {
-		e.line = before.line
+		e.line, e.stored = before.line, before.stored
+		if e.stored != nil && (known == nil || known.stored != e.stored) {
+			e.tokens = tokens.After(e.stored)
+		}
 		grows -= before.size
 	}
+	e.size = e.tokens.Size() + len(partition) + entryOverhead
+	grows += e.size
 	if grows > 0 && o.size+grows > o.max {
 		for other, old := range o.entries {
 			if other != partition && time.Since(old.since) > outboxTime {
@@ -124,16 +133,35 @@ func (o *outbox) settled(partition string, e *outboxEntry) bool {
 	return now.line != e.line
 }
 
-// remove removes the entry, if it is still that of the partition.
+// remove removes e, which may be nil: it was stored, or is settled otherwise. If the
+// partition's entry came out of e, that stays, and knows that e is stored.
 func (o *outbox) remove(partition string, e *outboxEntry) {
 	if e == nil {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.entries[partition] == e {
+	now := o.entries[partition]
+	switch {
+	case now == e:
 		o.drop(partition)
+	case now != nil && now.line == e.line:
+		after := *now
+		after.stored, after.tokens = e.tokens, now.tokens.After(e.tokens)
+		after.size += after.tokens.Size() - now.tokens.Size()
+		o.size += after.size - now.size
+		o.entries[partition] = &after
 	}
+}
+
+// storedSince returns what has been stored of e by others since the caller knew that
+// before was, or nil.
+func (o *outbox) storedSince(partition string, e *outboxEntry, before *replica.Outstanding) *replica.Outstanding {
+	now := o.get(partition)
+	if now == nil || e == nil || now.line != e.line || now.stored == before {
+		return nil
+	}
+	return now.stored
 }
 
 // take removes whatever the partition has, and returns its tokens or nil.

@@ -3,6 +3,7 @@ package persistence
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"sync"
@@ -92,6 +93,7 @@ type Partitioned struct {
 	outbox   outbox
 	signOuts removals // by SignOut; the partition stands for the home account id
 	turns    turns    // of Exclusive, by partition
+	owner    string   // of leases
 }
 
 var _ cache.ExportReplace = (*Partitioned)(nil)
@@ -111,7 +113,8 @@ type user struct {
 	partition string
 	engine    engine
 	replica   *replica.Replica
-	entry     *outboxEntry // what could not be stored, as the replica has it
+	entry     *outboxEntry         // what could not be stored, as the replica has it
+	stored    *replica.Outstanding // what the replica knows to have been stored of it
 }
 
 // NewPartitioned returns a Partitioned that keeps the data of each partition
@@ -132,7 +135,7 @@ func NewPartitioned(open func(ctx context.Context, partition string) (Persistenc
 	if err != nil {
 		return nil, failure(partitioned, "open", err, "Correct the option that NewPartitioned was given.")
 	}
-	return &Partitioned{settings: s, open: open, memories: weakmap.New[*clientMemory](), outbox: outbox{max: s.unsaved}}, nil
+	return &Partitioned{settings: s, open: open, memories: weakmap.New[*clientMemory](), outbox: outbox{max: s.unsaved}, owner: rand.Text()}, nil
 }
 
 // partitioned describes a Partitioned where no partition is known.
@@ -180,9 +183,11 @@ func (p *Partitioned) Replace(ctx context.Context, u cache.Unmarshaler, h cache.
 		return err
 	}
 	p.flush(ctx, of)
-	if x := p.exclusiveOf(ctx, h.PartitionKey); x != nil && due(of.replica, p.now()) && x.take(ctx, of.engine.store) {
+	if x := p.exclusiveOf(ctx, h.PartitionKey); x != nil && due(of.replica, p.now()) && x.take(ctx, &of.engine) {
 		// Another server may have refreshed the tokens meanwhile.
-		return of.engine.replace(ctx, u, p.resident(of), h)
+		r = p.resident(of)
+		r.again = true
+		return of.engine.replace(ctx, u, r, h)
 	}
 	return nil
 }
@@ -210,13 +215,13 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 	switch {
 	case waiting == nil:
 		p.outbox.remove(of.partition, of.entry)
-		of.entry = nil
+		of.know(nil)
 		return err
 	case p.strict, err != nil && !errors.Is(ctx.Err(), context.Canceled):
 		// The caller is told that it failed, so it must not be stored later.
 	default:
 		if entry := p.outbox.put(of.partition, of.entry, waiting); entry != nil {
-			of.entry = entry
+			of.know(entry)
 			p.worked("unsaved")
 			return err
 		}
@@ -226,7 +231,7 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 		}
 	}
 	of.replica.Discard()
-	of.entry = nil
+	of.know(nil)
 	return err
 }
 
@@ -330,7 +335,11 @@ func (p *Partitioned) resident(of *user) resident {
 			return errTakenBack
 		},
 		removed: func() replica.Removed {
-			return replica.Removed{All: p.outbox.settled(of.partition, of.entry)}
+			x := replica.Removed{All: p.outbox.settled(of.partition, of.entry), Stored: p.outbox.storedSince(of.partition, of.entry, of.stored)}
+			if x.Stored != nil {
+				of.stored = x.Stored
+			}
+			return x
 		},
 		signedOut: func() (x replica.Removed) {
 			all, now := p.signOuts.since(before)
@@ -350,7 +359,15 @@ func isOf(x replica.Removed, partition string) bool {
 func (p *Partitioned) restore(of *user) {
 	if entry := p.outbox.get(of.partition); entry != of.entry {
 		of.replica.Adopt(entry.outstanding(), p.now())
-		of.entry = entry
+		of.know(entry)
+	}
+}
+
+// know notes that the replica has what entry, which may be nil, has.
+func (of *user) know(entry *outboxEntry) {
+	of.entry, of.stored = entry, nil
+	if entry != nil {
+		of.stored = entry.stored
 	}
 }
 
@@ -436,7 +453,8 @@ func (p *Partitioned) flushOut(ctx context.Context, partition string) error {
 	if err != nil {
 		return err
 	}
-	of := &user{partition: partition, engine: e, replica: replica.New(new(replica.SignOuts), partition), entry: entry}
+	of := &user{partition: partition, engine: e, replica: replica.New(new(replica.SignOuts), partition)}
+	of.know(entry)
 	of.replica.Adopt(entry.tokens, p.now())
 	bounded, cancel := p.bounded(ctx)
 	defer cancel()
@@ -465,5 +483,5 @@ func (p *Partitioned) flush(ctx context.Context, of *user) {
 		}
 	}
 	p.outbox.remove(of.partition, of.entry)
-	of.entry = nil
+	of.know(nil)
 }

@@ -98,5 +98,6 @@
 //     memory, looks like a refresh elsewhere. An old refresh's answer is then
 //     stored beside the new session.
 //   - A sign-in that could not be stored, of an account that was signed in and out
-//     elsewhere meanwhile, is stored later: nobody else ever saw it.
+//     elsewhere meanwhile, is stored later: nobody else ever saw it. One whose save
+//     was carried out although its answer was lost looks the same.
 package replica

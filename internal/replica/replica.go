@@ -228,14 +228,23 @@ func (r *Replica) Pending() []byte {
 type Removed struct {
 	All      bool
 	Accounts []tokencache.Account
+
+	// Stored is what another memory has stored of what is pending here, or nil. It
+	// may have been removed since.
+	Stored *Outstanding
 }
 
 // Any reports whether anything was removed.
-func (x Removed) Any() bool { return x.All || len(x.Accounts) > 0 }
+func (x Removed) Any() bool { return x.All || len(x.Accounts) > 0 || x.Stored != nil }
 
 // Removed notes that what is pending of x is to count as stored, and removed since.
 func (r *Replica) Removed(x Removed) {
 	if r.pending == nil {
+		return
+	}
+	if x.Stored != nil && !x.All {
+		o := (&Outstanding{r.base, r.pending, r.back, time.Time{}}).After(x.Stored)
+		r.base, r.back, r.atRev = o.base.clone(), o.back, false
 		return
 	}
 	r.base, r.atRev = r.without(x), false
@@ -284,10 +293,13 @@ func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Pl
 			r.remove(p)
 		}
 	} else if r.stale {
-		// A sign-in after Blank. It may meet what another memory could not store.
+		// A sign-in after Blank, which may meet what another memory could not store; or
+		// a refresh after that, which has read, and brings nobody who was not held.
+		held, read := set(r.pending.accounts()), r.signOuts.readsOf(call, hint).first != 0
 		for _, a := range p.ours.accounts() {
-			a = a.Identity()
-			p.own = append(p.own, a)
+			if a = a.Identity(); !read || !held[a] {
+				p.own = append(p.own, a)
+			}
 			r.signOuts.hold(a)
 		}
 	}
@@ -570,6 +582,13 @@ func (o *Outstanding) With(other *Outstanding) *Outstanding {
 		}
 	}
 	return &Outstanding{o.base, (&version{data: m.Merged}).clone(), back, o.at}
+}
+
+// After returns o where stored, which o includes, has been stored: what is gone of
+// it since was removed by somebody else.
+func (o *Outstanding) After(stored *Outstanding) *Outstanding {
+	back := slices.DeleteFunc(slices.Clone(o.back), func(a tokencache.Account) bool { return slices.Contains(stored.back, a) })
+	return &Outstanding{stored.ours, o.ours, back, o.at}
 }
 
 // Adopt makes o, which may be nil, what could not be stored, instead of what that

@@ -26,9 +26,6 @@ func (s *Store) Check(ctx context.Context) (warnings []string, err error) {
 	if err != nil {
 		return nil, s.adminError(ctx, "check", err)
 	}
-	if s.d.server && s.db.Stats().MaxOpenConnections == 0 {
-		warnings = append(warnings, "The pool of connections has no maximum: under load, requests are several times slower, and the database may run out of connections. Call SetMaxOpenConns and SetMaxIdleConns, with 16 for example.")
-	}
 	return warnings, nil
 }
 

@@ -22,6 +22,7 @@ type dialect struct {
 	clock    string // the database's, in milliseconds since 1970
 	numbered bool   // parameters are $1, $2, …
 	schema   []string
+	added    []column // those of the schema that tables of earlier versions lack
 	// insert adds a row. Where the account has one it changes none, or fails
 	// with an error that explain knows.
 	insert string
@@ -33,6 +34,9 @@ type dialect struct {
 	settings      []setting
 	explain       func(error) failure
 }
+
+// column is one that was added to the table after its first version.
+type column struct{ name, definition string }
 
 const insertUnlessThere = `INSERT INTO {table} (account, revision, data, expires) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`
 
@@ -53,6 +57,7 @@ var dialects = map[Dialect]*dialect{
 )`,
 			`CREATE INDEX IF NOT EXISTS {name}_expires ON {table} (expires)`,
 		},
+		added:  []column{{"lease_owner", `text NOT NULL DEFAULT ''`}, {"lease_until", `bigint NOT NULL DEFAULT 0`}},
 		insert: insertUnlessThere,
 		removeExpired: `DELETE FROM {table} WHERE account IN
     (SELECT account FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?) AND expires <= ?`,
@@ -78,6 +83,7 @@ var dialects = map[Dialect]*dialect{
 )`,
 			`CREATE INDEX IF NOT EXISTS {name}_expires ON {table} (expires)`,
 		},
+		added:  []column{{"lease_owner", `TEXT NOT NULL DEFAULT ''`}, {"lease_until", `INTEGER NOT NULL DEFAULT 0`}},
 		insert: insertUnlessThere,
 		removeExpired: `DELETE FROM {table} WHERE account IN
     (SELECT account FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?) AND expires <= ?`,
@@ -105,6 +111,7 @@ var dialects = map[Dialect]*dialect{
     INDEX {name}_expires (expires)
 ) ENGINE=InnoDB`,
 		},
+		added: []column{{"lease_owner", `VARBINARY(64) NOT NULL DEFAULT ''`}, {"lease_until", `BIGINT NOT NULL DEFAULT 0`}},
 		// Not IGNORE: it cuts data off where the column is too short.
 		insert:        `INSERT INTO {table} (account, revision, data, expires) VALUES (?, ?, ?, ?)`,
 		removeExpired: `DELETE FROM {table} WHERE expires <= ? ORDER BY expires LIMIT ?`,

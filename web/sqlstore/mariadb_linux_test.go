@@ -59,6 +59,10 @@ func TestMariaDB(t *testing.T) {
 	t.Run("no table", func(t *testing.T) {
 		testNoTable(t, servers.OpenMySQL(t, server.NewDatabase(t, "")), sqlstore.MySQL)
 	})
+	t.Run("migrates an earlier table", func(t *testing.T) {
+		migratesAnEarlierTable(t, servers.OpenMySQL(t, server.NewDatabase(t, "")), sqlstore.MySQL, `CREATE TABLE tokenkeep_accounts (
+			account VARBINARY(512) NOT NULL PRIMARY KEY, revision VARBINARY(64) NOT NULL, data LONGBLOB NOT NULL, expires BIGINT NOT NULL)`)
+	})
 	t.Run("check", func(t *testing.T) {
 		warnings, err := newStore(t, servers.OpenMySQL(t, server.NewDatabase(t, "")), sqlstore.MySQL, nil).Check(t.Context())
 		require.NoError(t, err)

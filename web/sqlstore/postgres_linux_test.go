@@ -155,3 +155,9 @@ func TestPostgreSQLConformance(t *testing.T) {
 		}
 	}, &persistencetest.Options{MaxSize: sqlstore.MaxSize})
 }
+
+func TestPostgreSQLMigratesAnEarlierTable(t *testing.T) {
+	pg := servers.SharedPostgres(t)
+	migratesAnEarlierTable(t, servers.OpenPostgres(t, pg.URL(pg.NewDatabase(t))), sqlstore.PostgreSQL, `CREATE TABLE tokenkeep_accounts (
+		account text COLLATE "C" PRIMARY KEY, revision text NOT NULL, data bytea NOT NULL, expires bigint NOT NULL)`)
+}

@@ -3,13 +3,18 @@ package sqlstore_test
 import (
 	"database/sql"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/web/internal/storetest"
 	"github.com/tokenkeep/tokenkeep/web/sqlstore"
+	"github.com/tokenkeep/tokenkeep/web/sqlstore/sqlite"
 )
 
 // What SCHEMA.md says is what Migrate runs.
@@ -40,6 +45,47 @@ func TestStatements(t *testing.T) {
 			require.False(t, d == sqlstore.PostgreSQL && strings.Contains(statement, "?"), statement)
 		}
 	}
+}
+
+// Migrate adds to a table of an earlier version what that lacks, also in several
+// processes at once, and leaves the rows alone. Check says what is missing before.
+func migratesAnEarlierTable(t *testing.T, db *sql.DB, d sqlstore.Dialect, earlier string) {
+	_, err := db.ExecContext(t.Context(), earlier)
+	require.NoError(t, err)
+	s, err := sqlstore.New(db, d, nil)
+	require.NoError(t, err)
+	a := s.Account("alice")
+	require.NoError(t, a.Save(t.Context(), []byte("kept")))
+	_, err = s.Check(t.Context())
+	require.ErrorContains(t, err, "the table or a column of it is missing", "the control")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := s.Migrate(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	_, err = s.Check(t.Context())
+	require.NoError(t, err)
+	storetest.RequireHolds(t, a, "kept")
+	for _, lease := range []struct {
+		owner string
+		got   bool
+	}{{"one", true}, {"two", false}} {
+		got, err := a.(persistence.Leaser).Lease(t.Context(), lease.owner, time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, lease.got, got, lease.owner)
+	}
+}
+
+func TestSQLiteMigratesAnEarlierTable(t *testing.T) {
+	db, err := sqlite.Open(filepath.Join(t.TempDir(), "earlier.db"))
+	require.NoError(t, err)
+	defer db.Close()
+	migratesAnEarlierTable(t, db, sqlstore.SQLite, `CREATE TABLE tokenkeep_accounts (account TEXT NOT NULL PRIMARY KEY,
+		revision TEXT NOT NULL, data BLOB NOT NULL, expires INTEGER NOT NULL)`)
 }
 
 func TestNewRefuses(t *testing.T) {

@@ -201,7 +201,31 @@ func (s *Store) Migrate(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, c := range s.d.added {
+		if err := s.addColumn(ctx, c); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// addColumn adds a column to a table that has been made without it. Not all
+// databases have ADD COLUMN IF NOT EXISTS, and two processes may add it at once.
+func (s *Store) addColumn(ctx context.Context, c column) error {
+	if s.has(ctx, c.name) == nil {
+		return nil
+	}
+	_, err := s.admin(ctx, "migrate", s.sql(`ALTER TABLE {table} ADD COLUMN `+c.name+` `+c.definition))
+	if err != nil && s.has(ctx, c.name) == nil {
+		return nil
+	}
+	return err
+}
+
+// has fails unless the table has the column.
+func (s *Store) has(ctx context.Context, column string) error {
+	_, err := s.admin(ctx, "migrate", s.sql(`SELECT `+column+` FROM {table} WHERE 1 = 0`))
+	return err
 }
 
 // schema is what Migrate runs, in order.

@@ -17,6 +17,9 @@ func (w *world) check() {
 		if e.text != "" {
 			if s := w.secretOf(e.text); s.landed == 0 {
 				s.landed = w.now
+				if s.session.seen == 0 {
+					s.session.seen, s.session.untold = w.now, w.loseAnswers
+				}
 			}
 			w.checkStale(e)
 		} else if !w.beingSignedOut(e.user) && !slices.ContainsFunc(present, func(o entry) bool { return o.user == e.user && o.section == refreshTokens }) {
@@ -80,12 +83,12 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 		return w.backAt(s.user, o) != 0
 	}
 	// A sign-in that could not be stored, of which the sign-out saw nothing, is stored
-	// later. A Delete of its own process sees it, unless it is being stored just then.
+	// later; so is one that was stored although its process was told that it was not. A Delete of its own process sees it, unless it is being stored just then.
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
 		saw := o.by == x.c || o.everywhere && o.p == x.c.p && o.inside != x.c
 		unseen := x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun) ||
-			x.unsaved && !x.c.knew(x.user, o.begun) && (x.landed == 0 || x.landed > o.begun)
-		return unseen && x.user == s.user && !saw
+			x.unsaved && !x.c.knew(x.user, o.begun)
+		return unseen && (x.seen == 0 || x.seen > o.begun || x.untold) && x.user == s.user && !saw
 	}) {
 		return true
 	}
@@ -189,10 +192,13 @@ func (w *world) checkThere(s *secret) {
 // finish has every client look once more and sign another user in, and checks
 // that what could not be stored is, and that each memory is as what is stored.
 func (w *world) finish() {
+	for _, end := range w.turns {
+		end()
+	}
 	if w.bad != "" {
 		return
 	}
-	w.failLoads, w.failSaves = false, false
+	w.failLoads, w.failSaves, w.loseAnswers = false, false, false
 	w.trace = append(w.trace, "the end")
 	for _, c := range slices.Clone(w.clients) {
 		if len(c.looks) == 0 && !c.saved {

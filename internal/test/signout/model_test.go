@@ -170,6 +170,36 @@ type disk struct {
 	data []byte
 	rev  int // 0: nothing is stored
 	last int
+
+	owner string // of the lease
+	until time.Time
+}
+
+func (d *disk) Lease(_ context.Context, owner string, length time.Duration) (bool, error) {
+	if d.w.failLoads {
+		return false, errDisk
+	}
+	if d.owner != owner && time.Now().Before(d.until) {
+		return false, nil
+	}
+	d.owner, d.until = owner, time.Now().Add(length)
+	return true, nil
+}
+
+func (d *disk) Release(_ context.Context, owner string) error {
+	if d.owner == owner {
+		d.until = time.Time{}
+	}
+	return nil
+}
+
+// answer returns the error of a change that was carried out.
+func (d *disk) answer() error {
+	d.w.changes++
+	if d.w.loseAnswers {
+		return errDisk
+	}
+	return nil
 }
 
 var errDisk = fmt.Errorf("the disk: %w", persistence.ErrUnavailable)
@@ -215,7 +245,9 @@ func (d *disk) SaveIf(_ context.Context, data []byte, rev string) (string, error
 	}
 	d.last++
 	d.data, d.rev = bytes.Clone(data), d.last
-	d.w.changes++
+	if err := d.answer(); err != nil {
+		return "", err
+	}
 	return strconv.Itoa(d.rev), nil
 }
 
@@ -224,8 +256,7 @@ func (d *disk) Delete(context.Context) error {
 		return errDisk
 	}
 	d.data, d.rev = nil, 0
-	d.w.changes++
-	return nil
+	return d.answer()
 }
 
 func (d *disk) DeleteIf(ctx context.Context, rev string) error {
@@ -331,6 +362,35 @@ type call struct {
 	began  int
 	secret *secret
 	out    *signOut
+	end    func() // ends its turn; nil: it has none
+}
+
+// done ends the call's turn. No step follows.
+func (c *call) done() []step {
+	if c.end != nil {
+		c.end()
+	}
+	return nil
+}
+
+// turn takes the user's turn for a call, until end is called. Where others have it,
+// time goes by, and at last the call goes on without it.
+func (w *world) turn(c *call, user string) (ctx context.Context, end func()) {
+	began, ends, ended := make(chan context.Context), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		err := c.c.p.parts.Exclusive(c.ctx, user, func(ctx context.Context) error {
+			began <- ctx
+			<-ends
+			return nil
+		})
+		if err != nil {
+			panic(err)
+		}
+	}()
+	end = sync.OnceFunc(func() { close(ends); <-ended })
+	w.turns = append(w.turns, end)
+	return <-began, end
 }
 
 // A secret stands for what one token response brought.
@@ -353,6 +413,8 @@ type secret struct {
 	unsaved  bool              // of a sign-in: could not be stored at once
 	unseen   bool              // could not be stored, and nothing that is stored tells of it
 	landed   int               // tick at which it was first seen in the store; 0: never
+	seen     int               // of a sign-in: the same of anything that descends from it
+	untold   bool              // of a sign-in: its own process was not told that it was stored
 	withheld bool              // was not stored although the storage worked: an earlier sign-out is in doubt
 }
 
@@ -373,6 +435,7 @@ type op struct {
 	do      string
 	user    string
 	marked  bool // a sign-in whose context says so
+	inTurn  bool // a refresh inside of Exclusive
 	request int  // calls of one request share a context and, where each request has a client, that; 0: its own
 }
 
@@ -390,6 +453,7 @@ type scenario struct {
 	by        int                 // the process whose client has signed them in by itself; -1: none
 	actors    []actor
 	inside    bool // steps also happen inside a save of another one
+	unsaved   int  // the most bytes that a Partitioned keeps of what could not be stored; 0: the default
 }
 
 // A step is one that no other comes in between, but for one inside a save.
@@ -408,10 +472,13 @@ type world struct {
 	now       int // tick
 	failLoads bool
 	failSaves bool
-	inside    func()
-	saving    *client // inside of whose save this step is; else nil
-	later     int     // tick at which the time last went by
-	request   int
+	// loseAnswers: saves and sign-outs are carried out, and whoever asked for them is
+	// told that they failed.
+	loseAnswers bool
+	inside      func()
+	saving      *client // inside of whose save this step is; else nil
+	later       int     // tick at which the time last went by
+	request     int
 
 	disks     map[string]*disk
 	processes []*process
@@ -424,6 +491,7 @@ type world struct {
 	changes   int
 	trace     []string
 	bad       string
+	turns     []func() // end the turns of Exclusive that calls may still have
 }
 
 // wait is longer than a memory is in doubt of a sign-in. It costs no real time.
@@ -435,9 +503,13 @@ func newWorld(s *scenario) *world {
 		p := &process{kind: k, w: w, name: string(rune('P' + i)), ctx: context.Background(), contexts: map[int]context.Context{}, requests: map[int]*client{}, calls: map[int]int{}}
 		var err error
 		if k.partitioned {
+			opts := []persistence.Option{persistence.WithLogger(slog.New(slog.DiscardHandler))}
+			if s.unsaved != 0 {
+				opts = append(opts, persistence.WithMaxUnsaved(s.unsaved))
+			}
 			p.parts, err = persistence.NewPartitioned(func(_ context.Context, partition string) (persistence.Persistence, error) {
 				return w.disk(partition), nil
-			}, persistence.WithLogger(slog.New(slog.DiscardHandler)))
+			}, opts...)
 			p.hooks = p.parts
 		} else {
 			p.cache, err = persistence.New(w.disk(""), persistence.WithLogger(slog.New(slog.DiscardHandler)))
@@ -569,6 +641,8 @@ func (p *process) signInHint(user string) string {
 	return user
 }
 
+func (w *world) works() bool { return !w.failSaves && !w.failLoads && !w.loseAnswers }
+
 func (w *world) mint(c *client, user string, refresh bool) *secret {
 	s := &secret{n: len(w.secrets), user: user, c: c, refresh: refresh, asked: w.now, excused: map[*signOut]bool{}}
 	w.secrets = append(w.secrets, s)
@@ -604,7 +678,12 @@ func (w *world) first(p *process, o op) step {
 	case "all fails":
 		return step{name: o.do, writes: true, run: func() []step { w.failLoads, w.failSaves = true, true; return nil }}
 	case "all works":
-		return step{name: o.do, writes: true, run: func() []step { w.failLoads, w.failSaves = false, false; return nil }}
+		return step{name: o.do, writes: true, run: func() []step {
+			w.failLoads, w.failSaves, w.loseAnswers = false, false, false
+			return nil
+		}}
+	case "answers are lost":
+		return step{name: o.do, writes: true, run: func() []step { w.loseAnswers = true; return nil }}
 	case "time goes by":
 		return step{name: o.do, writes: true, long: true, run: func() []step {
 			<-time.After(wait)
@@ -648,8 +727,11 @@ func (w *world) first(p *process, o op) step {
 	case "refresh":
 		return next("R(user)", func() []step {
 			c.began = w.now
+			if o.inTurn {
+				c.ctx, c.end = w.turn(c, o.user)
+			}
 			if w.replace(c, o.user) != nil {
-				return nil
+				return c.done()
 			}
 			s := next("ask", func() []step { return w.ask(c, next) })
 			s.soon = true // between the two, MSAL only lets its lock go
@@ -684,7 +766,7 @@ type nextStep func(what string, run func() []step) step
 func (w *world) ask(c *call, next nextStep) []step {
 	rt, ok := c.c.memory.refreshToken(c.op.user)
 	if !ok {
-		return nil // "no token found"
+		return c.done() // "no token found"
 	}
 	n, _ := strconv.Atoi(rt.text[1:])
 	c.secret = w.mint(c.c, c.op.user, true)
@@ -699,19 +781,19 @@ func (w *world) ask(c *call, next nextStep) []step {
 func (w *world) answer(c *call, hint string, next nextStep) []step {
 	if w.replace(c, hint) != nil {
 		c.c.writer = nil
-		return nil
+		return c.done()
 	}
 	unread := w.failLoads
 	s := next("E", func() []step {
-		defer func() { c.c.writer = nil }()
+		defer func() { c.c.writer = nil; c.done() }()
 		s := c.secret
 		s.answered, s.known = w.now, c.c.p.public && (c.c.p.lists || c.c.signedIn)
 		_, known := c.c.memory.refreshToken(s.user)
 		c.c.memory.write(s, online)
 		lone := !known || len(w.stored(s.user)) == 0
-		working := !w.failSaves && !w.failLoads
+		working := w.works()
 		err := w.export(c, hint)
-		working = working && !w.failSaves && !w.failLoads
+		working = working && w.works()
 		s.withheld = working && !slices.ContainsFunc(w.stored(s.user), func(e entry) bool { return e.text == "R"+strconv.Itoa(s.n) })
 		s.unsaved = !s.refresh && !working
 		s.unseen, s.unread = !s.refresh && !working && lone, !s.refresh && !working && unread

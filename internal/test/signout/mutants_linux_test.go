@@ -38,6 +38,8 @@ var mutants = []mutant{
 		"p.own = append(p.own, a)\n\t\t}\n\t\ts.hold(a)", "}\n\t\ts.hold(a)", "P2"},
 	{"what another client knew does not count as seen", "internal/replica/replica.go",
 		"r.signOuts.tick++ // after", "return // after", "P1"},
+	{"what another request has stored counts as never stored", "persistence/outbox.go",
+		"case now != nil && now.line == e.line:", "case false:", "P1"},
 	{"a Delete leaves what is pending", "internal/replica/replica.go",
 		"func (r *Replica) Removed(x Removed) {\n	if r.pending == nil {", "func (r *Replica) Removed(x Removed) {\n	if true {", "P1"},
 }

@@ -1,6 +1,7 @@
 package signout
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,8 @@ import (
 // Sign-ins while nothing can be read, and Flush, of web apps.
 
 func markedSignIn(user string) op { return op{do: "sign in", user: user, marked: true} }
+
+func inTurn(user string) op { return op{do: "refresh", user: user, inTurn: true} }
 
 func outageScenarios(k kind) (all []scenario) {
 	q := kindNamed("partitioned, client per request")
@@ -25,6 +28,17 @@ func outageScenarios(k kind) (all []scenario) {
 	add("two sign-ins in an outage", false, one, here(markedSignIn(alice)), here(markedSignIn(alice)), flush, events("all fails", "all works"))
 	add("a refresh in an outage", false, one, here(silent(alice)), outThere, flush, events("saves fail", "all works"))
 	add("a refresh and a sign-in in an outage", false, one, here(silent(alice)), here(markedSignIn(alice)), outThere, here(op{do: "flush"}), events("saves fail", "all fails", "all works"))
+	add("a first sign-in and refreshes in an outage", false, nil, here(markedSignIn(alice)), here(silent(alice)), here(silent(alice)), outThere, here(op{do: "flush"}), events("saves fail", "all works"))
+	add("a first sign-in in an outage of two", false, nil, here(markedSignIn(alice), op{do: "flush"}), actor{1, []op{markedSignIn(alice), {do: "flush"}}}, outThere, events("all fails", "all works"))
+	add("answers that are lost", false, one, here(silent(alice)), here(markedSignIn(alice)), outThere, here(op{do: "flush"}), events("answers are lost", "all works"))
+	add("in turn", false, one, here(inTurn(alice)), actor{1, []op{inTurn(alice)}}, outThere, here(op{do: "flush"}), events("saves fail", "all works"))
+	add("in turn on one server", false, one, here(inTurn(alice)), here(inTurn(alice)), outThere, flush, events("reads fail", "all works"))
+	add("in turn, and a new sign-in", false, one, here(inTurn(alice)), actor{1, []op{{do: "sign out here", user: alice}, markedSignIn(alice)}}, events("saves fail", "all works"))
+	add("both servers flush", false, one, here(markedSignIn(alice)), actor{1, []op{markedSignIn(alice)}}, outHere, here(op{do: "flush"}), actor{1, []op{{do: "flush"}}}, events("all fails", "all works"))
+	for _, unsaved := range []int{1, 2500} {
+		add(fmt.Sprint("room for ", unsaved, " bytes"), false, one, here(silent(alice)), here(markedSignIn(alice)), outThere, flush, events("saves fail", "all works"))
+		all[len(all)-1].unsaved = unsaved
+	}
 	add("signed out while it is flushed", true, nil, events("saves fail", "all works"), here(markedSignIn(alice), op{do: "flush"}), outHere)
 	add("signed in anew while it is flushed", true, one, here(silent(alice), op{do: "flush"}), actor{1, []op{{do: "sign out here", user: alice}, signIn(alice)}}, events("saves fail", "all works"))
 	return all
@@ -79,13 +93,21 @@ func TestSignOutsStickInAnOutageAtRandom(t *testing.T) {
 				if s.actors[n].in < 0 {
 					continue
 				}
+				s.unsaved = []int{0, 0, 1, 2500}[rnd.IntN(4)]
 				for j := range s.actors[n].ops {
 					switch o := &s.actors[n].ops[j]; {
 					case o.do == "sign in":
 						o.marked = rnd.IntN(2) == 0
+					case o.do == "refresh":
+						o.inTurn = rnd.IntN(3) == 0
 					case o.do == "hit" && rnd.IntN(2) == 0:
 						*o = op{do: "flush"}
 					}
+				}
+			}
+			for n := range s.actors {
+				if a := s.actors[n]; a.in < 0 && rnd.IntN(3) == 0 {
+					a.ops[0].do = "answers are lost"
 				}
 			}
 			schedule := shuffled(s, rnd)

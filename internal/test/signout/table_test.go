@@ -84,6 +84,15 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C11, signed out after a first sign-in that could not read", sharingPartitioned, one, func(k kind) []actor {
 			return []actor{in(0, during(1, markedSignIn(alice))), in(0, out(k)), in(0, during(2, silent(alice))), events("reads fail", "all works")}
 		}, "3 000 1 2 3 222", 2},
+		{"C12, another request could not store what this one did", perRequestPartitioned, nil, func(k kind) []actor {
+			return []actor{in(0, markedSignIn(alice)), in(0, silent(alice)), in(0, silent(alice)), in(1, out(k)), in(0, op{do: "flush"}), events("saves fail", "all works")}
+		}, "5 000 111 222 1 5 2 3 4", 3},
+		{"C13, a refresh after a sign-in that could not read, signed out", sharingPartitioned, nil, func(k kind) []actor {
+			return []actor{in(0, look(alice)), in(0, silent(bob)), in(0, markedSignIn(alice)), in(0, silent(alice)), in(0, silent(alice)), in(0, out(k)), events("all fails", "all works")}
+		}, "0 1 2 6 22 3 4444 33 6 5 3", 3},
+		{"C14, a refresh that asks for a lease when its answer has come", sharingPartitioned, one, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(1, out(k), signIn(alice)), in(0, inTurn(alice))}
+		}, "0 1 0 2 0 111 0 222", 3},
 		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
 			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
 		}, "1 00 1 222 0", 1},
