@@ -213,7 +213,7 @@ func (s *store) proveLock(ctx context.Context) error {
 	case err == nil:
 		return unlock()
 	case isReadOnly(err):
-		return writable(err, s.ofUser)
+		return withVariable(err, s.ofUser)
 	}
 	return err
 }

@@ -7,10 +7,9 @@ import (
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
-	"github.com/tokenkeep/tokenkeep/internal/layout"
+	"github.com/tokenkeep/tokenkeep/internal/keyrings"
 	"github.com/tokenkeep/tokenkeep/internal/place"
 	"github.com/tokenkeep/tokenkeep/internal/removal"
-	"github.com/tokenkeep/tokenkeep/keyring"
 )
 
 var clearCommand = &command{
@@ -61,9 +60,9 @@ func runClear(ctx context.Context, c *call) (report, error) {
 
 // storedKeys returns the keys of a cache in each keyring.
 func (c *call) storedKeys(name string) []encrypted.KeyDeleter {
-	all := []encrypted.KeyDeleter{keyring.NewKeys(c.Keyring, layout.KeyringService(name))}
+	all := []encrypted.KeyDeleter{keyrings.Keys(c.Keyring, name)}
 	if c.Kernel != nil {
-		all = append(all, c.kernelKeys(name))
+		all = append(all, keyrings.Keys(keyrings.AsKernel(c.Kernel), name))
 	}
 	return all
 }
