@@ -46,7 +46,8 @@ type Options struct {
 }
 
 // File is an encrypted file as a Persistence: a [persistence.Versioned], a
-// [persistence.NamedLocker] and a [persistence.Describer]. It is safe for
+// [persistence.NamedLocker], a [persistence.SetAsider] and a
+// [persistence.Describer]. It is safe for
 // concurrent use, and any number of processes may have a File on the same path.
 //
 // A file that cannot be opened is never overwritten: every save first reads the
@@ -97,6 +98,7 @@ func newMasterKey(source KeySource, ref string, key []byte) masterKey {
 var (
 	_ persistence.Versioned   = (*File)(nil)
 	_ persistence.NamedLocker = (*File)(nil)
+	_ persistence.SetAsider   = (*File)(nil)
 	_ persistence.Describer   = (*File)(nil)
 )
 

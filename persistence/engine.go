@@ -299,9 +299,7 @@ func (e *engine) writeOver(ctx context.Context, r resident, plan *replica.Plan, 
 // cache, if the store can do that, and reports whether to load again. Nobody
 // should have to do that by hand.
 func (e *engine) setAside(ctx context.Context, data []byte, rev string, why error) bool {
-	s, ok := e.store.(interface {
-		SetAside(ctx context.Context, rev string) (newPath string, err error)
-	})
+	s, ok := e.store.(SetAsider)
 	if _, bad := tokencache.Parse(data); !ok || bad == nil {
 		return false
 	}
