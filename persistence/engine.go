@@ -222,11 +222,33 @@ func (e *engine) export(ctx context.Context, m cache.Marshaler, r resident, h ca
 	return nil
 }
 
-// write carries the plan out, under the lock.
+// write carries the plan out, under the lock. If the lock fails, as on a
+// read-only disk, a plan that changes nothing succeeds all the same.
 func (e *engine) write(ctx context.Context, r resident, plan *replica.Plan) error {
-	return e.locked(ctx, func() error {
+	locked := false
+	err := e.locked(ctx, func() error {
+		locked = true
 		return e.untilNoConflict(ctx, func() error { return e.writeOnce(ctx, r, plan) })
 	})
+	if err != nil && !locked && e.changesNothing(ctx, r, plan) {
+		r.Nothing(plan)
+		return nil
+	}
+	return err
+}
+
+// changesNothing reports whether all that the plan says is stored already.
+func (e *engine) changesNothing(ctx context.Context, r resident, plan *replica.Plan) bool {
+	rev, unmoved := r.AtRevision()
+	if !unmoved || rev == "" || r.Pending() != nil {
+		return false
+	}
+	same, err := plan.Same()
+	if err != nil || !same {
+		return false
+	}
+	now, err := e.store.Revision(ctx)
+	return err == nil && now == rev
 }
 
 func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) error {
