@@ -10,6 +10,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/keyrings"
 	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/keyring"
@@ -58,7 +59,7 @@ func (cfg *Config) enabled(name string) bool {
 	case layout.Key:
 		return cfg.Key != nil
 	case layout.Keyring:
-		return !isKernel(cfg.Keyring)
+		return !keyrings.IsKernel(cfg.Keyring)
 	case layout.Passphrase:
 		return cfg.Passphrase != nil
 	case layout.Plaintext:
@@ -78,15 +79,10 @@ func (cfg *Config) permits(name string) bool {
 	return slices.Contains(cfg.order(), name) && (cfg.Store == "" || cfg.Store == name)
 }
 
-// isKernel reports whether k is the Linux kernel's keyring, or stands for it.
-func isKernel(k keyring.Keyring) bool {
-	return k != nil && keyring.NewKeys(k, "").Source() == layout.Kernel
-}
-
 // nameKernel makes "keyring" in Order and Store mean the kernel's keyring, where
 // Keyring is that.
 func (cfg *Config) nameKernel() {
-	if !isKernel(cfg.Keyring) {
+	if !keyrings.IsKernel(cfg.Keyring) {
 		return
 	}
 	if cfg.Store == layout.Keyring {
@@ -100,7 +96,7 @@ func (cfg *Config) nameKernel() {
 // kernelByDefault reports whether the kernel's keyring is a candidate where Order
 // does not say. A program that brings a keyring, as tests do, has to name it.
 func (cfg *Config) kernelByDefault() bool {
-	return cfg.Kernel != nil || isKernel(cfg.Keyring) || cfg.Keyring == nil && runtime.GOOS == "linux"
+	return cfg.Kernel != nil || keyrings.IsKernel(cfg.Keyring) || cfg.Keyring == nil && runtime.GOOS == "linux"
 }
 
 // keyringOf returns the keyring of that candidate, or nil if the program may not
@@ -109,11 +105,11 @@ func (cfg *Config) keyringOf(name string) keyring.Keyring {
 	switch {
 	case name == layout.Keyring && cfg.Keyring == nil:
 		return keyring.System()
-	case name == layout.Keyring && !isKernel(cfg.Keyring):
+	case name == layout.Keyring && !keyrings.IsKernel(cfg.Keyring):
 		return cfg.Keyring
 	case name == layout.Kernel && cfg.Kernel != nil:
-		return theKernel{cfg.Kernel}
-	case name == layout.Kernel && isKernel(cfg.Keyring):
+		return keyrings.AsKernel(cfg.Kernel)
+	case name == layout.Kernel && keyrings.IsKernel(cfg.Keyring):
 		return cfg.Keyring
 	case name == layout.Kernel && slices.Contains(cfg.named(), layout.Kernel):
 		return keyring.Kernel()
@@ -121,19 +117,13 @@ func (cfg *Config) keyringOf(name string) keyring.Keyring {
 	return nil
 }
 
-// theKernel is the keyring of Config.Kernel, whatever it says that it is.
-type theKernel struct{ keyring.Keyring }
-
-// KeySource makes it the kernel's for keyring.Keys.
-func (theKernel) KeySource() string { return layout.Kernel }
-
 // sources returns the sources that may have the key of a file whose header has
 // that word. There is none where the program has not enabled one.
 func (cfg *Config) sources(word string) (all []encrypted.KeySource) {
 	switch candidate := candidateOf(word); candidate {
 	case layout.Keyring, layout.Kernel:
 		if k := cfg.keyringOf(candidate); k != nil {
-			all = append(all, keyring.NewKeys(k, layout.KeyringService(cfg.Name)))
+			all = append(all, keyrings.Keys(k, cfg.Name))
 		}
 	case layout.DPAPI:
 		all = append(all, encrypted.DPAPI())

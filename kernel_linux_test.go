@@ -14,6 +14,7 @@ import (
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
 	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -96,4 +97,85 @@ func TestKernelKeyGoesWithTheFile(t *testing.T) {
 	require.NoError(t, c.Delete(ctx))
 	_, err = keyring.Kernel().Get(ctx, "tokenkeep/app", "tokenkeep key "+id)
 	require.ErrorIs(t, err, persistence.ErrNotFound)
+}
+
+const restartVariable = "TOKENKEEP_RESTART_PROCESS"
+
+// TestRestartProcess signs in with a key in what stands for the kernel's keyring, in
+// the folder "items" of that folder, and says what was stored before.
+func TestRestartProcess(t *testing.T) {
+	dir := os.Getenv(restartVariable)
+	if dir == "" {
+		return
+	}
+	cfg := newMachine(t).config()
+	cfg.Dir, cfg.Keyring, cfg.Kernel = filepath.Join(dir, "data"), keyringtest.NewAbsent(), keyringtest.NewDir(filepath.Join(dir, "items"))
+	c, err := tokenkeep.Open(ctx, cfg)
+	if err != nil {
+		os.Stdout.WriteString("FAILED with " + persistence.ClassOf(err) + ": " + err.Error())
+		return
+	}
+	had, err := use(c)
+	require.NoError(t, err)
+	os.Stdout.WriteString("HAD " + had + ".")
+}
+
+// A restart ends a sign-in in the kernel's keyring where the machine has an id. A
+// container without one cannot tell a restart from another machine: it says so, and
+// the file stays. The boot and the id are what the kernel and the system say, in a
+// mount namespace.
+func TestKernelSignInAfterARestart(t *testing.T) {
+	env.Require(t, os.Geteuid() == 0 && canMount(), "needs to mount file systems, as root")
+	_, err := os.Stat("/etc/machine-id")
+	env.Require(t, err == nil, "there is no /etc/machine-id to mount over")
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	const here, none = "92f6a4d1c5b84a8bb2a3f0a3c1d7e9f0", ""
+	for name, c := range map[string]struct {
+		before, after string // machine's ids
+		boot          string // of the second process
+		ends          bool
+	}{
+		"a restart of a machine":                {here, here, "2", true},
+		"a restart where no id is known":        {none, none, "2", false},
+		"a restart since which an id is known":  {none, here, "2", false},
+		"another machine":                       {here, "00000000000000000000000000000001", "2", false},
+		"control: no restart, and an id":        {here, here, "1", true},
+		"control: no restart, where none known": {none, none, "1", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			run := func(id, boot string) string {
+				for file, text := range map[string]string{"id": id, "boot": "00000000-0000-0000-0000-00000000000" + boot} {
+					require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(text+"\n"), 0o644))
+				}
+				require.NoError(t, os.RemoveAll(filepath.Join(dir, "items"))) // a restart, or three days
+				require.NoError(t, os.Mkdir(filepath.Join(dir, "items"), 0o700))
+				cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-c", `mount --make-rprivate / && mount --bind "$0/boot" /proc/sys/kernel/random/boot_id && `+
+					`for f in /etc/machine-id /var/lib/dbus/machine-id; do [ ! -e $f ] || mount --bind "$0/id" $f; done && exec "$1" -test.run='^TestRestartProcess$'`, dir, exe)
+				cmd.Env = append(os.Environ(), restartVariable+"="+dir)
+				out, err := cmd.CombinedOutput()
+				require.NoError(t, err, string(out))
+				return string(out)
+			}
+			require.Contains(t, run(c.before, "1"), "HAD {}.")
+			path := filepath.Join(dir, "data", "app.enc")
+			file, err := os.ReadFile(path)
+			require.NoError(t, err)
+			out := run(c.after, c.boot)
+			aside, err := filepath.Glob(path + ".damaged-*")
+			require.NoError(t, err)
+			now, err := os.ReadFile(path)
+			require.NoError(t, err)
+			if c.ends {
+				require.Contains(t, out, "HAD {}.")
+				require.Len(t, aside, 1)
+				require.NotEqual(t, file, now)
+				return
+			}
+			require.Contains(t, out, "FAILED with unavailable")
+			require.Empty(t, aside)
+			require.Equal(t, file, now)
+		})
+	}
 }

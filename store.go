@@ -81,6 +81,7 @@ type backend interface {
 var _ interface {
 	persistence.Versioned
 	persistence.NamedLocker
+	persistence.SetAsider
 	persistence.Describer
 } = (*store)(nil)
 
@@ -213,7 +214,7 @@ func (s *store) proveLock(ctx context.Context) error {
 	case err == nil:
 		return unlock()
 	case isReadOnly(err):
-		return writable(err, s.ofUser)
+		return withVariable(err, s.ofUser)
 	}
 	return err
 }
@@ -534,13 +535,14 @@ func (s *store) SetAside(ctx context.Context, rev string) (newPath string, err e
 	if err != nil {
 		return "", err
 	}
-	file, ok := b.(interface {
-		SetAside(ctx context.Context, rev string) (newPath string, err error)
-	})
+	file, ok := b.(persistence.SetAsider)
 	if !ok { // in memory
 		return "", openError("", errors.ErrUnsupported, "")
 	}
 	to, err := file.SetAside(ctx, rev)
+	if errors.Is(err, persistence.ErrConflict) {
+		return "", err
+	}
 	return "", s.promoter.quarantined(b.Describe(), to, err, errMalformed)
 }
 

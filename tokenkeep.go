@@ -156,7 +156,7 @@ func prepare(cfg Config) (*store, error) {
 	dir, err := cfg.folder()
 	if err == nil && cfg.Store != layout.Memory {
 		if err = securefile.MkdirAll(dir); err != nil {
-			err = writable(openError(dir, err, cmp.Or(persistence.Remedy(err), "This user must be able to make and write the folder.")), ofUser)
+			err = withVariable(openError(dir, err, cmp.Or(persistence.Remedy(err), "This user must be able to make and write the folder.")), ofUser)
 		}
 	}
 	if err != nil && !cfg.permits(layout.Memory) {
@@ -183,23 +183,17 @@ func (cfg *Config) folder() (string, error) {
 	return dir, nil
 }
 
-// writable adds to the remedy of a folder that cannot be written which variable
-// names another one, where the platform's is used. A remedy that ends in a command
+// withVariable adds to the remedy of a folder that cannot be used which variable
+// names another one, where the platform's is used. A remedy that mends the folder
 // stays as it is.
-func writable(err error, ofUser bool) error {
-	if remedy := persistence.Remedy(err); ofUser && !strings.Contains(remedy, " with: ") {
-		return remedied(err, strings.TrimSpace(remedy+" "+dirVariable()))
-	}
-	return err
-}
-
-func remedied(err error, remedy string) error {
+func withVariable(err error, ofUser bool) error {
+	var folder *securefile.Error
 	var e *persistence.Error
-	if !errors.As(err, &e) {
+	if !ofUser || !errors.As(err, &e) || errors.As(err, &folder) && folder.Advice != "" && !folder.Elsewhere {
 		return err
 	}
 	with := *e
-	with.Remedy = remedy
+	with.Remedy = strings.TrimSpace(persistence.Remedy(err) + " " + dirVariable())
 	return &with
 }
 

@@ -3,6 +3,9 @@ package encrypted
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -25,10 +28,19 @@ func (f *File) ledger() ledger.Ledger { return ledger.In(f.store.FileLock().Path
 func (f *File) record(name string) error { return f.ledger().AddKey(f.store.Path(), name) }
 
 // orphanKey returns the id of a recorded key of that source that this file may
-// use, or "". It leaves out what h names; h may be nil.
+// use, or "". It leaves out the keys that h, which may be nil, or another file's
+// header names.
 func (f *File) orphanKey(source string, h *header) string {
-	for _, name := range f.ledger().Keys(f.store.Path()) {
-		if id, ok := strings.CutPrefix(name, source+"/"); ok && f.owns(id) && !h.names(name) {
+	recorded := f.ledger().Keys(f.store.Path())
+	if len(recorded) == 0 {
+		return ""
+	}
+	headers, err := f.headers()
+	if err != nil && !errors.Is(err, persistence.ErrCorrupt) {
+		return ""
+	}
+	for _, name := range recorded {
+		if id, ok := strings.CutPrefix(name, source+"/"); ok && f.owns(id) && !h.names(name) && !needed(name, headers) {
 			return id
 		}
 	}
@@ -40,6 +52,36 @@ func (h *header) names(name string) bool {
 	return h != nil && (name == h.keyName() || name == h.file.previous)
 }
 
+// headers returns the headers of this file and of those that were set aside from
+// it, or are one of these: the files whose keys this File owns. It leaves out
+// damaged ones. It fails if there is a file that may need any key, with ErrCorrupt
+// if that is this one.
+func (f *File) headers() (all []*header, err error) {
+	dir, base := filepath.Split(f.store.Path())
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if withoutAside(e.Name()) != withoutAside(base) {
+			continue
+		}
+		h, err := readHeader(filepath.Join(dir, e.Name()))
+		switch {
+		case err == nil:
+			all = append(all, h)
+		case !errors.Is(err, persistence.ErrNotFound) && (!errors.Is(err, persistence.ErrCorrupt) || e.Name() == base):
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// needed reports whether one of the headers names the key of that name.
+func needed(name string, headers []*header) bool {
+	return slices.ContainsFunc(headers, func(h *header) bool { return h.names(name) })
+}
+
 // collectKeys deletes the recorded keys that no header needs, but for the one
 // called keep, and removes the records that are settled. It uses this File's
 // sources and the others given, and runs under the lock. A key that cannot be
@@ -48,17 +90,14 @@ func (f *File) collectKeys(ctx context.Context, keep string, others ...KeySource
 	if len(f.ledger().Keys(f.store.Path())) == 0 {
 		return
 	}
-	h, err := f.header()
-	if err != nil && !errors.Is(err, persistence.ErrNotFound) {
+	headers, err := f.headers()
+	if err != nil {
 		return
 	}
 	sources := append(f.sources(), others...)
 	// Where the ledger cannot be written, it says more than it needs to: no harm.
 	_ = f.ledger().RemoveKeys(f.store.Path(), func(name string) bool {
-		if h.names(name) {
-			return true
-		}
-		return name != keep && f.deleteKey(ctx, name, sources)
+		return needed(name, headers) || name != keep && f.deleteKey(ctx, name, sources)
 	})
 }
 
@@ -129,38 +168,23 @@ func (f *File) giveUp(names ...string) error {
 }
 
 // forget gives up, under the lock, the keys of the files old, which are about to
-// be removed, but for those that a file of kept needs. There are no other files
-// of this cache then: the last one has just been set aside.
-func (f *File) forget(old, kept []string) error {
-	var needed []*header
-	for _, path := range kept {
-		h, err := readHeader(path)
-		switch {
-		case err == nil:
-			needed = append(needed, h)
-		case !errors.Is(err, persistence.ErrCorrupt):
-			return err // it may need any key
-		}
-	}
+// be removed.
+func (f *File) forget(old, _ []string) error {
 	for _, path := range old {
 		h, err := readHeader(path)
 		if err != nil {
 			continue
 		}
-		for _, name := range []string{h.keyName(), h.file.previous} {
-			if slices.ContainsFunc(needed, func(h *header) bool { return h.names(name) }) {
-				continue
-			}
-			if err := f.giveUp(name); err != nil {
-				return err
-			}
+		if err := f.giveUp(h.keyName(), h.file.previous); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // LeftKeys returns the keys, each as "source/id", that are still stored though
-// this file does not need them, as far as that is known. After [File.Delete],
+// neither this file nor one that was set aside from it needs them, as far as that
+// is known. After [File.Delete],
 // [File.Rotate] or [File.SetAside] these are the keys that could not be deleted:
 // their source was not available, is not among the sources of this File (see
 // [Options]), or they belong to a copy of the file in another folder. The next
@@ -168,18 +192,19 @@ func (f *File) forget(old, kept []string) error {
 func (f *File) LeftKeys(ctx context.Context) ([]string, error) {
 	var left []string
 	err := f.hold(ctx, func() error {
-		h, err := f.header()
-		if err != nil && !errors.Is(err, persistence.ErrNotFound) && !errors.Is(err, persistence.ErrCorrupt) {
+		headers, err := f.headers()
+		if err != nil && !errors.Is(err, persistence.ErrCorrupt) {
 			return err
 		}
 		f.mu.Lock()
 		left = slices.Clone(f.notOwned)
 		f.mu.Unlock()
 		for _, name := range f.ledger().Keys(f.store.Path()) {
-			if _, id, _ := strings.Cut(name, "/"); f.owns(id) && !h.names(name) {
+			if _, id, _ := strings.Cut(name, "/"); f.owns(id) {
 				left = append(left, name)
 			}
 		}
+		left = slices.DeleteFunc(left, func(name string) bool { return needed(name, headers) })
 		return nil
 	})
 	if err != nil {

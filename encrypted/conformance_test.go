@@ -3,8 +3,11 @@ package encrypted_test
 import (
 	"bytes"
 	"context"
+	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -18,10 +21,20 @@ func TestConformance(t *testing.T) {
 		"passphrase": passphrase,
 	} {
 		t.Run(name, func(t *testing.T) {
-			persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
-				path := filepath.Join(t.TempDir(), "cache")
-				return func() (persistence.Persistence, error) { return encrypted.New(path, source, nil) }
-			}, nil)
+			for part, byteOf := range map[string]func(size int) int{"header": func(int) int { return 60 }, "body": func(size int) int { return size - 1 }} {
+				t.Run(part, func(t *testing.T) {
+					persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
+						path := filepath.Join(t.TempDir(), "cache")
+						return func() (persistence.Persistence, error) { return encrypted.New(path, source, nil) }
+					}, &persistencetest.Options{Damage: func(t testing.TB, p persistence.Persistence) {
+						path := persistence.Describe(p).Location
+						text, err := os.ReadFile(path)
+						require.NoError(t, err)
+						text[byteOf(len(text))] ^= 1
+						require.NoError(t, os.WriteFile(path, text, 0o600))
+					}})
+				})
+			}
 		})
 	}
 }

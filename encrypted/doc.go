@@ -34,7 +34,7 @@
 //
 // # Keys
 //
-// A key is made when [File.Prove] or the first save needs one, and kept in
+// A key is made when [File.Check] or the first save needs one, and kept in
 // memory. [File.Rotate] replaces it, also by one from another source, and keeps
 // the one before until the next time. [File.Delete] deletes the keys with the
 // file. For keys that a source stores, the lock file notes those that are being

@@ -46,7 +46,8 @@ type Options struct {
 }
 
 // File is an encrypted file as a Persistence: a [persistence.Versioned], a
-// [persistence.NamedLocker] and a [persistence.Describer]. It is safe for
+// [persistence.NamedLocker], a [persistence.SetAsider] and a
+// [persistence.Describer]. It is safe for
 // concurrent use, and any number of processes may have a File on the same path.
 //
 // A file that cannot be opened is never overwritten: every save first reads the
@@ -97,6 +98,7 @@ func newMasterKey(source KeySource, ref string, key []byte) masterKey {
 var (
 	_ persistence.Versioned   = (*File)(nil)
 	_ persistence.NamedLocker = (*File)(nil)
+	_ persistence.SetAsider   = (*File)(nil)
 	_ persistence.Describer   = (*File)(nil)
 )
 
@@ -236,7 +238,9 @@ func (f *File) SaveIf(ctx context.Context, data []byte, rev string) (string, err
 // them and they were made for this file: copies of it, and what the disk may
 // still hold of it, cannot be read any more. A key that cannot be deleted now is
 // recorded in the lock file, and used or deleted later; [File.LeftKeys] names it.
-// The key of a file that was copied here from another folder stays.
+// The key of a file that was copied here from another folder stays. So does a key
+// that is also that of a file which was set aside from this one, or which this one
+// was set aside from, until that file is deleted.
 func (f *File) Delete(ctx context.Context) error {
 	conflict := func(err error) bool { return errors.Is(err, persistence.ErrConflict) }
 	err, _ := within.Retry(ctx, conflict, func() error {

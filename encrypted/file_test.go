@@ -311,6 +311,11 @@ func TestSetAsideFilesAndTheirKeysAreBounded(t *testing.T) {
 	require.Equal(t, []string{id}, r.ids(), "those of the others are gone")
 
 	// A locked keyring keeps its key for now, and the next sweep deletes it.
+	files, err = filepath.Glob(path + ".damaged-*")
+	require.NoError(t, err)
+	for _, aside := range files {
+		require.NoError(t, os.Remove(aside))
+	}
 	require.NoError(t, f.Delete(ctx))
 	require.Empty(t, r.ids())
 	r.before = func(call string) error {

@@ -375,6 +375,36 @@ func TestACopyTakesNothingFromTheOriginal(t *testing.T) {
 	require.True(t, newFile(t, original+".damaged-20260101T000000Z", r).owns(headerOf(t, original).ref), "control: set aside")
 }
 
+// A key that two files of one cache have, the file in use and one that was set
+// aside, goes with the last of them, in either order, and no new file uses it.
+func TestAKeyGoesWithTheLastFile(t *testing.T) {
+	for name, asideFirst := range map[string]bool{"aside first": true, "aside last": false} {
+		t.Run(name, func(t *testing.T) {
+			r, path := newRing(), tempPath(t)
+			aside := path + ".damaged-20260101T000000Z"
+			require.NoError(t, newFile(t, path, r).Save(ctx, []byte("one")))
+			require.NoError(t, os.WriteFile(aside, readFile(t, path), 0o600))
+			first, last := path, aside
+			if asideFirst {
+				first, last = aside, path
+			}
+			f := newFile(t, first, r)
+			require.NoError(t, f.Delete(ctx))
+			mustLoad(t, newFile(t, last, r), "one")
+			left, err := f.LeftKeys(ctx)
+			require.NoError(t, err)
+			require.Empty(t, left, "a file needs it")
+			require.NoError(t, f.hold(ctx, func() error { return f.record(headerOf(t, last).keyName()) })) // as a kill leaves it
+			require.NoError(t, newFile(t, first, r).Save(ctx, []byte("two")))
+			require.NotEqual(t, headerOf(t, last).ref, headerOf(t, first).ref)
+			require.NoError(t, newFile(t, last, r).Delete(ctx))
+			require.Equal(t, []string{refID(headerOf(t, first).ref)}, r.ids())
+			require.NoError(t, newFile(t, first, r).Delete(ctx))
+			require.Empty(t, r.ids())
+		})
+	}
+}
+
 // After a change to a passphrase the key in the keyring goes at the next rotation
 // or with the file, whatever source is in use then; what cannot be deleted is said.
 func TestAKeyOfAnEarlierSourceIsCollected(t *testing.T) {

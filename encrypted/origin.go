@@ -95,12 +95,15 @@ func ownerPath(path string) string {
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
 	}
-	base, _, _ = strings.Cut(base, asideInfix)
-	return filepath.Join(dir, base)
+	return filepath.Join(dir, withoutAside(base))
 }
 
-// asideInfix is between the name of a file that was set aside and the time.
-const asideInfix = ".damaged-"
+// withoutAside returns the name of the file that a file of that name was set aside
+// from, or name itself. The format fixes it.
+func withoutAside(name string) string {
+	original, _, _ := strings.Cut(name, ".damaged-")
+	return original
+}
 
 // newID returns 16 random bytes in hexadecimal.
 func newID() string {

@@ -53,6 +53,7 @@ type InsecurePlaintextFile struct {
 var (
 	_ persistence.Versioned   = (*InsecurePlaintextFile)(nil)
 	_ persistence.NamedLocker = (*InsecurePlaintextFile)(nil)
+	_ persistence.SetAsider   = (*InsecurePlaintextFile)(nil)
 	_ persistence.Describer   = (*InsecurePlaintextFile)(nil)
 )
 

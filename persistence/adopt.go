@@ -68,9 +68,9 @@ func (e *Entries) Adopt(ctx context.Context, key string, read func(context.Conte
 	return e.cache.adopt(ctx, []byte(of), func(current []byte) ([]byte, error) {
 		d, err := tokencache.Parse(current)
 		if err != nil {
-			return nil, e.foreign()
+			return nil, e.foreign("adopt")
 		}
-		if there, err := e.find(d, key); err != nil || there != nil {
+		if there, err := e.find("adopt", d, key); err != nil || there != nil {
 			return nil, err
 		}
 		return e.with(current, key, value)

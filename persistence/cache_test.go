@@ -19,6 +19,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/persistence"
+	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 )
 
 var ctx = context.Background()
@@ -870,4 +871,27 @@ func TestExportParsesEachSideOnce(t *testing.T) {
 	a.signIn("ann", "rt4", 4)
 	require.LessOrEqual(t, parsed(func() { export(t, c, a, "ann") }), uint64(2), "failed")
 	require.NotZero(t, parsed(func() { _, _ = tokencache.Parse(nil) }), "control: parses are counted")
+}
+
+// An Export that changes nothing needs no lock: on a read-only disk a strict cache
+// works as long as nothing is to be stored.
+func TestExportThatChangesNothingNeedsNoLock(t *testing.T) {
+	memory := persistence.NewMemory()
+	a, u := open(t, memory), &client{}
+	u.signIn("ann", "1", 1)
+	export(t, a, u, "")
+	readOnly := errors.New("read-only")
+	c := open(t, persistencetest.Faulty(memory, persistencetest.Fault{Op: "Lock", Err: readOnly}), persistence.WithStrict())
+	v := &client{}
+	replace(t, c, v, "")
+	require.NoError(t, c.Export(t.Context(), v, cache.ExportHints{}))
+
+	v.signIn("ann", "2", 2)
+	require.ErrorIs(t, c.Export(t.Context(), v, cache.ExportHints{}), readOnly, "something is to be stored")
+
+	w := &client{}
+	replace(t, c, w, "")
+	u.signIn("ben", "1", 1)
+	export(t, a, u, "")
+	require.ErrorIs(t, c.Export(t.Context(), w, cache.ExportHints{}), readOnly, "somebody else has stored since")
 }

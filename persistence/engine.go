@@ -225,11 +225,33 @@ func (e *engine) export(ctx context.Context, m cache.Marshaler, r resident, h ca
 	return nil
 }
 
-// write carries the plan out, under the lock.
+// write carries the plan out, under the lock. If the lock fails, as on a
+// read-only disk, a plan that changes nothing succeeds all the same.
 func (e *engine) write(ctx context.Context, r resident, plan *replica.Plan) error {
-	return e.locked(ctx, func() error {
+	locked := false
+	err := e.locked(ctx, func() error {
+		locked = true
 		return e.untilNoConflict(ctx, func() error { return e.writeOnce(ctx, r, plan) })
 	})
+	if err != nil && !locked && e.changesNothing(ctx, r, plan) {
+		r.Nothing(plan)
+		return nil
+	}
+	return err
+}
+
+// changesNothing reports whether all that the plan says is stored already.
+func (e *engine) changesNothing(ctx context.Context, r resident, plan *replica.Plan) bool {
+	rev, unmoved := r.AtRevision()
+	if !unmoved || rev == "" || r.Pending() != nil {
+		return false
+	}
+	same, err := plan.Same()
+	if err != nil || !same {
+		return false
+	}
+	now, err := e.store.Revision(ctx)
+	return err == nil && now == rev
 }
 
 func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) error {
@@ -302,9 +324,7 @@ func (e *engine) writeOver(ctx context.Context, r resident, plan *replica.Plan, 
 // cache, if the store can do that, and reports whether to load again. Nobody
 // should have to do that by hand.
 func (e *engine) setAside(ctx context.Context, data []byte, rev string, why error) bool {
-	s, ok := e.store.(interface {
-		SetAside(ctx context.Context, rev string) (newPath string, err error)
-	})
+	s, ok := e.store.(SetAsider)
 	if _, bad := tokencache.Parse(data); !ok || bad == nil {
 		return false
 	}

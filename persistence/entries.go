@@ -66,7 +66,7 @@ func (e *Entries) Get(ctx context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	value, err := e.find(d, key)
+	value, err := e.find("load", d, key)
 	if err == nil && value == nil {
 		err = e.cache.fail("load", fmt.Errorf("%w under the key %s", ErrNotFound, quote.Text(key)), "")
 	}
@@ -84,11 +84,11 @@ func (e *Entries) Delete(ctx context.Context, key string) error {
 	return e.cache.Update(ctx, func(current []byte) ([]byte, error) {
 		d, err := tokencache.Parse(current)
 		if err != nil {
-			return nil, e.foreign()
+			return nil, e.foreign("delete")
 		}
 		at, err := d.Get(e.section, key)
 		if err != nil {
-			return nil, e.foreign()
+			return nil, e.foreign("delete")
 		}
 		if at == nil {
 			return nil, nil
@@ -117,23 +117,23 @@ func (e *Entries) load(ctx context.Context) (*tokencache.Doc, error) {
 	}
 	d, err := tokencache.Parse(data)
 	if err != nil {
-		return nil, e.foreign()
+		return nil, e.foreign("load")
 	}
 	return d, nil
 }
 
-// find returns the value of a key, nil if there is none.
-func (e *Entries) find(d *tokencache.Doc, key string) ([]byte, error) {
+// find returns the value of a key for an operation, nil if there is none.
+func (e *Entries) find(op string, d *tokencache.Doc, key string) ([]byte, error) {
 	at, err := d.Get(e.section, key)
 	if err != nil {
-		return nil, e.foreign()
+		return nil, e.foreign(op)
 	}
 	if at == nil {
 		return nil, nil
 	}
 	var s stored
 	if json.Unmarshal(at.Value(), &s) != nil || s.Data == nil {
-		return nil, e.foreign()
+		return nil, e.foreign(op)
 	}
 	if *s.Data == nil {
 		return []byte{}, nil
@@ -154,16 +154,16 @@ func (e *Entries) with(current []byte, key string, value []byte) ([]byte, error)
 	}
 	d, err := tokencache.Parse(current)
 	if err != nil {
-		return nil, e.foreign()
+		return nil, e.foreign("save")
 	}
 	data, err := d.Set(e.section, key, entry)
 	if err != nil {
-		return nil, e.foreign()
+		return nil, e.foreign("save")
 	}
 	return data, nil
 }
 
-// foreign is the error for what this package has not stored.
-func (e *Entries) foreign() error {
-	return e.cache.fail("load", fmt.Errorf("%w: the section %s has something else in it", ErrCorrupt, quote.Text(e.section)), "Use a section that no other program uses.")
+// foreign is the error of an operation that met what this package has not stored.
+func (e *Entries) foreign(op string) error {
+	return e.cache.fail(op, fmt.Errorf("%w: the section %s has something else in it", ErrCorrupt, quote.Text(e.section)), "Use a section that no other program uses.")
 }

@@ -122,8 +122,20 @@ func TestEntriesRefuse(t *testing.T) {
 	require.ErrorIs(t, err, persistence.ErrNotFound)
 	for _, foreign := range []string{`{"contoso-cli":1}`, `{"contoso-cli":{"a":"text"}}`, `not JSON`} {
 		require.NoError(t, c.Update(t.Context(), func([]byte) ([]byte, error) { return []byte(foreign), nil }))
-		_, err := e.Get(t.Context(), "a")
-		require.ErrorIs(t, err, persistence.ErrCorrupt, foreign)
+		for op, call := range map[string]func() error{
+			"load":   func() error { _, err := e.Get(t.Context(), "a"); return err },
+			"save":   func() error { return e.Set(t.Context(), "a", nil) },
+			"delete": func() error { return e.Delete(t.Context(), "a") },
+		} {
+			err := call()
+			if foreign == `{"contoso-cli":{"a":"text"}}` && op != "load" { // replaced or removed, whatever it was
+				continue
+			}
+			var own *persistence.Error
+			require.ErrorIs(t, err, persistence.ErrCorrupt, foreign)
+			require.ErrorAs(t, err, &own)
+			require.Equal(t, op, own.Op, foreign)
+		}
 	}
 }
 

@@ -67,6 +67,18 @@ type NamedLocker interface {
 	LockName(ctx context.Context, name string) (unlock func() error, err error)
 }
 
+// SetAsider is an ability of a [Versioned]: it moves data that is of no more use out
+// of the way, so that nobody has to do that by hand. A [Cache] asks for it when MSAL
+// refuses what is stored and it is no token cache.
+type SetAsider interface {
+	// SetAside moves what is stored, whole, to another place if its revision still
+	// is rev. Then nothing is stored. It returns the name of that place, for a
+	// person, or "" if somebody else has told that person already. Where the
+	// revision is another one it changes nothing and fails with ErrConflict. A
+	// backend may refuse to move what it can read, or may be able to read again.
+	SetAside(ctx context.Context, rev string) (place string, err error)
+}
+
 // Description says what a [Persistence] is, for a person: nothing in it is
 // secret. The zero value means that the Persistence does not say.
 type Description struct {

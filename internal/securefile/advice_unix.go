@@ -23,17 +23,17 @@ func Explain(path string, err error) error {
 	if err == nil || !errors.As(err, &errno) {
 		return err
 	}
-	advice := ""
+	e := &Error{Path: path, Reason: "cannot be used: " + errno.Error(), Err: err}
 	switch errno {
 	case unix.EROFS:
-		advice = "The file system is read-only. Use a folder that can be written."
+		e.Advice, e.Elsewhere = "The file system is read-only. Use a folder that can be written.", true
 	case unix.EACCES, unix.EPERM:
-		advice = giveBack(filepath.Dir(path))
+		e.Advice = giveBack(filepath.Dir(path))
 	}
-	if advice == "" {
+	if e.Advice == "" {
 		return err
 	}
-	return &Error{Path: path, Reason: "cannot be used: " + errno.Error(), Advice: advice, Err: err}
+	return e
 }
 
 // adviseOwner says what can be done about a file that is another user's.
@@ -90,25 +90,25 @@ func mayMakeIn(parent, dir string) error {
 }
 
 // adviseDir says what can be done about a folder that others can write, or that is
-// another user's.
-func adviseDir(dir string, st *unix.Stat_t) string {
+// another user's. elsewhere reports whether that is to use another one.
+func adviseDir(dir string, st *unix.Stat_t) (advice string, elsewhere bool) {
 	euid := os.Geteuid()
 	own, volume := int(st.Uid) == euid, st.Mode&(unix.S_ISGID|0o020) == unix.S_ISGID|0o020
 	switch {
 	case !own && st.Uid != 0 && euid == 0:
-		return fmt.Sprintf("Run the program as user %d, without sudo, or use a folder of root.", st.Uid)
+		return fmt.Sprintf("Run the program as user %d, without sudo, or use a folder of root.", st.Uid), false
 	case !own && st.Uid != 0:
-		return fmt.Sprintf("Run the program as user %d (a container with --user %d), or give the folder to this one with: sudo chown -R %d %s", st.Uid, st.Uid, euid, shell.Quote(dir))
+		return fmt.Sprintf("Run the program as user %d (a container with --user %d), or give the folder to this one with: sudo chown -R %d %s", st.Uid, st.Uid, euid, shell.Quote(dir)), false
 	case own && !keepsModes(dir):
-		return modelessAdvice
+		return modelessAdvice, true
 	case own && volume:
-		return "Close it with: chmod 700 " + shell.Quote(dir) + ". Where Kubernetes' fsGroup opens it at each start, set fsGroupChangePolicy: OnRootMismatch."
+		return "Close it with: chmod 700 " + shell.Quote(dir) + ". Where Kubernetes' fsGroup opens it at each start, set fsGroupChangePolicy: OnRootMismatch.", false
 	case own:
-		return "Close it with: chmod 700 " + shell.Quote(dir)
+		return "Close it with: chmod 700 " + shell.Quote(dir), false
 	case volume:
-		return "Use a new folder below it, which is then made for you alone."
+		return "Use a new folder below it, which is then made for you alone.", true
 	}
-	return "Use a folder that only you can write, such as one made with: mkdir -m 700"
+	return "Use a folder that only you can write, such as one that `mkdir -m 700` makes.", true
 }
 
 const modelessAdvice = "The file system does not keep files private; use a folder on another one. (In WSL, drives of Windows such as /mnt/c are of this kind, and the Linux home folder is not.)"

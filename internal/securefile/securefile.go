@@ -47,7 +47,10 @@ type Error struct {
 	Path   string // "" where the context names it
 	Reason string // what is wrong, to be read after the path
 	Advice string // sentences for a person, or ""
-	Err    error  // fs.ErrPermission for what is not secure, else what Reason says
+	// Elsewhere reports whether only another folder helps, and not a change of this
+	// one. Advice says so; a caller that knows how to name another one adds that.
+	Elsewhere bool
+	Err       error // fs.ErrPermission for what is not secure, else what Reason says
 }
 
 // Remedy returns what a person can do about it, or "".

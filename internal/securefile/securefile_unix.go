@@ -242,7 +242,7 @@ func checkNew(path string, st *unix.Stat_t) error {
 	err := check(path, st, 0o077)
 	var e *Error
 	if errors.As(err, &e) {
-		e.Advice = modelessAdvice
+		e.Advice, e.Elsewhere = modelessAdvice, true
 	}
 	return err
 }
@@ -365,7 +365,8 @@ func checkFolder(dir string, stickyIsFine, mend bool) error {
 		return Explain(dir, &fs.PathError{Op: "stat", Path: dir, Err: err})
 	}
 	insecure := func(reason string, args ...any) error {
-		return &Error{Path: dir, Reason: fmt.Sprintf(reason, args...), Err: fs.ErrPermission, Advice: adviseDir(dir, &st)}
+		advice, elsewhere := adviseDir(dir, &st)
+		return &Error{Path: dir, Reason: fmt.Sprintf(reason, args...), Advice: advice, Elsewhere: elsewhere, Err: fs.ErrPermission}
 	}
 	euid := os.Geteuid()
 	if mend && st.Mode == unix.S_IFDIR && int(st.Uid) == euid && setDirMode(dir) == nil {

@@ -3,8 +3,8 @@
 //
 // [Run] is a conformance suite. It checks a backend against every rule that
 // the interfaces of package persistence state: those of Persistence always,
-// those of Versioned, Locker, NamedLocker and Leaser where the backend is one. A test
-// of a backend needs a few lines:
+// those of Versioned, Locker, NamedLocker, Leaser and SetAsider where the backend is
+// one. A test of a backend needs a few lines:
 //
 //	var _ persistence.Versioned = (*Vault)(nil) // the suite tests the abilities it finds
 //
@@ -54,6 +54,11 @@ type Options struct {
 	// ErrTooLarge. At least 256. 0 means that the backend takes 1 MiB, and that
 	// its limit, if it has one, is not tested.
 	MaxSize int
+	// Damage damages what is stored, as a disk or another program may, in a way that
+	// the backend is certain to notice. p is open on the storage, and Describe says
+	// where that is. The suite then checks that the backend fails with ErrCorrupt.
+	// nil means that the backend cannot notice damage, or that this is not tested.
+	Damage func(t testing.TB, p persistence.Persistence)
 	// Patience is how long the suite waits for a call to return before it
 	// fails the test. It decides only when to give up, never whether a call was
 	// fast enough. 0 means one minute.
@@ -96,7 +101,13 @@ type rule struct {
 }
 
 func (r rule) applies(has ability, opts *Options) bool {
-	return r.needs&^limit&^has == 0 && (r.needs&limit == 0 || opts.MaxSize > 0)
+	if opts.MaxSize > 0 {
+		has |= limit
+	}
+	if opts.Damage != nil {
+		has |= damage
+	}
+	return r.needs&^has == 0
 }
 
 func (r rule) check(s *suite, t testing.TB) {
@@ -117,7 +128,10 @@ const (
 	namedLocker
 	describer
 	leaser
-	limit // not an ability of the value: Options.MaxSize is set
+	setAsider
+	// Not abilities of the value:
+	limit  // Options.MaxSize is set
+	damage // Options.Damage is set
 )
 
 func abilitiesOf(p persistence.Persistence) (has ability) {
@@ -136,12 +150,15 @@ func abilitiesOf(p persistence.Persistence) (has ability) {
 	if _, ok := p.(persistence.Leaser); ok {
 		has |= leaser
 	}
+	if _, ok := p.(persistence.SetAsider); ok {
+		has |= setAsider
+	}
 	return has
 }
 
 func (a ability) String() string {
 	s := "a Persistence"
-	for i, name := range []string{"Versioned", "Locker", "NamedLocker", "Describer", "Leaser"} {
+	for i, name := range []string{"Versioned", "Locker", "NamedLocker", "Describer", "Leaser", "SetAsider"} {
 		if a&(1<<i) != 0 {
 			s += ", " + name
 		}
@@ -290,6 +307,12 @@ func (i *instance) saveIf(ctx context.Context, data []byte, rev string) (now str
 func (i *instance) deleteIf(ctx context.Context, rev string) (err error) {
 	i.s.Helper()
 	i.s.within("DeleteIf", func() { err = i.versioned().DeleteIf(ctx, rev) })
+	return err
+}
+
+func (i *instance) setAside(ctx context.Context, rev string) (err error) {
+	i.s.Helper()
+	i.s.within("SetAside", func() { _, err = i.p.(persistence.SetAsider).SetAside(ctx, rev) })
 	return err
 }
 

@@ -36,6 +36,7 @@ var rules = []rule{
 	{"Deadline", "With a context whose deadline has passed a call returns; it succeeds, or fails with an error that is context.DeadlineExceeded.", 0, testDeadline},
 	{"Errors", "Every error is a *persistence.Error that names the operation and the backend, the latter as Describe does.", 0, testErrors},
 	{"Secrets", "No error holds saved data, in any spelling, nor does a description.", 0, testSecrets},
+	{"Corrupt", "Load of damaged data fails with persistence.ErrCorrupt, returns nil data and shows nothing of it; Delete removes it, and a later Save works.", damage, testCorrupt},
 	{"Describe", "Describe names the backend, and says the same for every instance on a storage, whatever is stored.", describer, testDescribe},
 
 	{"Revision", `Revision is "" exactly if nothing is stored, and fails in neither case.`, versioned, testRevision},
@@ -59,6 +60,8 @@ var rules = []rule{
 
 	{"Lease", "One owner at a time has the lease of what is stored, also while it is saved; its owner gets it again, and only its owner can release it.", leaser, testLease},
 	{"LeaseEnds", "A lease ends by itself.", leaser, testLeaseEnds},
+
+	{"SetAside", "SetAside of the stored revision leaves nothing stored; of any other it fails with persistence.ErrConflict and changes nothing.", versioned | setAsider, testSetAside},
 }
 
 func testAbsent(s *suite) {
@@ -420,37 +423,72 @@ func testErrors(s *suite) {
 	}
 }
 
-func testSecrets(s *suite) {
-	secret := []byte(`{"secret":"planted-3f9c5a71e8d24b06"}`)
-	core := []byte("planted-3f9c5a71e8d24b06")
+const (
+	secret     = `{"secret":"` + secretCore + `"}`
+	secretCore = "planted-3f9c5a71e8d24b06"
+)
+
+// leaks fails if text shows secret in some spelling.
+func (s *suite) leaks(where, text string) {
 	// Base64 of the core alone differs from that of the core within secret, so
 	// both are looked for.
-	var spellings []string
-	for _, b := range [][]byte{core, secret} {
-		spellings = append(spellings, string(b), hex.EncodeToString(b), strings.Trim(fmt.Sprint(b), "[]"),
-			base64.RawStdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b))
-	}
-	leaks := func(where, text string) {
-		for _, spelling := range spellings {
+	for _, b := range [][]byte{[]byte(secretCore), []byte(secret)} {
+		for _, spelling := range []string{string(b), hex.EncodeToString(b), strings.Trim(fmt.Sprint(b), "[]"),
+			base64.RawStdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b)} {
 			if strings.Contains(strings.ToLower(text), strings.ToLower(spelling)) {
 				s.Errorf("%s shows the data that is stored", where)
 				return
 			}
 		}
 	}
-	for call, err := range s.failures(secret) {
-		for _, format := range []string{"%v", "%+v", "%#v"} {
-			for e := err; e != nil; e = errors.Unwrap(e) {
-				leaks("the error of "+call, fmt.Sprintf(format, e))
-			}
+}
+
+// errorLeaks is leaks for an error and all that it wraps.
+func (s *suite) errorLeaks(call string, err error) {
+	for _, format := range []string{"%v", "%+v", "%#v"} {
+		for e := err; e != nil; e = errors.Unwrap(e) {
+			s.leaks("the error of "+call, fmt.Sprintf(format, e))
 		}
 	}
-	p := s.one()
-	p.mustSave(secret)
-	leaks("Describe", fmt.Sprintf("%#v", persistence.Describe(p.p)))
-	if s.has&versioned != 0 {
-		leaks("Revision", p.mustRevision())
+}
+
+func testSecrets(s *suite) {
+	for call, err := range s.failures([]byte(secret)) {
+		s.errorLeaks(call, err)
 	}
+	p := s.one()
+	p.mustSave([]byte(secret))
+	s.leaks("Describe", fmt.Sprintf("%#v", persistence.Describe(p.p)))
+	if s.has&versioned != 0 {
+		s.leaks("Revision", p.mustRevision())
+	}
+}
+
+func testCorrupt(s *suite) {
+	p, other := s.two()
+	p.mustSave([]byte(secret))
+	s.opts.Damage(s.TB, p.p)
+	check := func(call string, err error) {
+		if !errors.Is(err, persistence.ErrCorrupt) {
+			s.Errorf("%s of damaged data: %v, want persistence.ErrCorrupt", call, err)
+		}
+		s.errorLeaks(call, err)
+	}
+	for _, i := range []*instance{p, other} { // the first may still have in memory what it saved
+		data, err := i.load(s.ctx())
+		check("Load", err)
+		if data != nil {
+			s.Errorf("Load of damaged data: %d bytes beside the error, want nil", len(data))
+		}
+		if s.has&versioned != 0 {
+			_, _, err := i.loadRevision(s.ctx())
+			check("LoadRevision", err)
+		}
+	}
+	p.mustDelete()
+	p.mustHold("after Delete of damaged data", absent)
+	p.mustSave(s.value(1, 100))
+	other.mustHold("after a Save where damaged data was deleted", s.value(1, 100))
 }
 
 func testDescribe(s *suite) {
@@ -991,4 +1029,40 @@ func testLeaseEnds(s *suite) {
 			s.Fatalf("Lease: false, though the lease of 100 ms was taken %v ago", s.patience())
 		}
 	}
+}
+
+func testSetAside(s *suite) {
+	p, other := s.two()
+	stale := func(when, rev string) {
+		s.Helper()
+		if err := p.setAside(s.ctx(), rev); !errors.Is(err, persistence.ErrConflict) {
+			s.Errorf("SetAside %s: %v, want persistence.ErrConflict", when, err)
+		}
+	}
+	stale("where nothing is stored", "another")
+	data := s.value(1, 100)
+	p.mustSave(data)
+	former := p.mustRevision()
+	stale("of a revision that never was", "another")
+	stale(`of ""`, "")
+	data = s.value(2, 100)
+	other.mustSave(data)
+	stale("of a former revision", former)
+	p.mustHold("after SetAside of another revision", data)
+	if s.opts.Damage != nil {
+		s.opts.Damage(s.TB, p.p)
+	}
+	rev, err := other.revision(s.ctx())
+	if err != nil {
+		_, rev, _ = other.loadRevision(s.ctx()) // which has it also with an error
+	}
+	if err := p.setAside(s.ctx(), rev); err != nil && s.opts.Damage == nil && !errors.Is(err, persistence.ErrConflict) {
+		p.mustHold("after SetAside failed", data) // it may refuse what it can read
+		return
+	} else if err != nil {
+		s.Fatalf("SetAside of the revision that is stored: %v", err)
+	}
+	p.mustHold("after SetAside", absent)
+	p.mustSave(s.value(3, 100))
+	other.mustHold("after SetAside and Save", s.value(3, 100))
 }

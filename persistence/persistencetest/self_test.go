@@ -34,7 +34,7 @@ func TestSuitePassesOnCorrectBackends(t *testing.T) {
 			return func() (persistence.Persistence, error) { return m, nil }
 		}, nil)
 	})
-	t.Run("memory", func(t *testing.T) { Run(t, openCorrect, &Options{MaxSize: correctMax}) })
+	t.Run("memory", func(t *testing.T) { Run(t, openCorrect, &Options{MaxSize: correctMax, Damage: damageMemory}) })
 	t.Run("plain", func(t *testing.T) {
 		Run(t, func(t *testing.T) Open {
 			open := openCorrect(t)
@@ -89,7 +89,7 @@ func TestEveryRuleCatchesItsMutants(t *testing.T) {
 // brokenBy returns the names of the rules that m breaks. Time is synthetic, so
 // that a call that hangs costs none.
 func brokenBy(t *testing.T, m mutant) (broken []string) {
-	opts := Options{MaxSize: correctMax}
+	opts := Options{MaxSize: correctMax, Damage: damageMemory}
 	for _, r := range rules {
 		synctest.Test(t, func(t *testing.T) {
 			p, _ := m.open(t)()
@@ -150,7 +150,7 @@ func (r *recorder) Fatalf(format string, a ...any) { r.Errorf(format, a...); run
 func TestEndToEnd(t *testing.T) {
 	if name := os.Getenv(mutantVariable); name != "" {
 		i := slices.IndexFunc(mutants, func(m mutant) bool { return m.name == name })
-		Run(t, mutants[i].open, &Options{MaxSize: correctMax})
+		Run(t, mutants[i].open, &Options{MaxSize: correctMax, Damage: damageMemory})
 		return
 	}
 	const name = "Load of nothing returns an empty slice beside the error"
@@ -204,6 +204,8 @@ type shared struct {
 
 	id int64
 
+	damaged bool // what is stored
+
 	owner string // of the lease
 	until time.Time
 
@@ -239,6 +241,7 @@ type memory struct {
 	saveIf       func(ctx context.Context, data []byte, rev string) (string, error)
 	deleteIf     func(ctx context.Context, rev string) error
 	lockNamed    func(ctx context.Context, name string) (func() error, error)
+	setAside     func(ctx context.Context, rev string) (string, error)
 	lease        func(owner string, d time.Duration) bool
 	release      func(owner string)
 	describe     func() persistence.Description
@@ -292,6 +295,7 @@ func newMemory(sh *shared) *memory {
 		},
 		deleteIf:  func(ctx context.Context, rev string) error { return sh.remove(ctx, &rev) },
 		lockNamed: sh.lock,
+		setAside:  sh.setAside,
 		lease:     sh.lease,
 		release:   sh.release,
 		describe: func() persistence.Description {
@@ -310,7 +314,30 @@ func (sh *shared) get(ctx context.Context) ([]byte, string, error) {
 	if sh.data == nil {
 		return nil, "", failure("load", persistence.ErrNotFound)
 	}
+	if sh.damaged {
+		return nil, sh.rev, failure("load", persistence.ErrCorrupt)
+	}
 	return append([]byte{}, sh.data...), sh.rev, nil
+}
+
+func damageMemory(t testing.TB, p persistence.Persistence) {
+	m := p.(*memory)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.damaged = true
+}
+
+func (sh *shared) setAside(ctx context.Context, rev string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", failure("set aside", err)
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if rev == "" || rev != sh.rev {
+		return "", failure("set aside", persistence.ErrConflict)
+	}
+	sh.data, sh.rev, sh.damaged = nil, "", false
+	return "elsewhere", nil
 }
 
 // put saves data, if rev is nil or the stored revision.
@@ -336,7 +363,7 @@ func (sh *shared) put(ctx context.Context, data []byte, rev *string) (string, er
 // set stores data under a new revision. sh.mu is held.
 func (sh *shared) set(data []byte) {
 	sh.saves++
-	sh.data = data
+	sh.data, sh.damaged = data, false
 	sh.rev = fmt.Sprintf("storage %d save %d", sh.id, sh.saves)
 	if sh.newRevision != nil {
 		sh.rev = sh.newRevision()
@@ -352,7 +379,7 @@ func (sh *shared) remove(ctx context.Context, rev *string) error {
 	if rev != nil && *rev != sh.rev {
 		return failure("delete", persistence.ErrConflict)
 	}
-	sh.data, sh.rev = nil, ""
+	sh.data, sh.rev, sh.damaged = nil, "", false
 	return nil
 }
 
@@ -420,6 +447,9 @@ func (m *memory) LoadRevision(ctx context.Context) ([]byte, string, error) {
 }
 func (m *memory) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
 	return m.saveIf(ctx, data, rev)
+}
+func (m *memory) SetAside(ctx context.Context, rev string) (string, error) {
+	return m.setAside(ctx, rev)
 }
 func (m *memory) DeleteIf(ctx context.Context, rev string) error { return m.deleteIf(ctx, rev) }
 func (m *memory) Describe() persistence.Description              { return m.describe() }
@@ -1113,9 +1143,96 @@ var mutants = []mutant{
 	{"names differ by more than case", []string{"NamesIndependent"}, func(m *memory) {
 		rename(m, strings.ToLower)
 	}},
+	{"damage is not noticed", []string{"Corrupt"}, func(m *memory) {
+		m.load = func(ctx context.Context) ([]byte, error) {
+			data, _, err := m.loadRevision(ctx)
+			return data, err
+		}
+		get := m.loadRevision
+		m.loadRevision = func(ctx context.Context) ([]byte, string, error) {
+			data, rev, err := get(ctx)
+			if errors.Is(err, persistence.ErrCorrupt) {
+				return []byte("garbage"), rev, nil
+			}
+			return data, rev, err
+		}
+	}},
+	{"damaged data is shown", []string{"Corrupt"}, func(m *memory) {
+		load := m.load
+		m.load = func(ctx context.Context) ([]byte, error) {
+			data, err := load(ctx)
+			if errors.Is(err, persistence.ErrCorrupt) {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				err = failure("load", fmt.Errorf("%w: %s", persistence.ErrCorrupt, m.data))
+			}
+			return data, err
+		}
+	}},
+	{"damaged data comes beside the error", []string{"Corrupt"}, func(m *memory) {
+		load := m.load
+		m.load = func(ctx context.Context) ([]byte, error) {
+			data, err := load(ctx)
+			if errors.Is(err, persistence.ErrCorrupt) {
+				data = []byte("garbage")
+			}
+			return data, err
+		}
+	}},
+	{"Delete fails on damaged data", []string{"Corrupt"}, func(m *memory) {
+		remove := m.delete
+		m.delete = func(ctx context.Context) error {
+			if m.isDamaged() {
+				return failure("delete", persistence.ErrCorrupt)
+			}
+			return remove(ctx)
+		}
+	}},
+	{"Delete of damaged data leaves it", []string{"Corrupt"}, func(m *memory) {
+		remove := m.delete
+		m.delete = func(ctx context.Context) error {
+			if m.isDamaged() {
+				return nil
+			}
+			return remove(ctx)
+		}
+	}},
+	{"SetAside moves any revision", []string{"SetAside"}, func(m *memory) {
+		m.setAside = func(ctx context.Context, _ string) (string, error) {
+			m.mu.Lock()
+			rev := m.rev
+			m.mu.Unlock()
+			return m.shared.setAside(ctx, rev)
+		}
+	}},
+	{"SetAside leaves what is stored", []string{"SetAside"}, func(m *memory) {
+		m.setAside = func(ctx context.Context, rev string) (string, error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if rev == "" || rev != m.rev {
+				return "", failure("set aside", persistence.ErrConflict)
+			}
+			return "elsewhere", nil
+		}
+	}},
+	{"SetAside fails on damaged data", []string{"SetAside"}, func(m *memory) {
+		move := m.setAside
+		m.setAside = func(ctx context.Context, rev string) (string, error) {
+			if m.isDamaged() {
+				return "", failure("set aside", persistence.ErrCorrupt)
+			}
+			return move(ctx, rev)
+		}
+	}},
 	{"names are parts of a path", []string{"NamesIndependent"}, func(m *memory) {
 		rename(m, func(name string) string { return path.Join("/locks", name) })
 	}},
+}
+
+func (sh *shared) isDamaged() bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.damaged
 }
 
 // alterShort changes data of less than 50 bytes.

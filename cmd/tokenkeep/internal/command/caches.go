@@ -140,9 +140,13 @@ func (c *call) cache(name string) (*files, error) {
 func (c *call) storedCache(name string) (*files, error) {
 	f, err := c.cache(name)
 	if err == nil && !f.stored() {
-		err = &refusal{fmt.Sprintf("nothing is stored under the name %s in %s", name, f.dir), "See what there is: " + c.inFolder("tokenkeep list"), persistence.ErrNotFound}
+		err = c.nothingStored(f)
 	}
 	return f, err
+}
+
+func (c *call) nothingStored(f *files) error {
+	return &refusal{fmt.Sprintf("nothing is stored under the name %s in %s", f.name, f.dir), "See what there is: " + c.inFolder("tokenkeep list"), persistence.ErrNotFound}
 }
 
 // kept says how a cache is kept.

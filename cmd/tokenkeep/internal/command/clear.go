@@ -4,14 +4,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
-	"github.com/tokenkeep/tokenkeep/internal/layout"
-	"github.com/tokenkeep/tokenkeep/internal/securefile"
-	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/internal/keyrings"
+	"github.com/tokenkeep/tokenkeep/internal/place"
+	"github.com/tokenkeep/tokenkeep/internal/removal"
 )
 
 var clearCommand = &command{
@@ -34,106 +32,49 @@ func runClear(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	paths := f.removable()
-	if len(paths) == 0 {
-		_, err := c.storedCache(f.name)
+	at, err := place.Of(f.dir, f.name)
+	if err != nil {
 		return nil, err
 	}
-	if err := c.confirm(ctx, fmt.Sprintf("This removes %s and its keys. All its users have to sign in again. Go on?", strings.Join(paths, ", "))); err != nil {
+	all := &removal.Removal{Cache: f.layout(), Place: at, Lock: f.lock, Keys: f.oldSources}
+	files, err := all.Files()
+	switch {
+	case err != nil:
+		return nil, err
+	case len(files) > 0:
+		err = c.confirm(ctx, fmt.Sprintf("This removes %s and its keys. All its users have to sign in again. Go on?", strings.Join(files, ", ")))
+	case len(all.Orphans()) == 0:
+		err = c.nothingStored(f)
+	}
+	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	unlock, err := f.lock.Lock(ctx)
+	done, err := all.Do(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	// What a program has done since.
-	now, err := c.cache(f.name)
-	if err != nil {
-		return nil, err
-	}
-	now.lock = f.lock
-	r := &cleared{Name: f.name, Removed: now.removable()}
-	var had []*encrypted.File
-	for _, path := range r.Removed {
-		file, err := c.remove(ctx, now, path)
-		if err != nil {
-			return nil, err
-		}
-		had = append(had, file)
-	}
-	// Keys of former stores are noted for the encrypted file, also where there is
-	// none any more.
-	if !slices.Contains(r.Removed, f.encryptedPath()) {
-		file, err := c.removeEncrypted(ctx, now, f.encryptedPath())
-		if err != nil {
-			return nil, err
-		}
-		had = append(had, file)
-	}
-	r.leftKeys = c.keysLeft(ctx, had...)
-	return r, nil
-}
-
-// removable are the paths of all that clear removes. The plaintext comes first:
-// as long as an encrypted file is there, no program begins a new one.
-func (f *files) removable() (paths []string) {
-	if f.plaintext {
-		paths = append(paths, f.plaintextPath())
-	}
-	if f.encrypted {
-		paths = append(paths, f.encryptedPath())
-	}
-	for _, n := range f.aside {
-		paths = append(paths, filepath.Join(f.dir, n))
-	}
-	for _, n := range f.temporary {
-		if path := filepath.Join(f.dir, n); abandoned(path) {
-			paths = append(paths, path)
-		}
-	}
-	return paths
-}
-
-// remove removes the file at path, and its keys as far as they can be had. It
-// returns what it was, if it was encrypted.
-func (c *call) remove(ctx context.Context, f *files, path string) (*encrypted.File, error) {
-	switch file := layout.Parse(filepath.Base(path)); {
-	case file.Kind == layout.PlaintextFile:
-		p, err := f.openPlaintext()
-		if err != nil {
-			return nil, err
-		}
-		return nil, p.Delete(ctx)
-	case file.Kind == layout.Temporary || file.OfPlaintext:
-		return nil, securefile.Remove(path)
-	}
-	return c.removeEncrypted(ctx, f, path)
-}
-
-// removeEncrypted removes an encrypted file that need not exist or be readable.
-// Its keys are deleted from the keyrings by their names alone.
-func (c *call) removeEncrypted(ctx context.Context, f *files, path string) (*encrypted.File, error) {
-	file, err := f.openEncrypted(path, encrypted.DPAPI()) // any source will do: those that store keys are the file's old ones
-	if err != nil {
-		return nil, err
-	}
-	return file, file.Delete(ctx)
+	return &cleared{Name: f.name, Removed: append([]string{}, done.Files...), leftKeys: leftKeys{done.LeftKeys}}, nil
 }
 
 // storedKeys returns the keys of a cache in each keyring.
 func (c *call) storedKeys(name string) []encrypted.KeyDeleter {
-	all := []encrypted.KeyDeleter{keyring.NewKeys(c.Keyring, layout.KeyringService(name))}
+	all := []encrypted.KeyDeleter{keyrings.Keys(c.Keyring, name)}
 	if c.Kernel != nil {
-		all = append(all, c.kernelKeys(name))
+		all = append(all, keyrings.Keys(keyrings.AsKernel(c.Kernel), name))
 	}
 	return all
 }
 
 func (r *cleared) write(p *printer) {
-	p.line("Removed what was stored under the name %s:", r.Name)
+	if len(r.Removed) > 0 {
+		p.line("Removed what was stored under the name %s:", r.Name)
+	} else if len(r.LeftKeys) == 0 {
+		p.line("Nothing was stored under the name %s but a key, which was deleted.", r.Name)
+	} else {
+		p.line("Nothing is stored under the name %s but a key, which could not be deleted.", r.Name)
+	}
 	for _, path := range r.Removed {
 		p.line("  %s", path)
 	}

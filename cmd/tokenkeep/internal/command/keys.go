@@ -11,8 +11,8 @@ import (
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/keyrings"
 	"github.com/tokenkeep/tokenkeep/internal/layout"
-	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -54,12 +54,12 @@ func (c *call) newPassphrase(name string) func(context.Context) ([]byte, error) 
 func (c *call) keySource(ctx context.Context, store, name string, known bool) (encrypted.KeySource, error) {
 	switch store {
 	case storeKeyring:
-		return keyring.NewKeys(c.Keyring, layout.KeyringService(name)), nil
+		return keyrings.Keys(c.Keyring, name), nil
 	case storeKernel:
 		if c.Kernel == nil {
 			return nil, &refusal{"the kernel's keyring is a part of Linux", "Use another store.", persistence.ErrUnavailable}
 		}
-		return c.kernelKeys(name), nil
+		return keyrings.Keys(keyrings.AsKernel(c.Kernel), name), nil
 	case storeDPAPI:
 		return encrypted.DPAPI(), nil
 	case storePassphrase:
@@ -74,17 +74,6 @@ func (c *call) keySource(ctx context.Context, store, name string, known bool) (e
 	}
 	return nil, &refusal{fmt.Sprintf("only the program that stored the tokens has their key (%s)", store), "Use that program.", persistence.ErrUnavailable}
 }
-
-// kernelKeys returns the keys of a cache in the kernel's keyring, or in what stands
-// for it.
-func (c *call) kernelKeys(name string) *keyring.Keys {
-	return keyring.NewKeys(theKernel{c.Kernel}, layout.KeyringService(name))
-}
-
-type theKernel struct{ keyring.Keyring }
-
-// KeySource makes it the kernel's for keyring.Keys.
-func (theKernel) KeySource() string { return storeKernel }
 
 // bounded bounds what waits for other processes' locks. It is to be called when
 // there is nobody to be asked any more: a person may take longer, and must not

@@ -1,14 +1,12 @@
 package command
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/layout"
@@ -108,14 +106,8 @@ func runRestore(ctx context.Context, c *call) (report, error) {
 	}
 	// Only now is everything where it belongs.
 	had := []*encrypted.File{to.file}
-	for i, aside := range readable {
-		others := []string{f.encryptedPath()}
-		for _, n := range f.aside {
-			if path := filepath.Join(f.dir, n); !slices.ContainsFunc(readable[:i+1], func(a asideFile) bool { return a.path == path }) {
-				others = append(others, path)
-			}
-		}
-		if err := aside.remove(ctx, others); err != nil {
+	for _, aside := range readable {
+		if err := aside.file.Delete(ctx); err != nil {
 			return nil, err
 		}
 		had = append(had, aside.file)
@@ -184,51 +176,4 @@ func (c *call) openAside(ctx context.Context, f *files, path string) (*opened, e
 		return nil, &refusal{"it is encrypted with a passphrase and was damaged", "", persistence.ErrCorrupt}
 	}
 	return c.openEncrypted(ctx, f, path)
-}
-
-// remove removes the file, with its keys unless one of the other files has them
-// too.
-func (a asideFile) remove(ctx context.Context, others []string) error {
-	ids, err := keyIDs(a.path)
-	if err != nil {
-		return err
-	}
-	for _, path := range others {
-		head, _, err := securefile.ReadHead(path, maxHeader)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			if bytes.Contains(head, []byte(id)) {
-				return securefile.Remove(a.path)
-			}
-		}
-	}
-	return a.file.Delete(ctx)
-}
-
-const maxHeader = 4096 // of an encrypted file
-
-// keyIDs returns the ids of the keys that an encrypted file names: its own, and the
-// one that it had before.
-func keyIDs(path string) (ids []string, err error) {
-	head, _, err := securefile.ReadHead(path, maxHeader)
-	if err != nil {
-		return nil, err
-	}
-	for line := range bytes.Lines(head) {
-		words := strings.Fields(string(line))
-		if len(words) < 3 || words[0] != "key" {
-			continue
-		}
-		ids = append(ids, words[2])
-		for _, parameter := range words[3:] {
-			if name, ok := strings.CutPrefix(parameter, "previous="); ok {
-				_, id, _ := strings.Cut(name, "/")
-				ids = append(ids, id)
-			}
-		}
-		break
-	}
-	return ids, nil
 }

@@ -246,7 +246,8 @@ func TestClearLeavesNoKeys(t *testing.T) {
 	require.Empty(t, k.Items())
 	all, err = scan(dir)
 	require.NoError(t, err)
-	require.Empty(t, all[0].removable())
+	require.False(t, all[0].stored())
+	require.Empty(t, all[0].aside)
 	onlyItsFiles(t, dir)
 	runIn(t, ExitProblem, k, "clear", "app", "-yes", "-dir", dir)
 }
