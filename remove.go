@@ -122,12 +122,12 @@ func (s *store) removeFile(ctx context.Context, path string) error {
 		}
 		return err
 	case f.Kind == layout.Temporary, f.OfPlaintext: // under the lock nobody is saving
-		if err := securefile.Remove(path); err != nil {
+		if err := securefile.Remove(ctx, path); err != nil {
 			return openError(path, err, persistence.Remedy(err))
 		}
 		return nil
 	}
-	file, err := s.openForDeletion(path)
+	file, err := s.openForDeletion(ctx, path)
 	if err == nil {
 		err = file.Delete(ctx)
 	}
@@ -139,10 +139,10 @@ func (s *store) removeFile(ctx context.Context, path string) error {
 
 // openForDeletion returns the encrypted file at path with the source that stores its
 // key, if the program has that.
-func (s *store) openForDeletion(path string) (*encrypted.File, error) {
+func (s *store) openForDeletion(ctx context.Context, path string) (*encrypted.File, error) {
 	deleters := s.cfg.deleters()
 	keys := s.anySource()
-	if word, err := encrypted.StoredSource(path); err == nil {
+	if word, err := encrypted.StoredSource(ctx, path); err == nil {
 		if i := slices.IndexFunc(deleters, func(d encrypted.KeyDeleter) bool { return d.Source() == word }); i >= 0 {
 			keys = deleters[i]
 		}

@@ -48,7 +48,7 @@ func (f *File) collectKeys(ctx context.Context, keep string, others ...KeySource
 	if len(f.ledger().Keys(f.store.Path())) == 0 {
 		return
 	}
-	h, err := f.header()
+	h, err := f.header(ctx)
 	if err != nil && !errors.Is(err, persistence.ErrNotFound) {
 		return
 	}
@@ -90,7 +90,7 @@ func (f *File) deleteKey(ctx context.Context, name string, sources []KeySource) 
 // to go, and returns its revision: "" if there is no header that can be read.
 func (f *File) recordKeys(ctx context.Context) (rev string, err error) {
 	err = f.hold(ctx, func() error {
-		h, err := f.header()
+		h, err := f.header(ctx)
 		if err != nil {
 			return nil
 		}
@@ -131,10 +131,10 @@ func (f *File) giveUp(names ...string) error {
 // forget gives up, under the lock, the keys of the files old, which are about to
 // be removed, but for those that a file of kept needs. There are no other files
 // of this cache then: the last one has just been set aside.
-func (f *File) forget(old, kept []string) error {
+func (f *File) forget(ctx context.Context, old, kept []string) error {
 	var needed []*header
 	for _, path := range kept {
-		h, err := readHeader(path)
+		h, err := readHeader(ctx, path)
 		switch {
 		case err == nil:
 			needed = append(needed, h)
@@ -143,7 +143,7 @@ func (f *File) forget(old, kept []string) error {
 		}
 	}
 	for _, path := range old {
-		h, err := readHeader(path)
+		h, err := readHeader(ctx, path)
 		if err != nil {
 			continue
 		}
@@ -168,7 +168,7 @@ func (f *File) forget(old, kept []string) error {
 func (f *File) LeftKeys(ctx context.Context) ([]string, error) {
 	var left []string
 	err := f.hold(ctx, func() error {
-		h, err := f.header()
+		h, err := f.header(ctx)
 		if err != nil && !errors.Is(err, persistence.ErrNotFound) && !errors.Is(err, persistence.ErrCorrupt) {
 			return err
 		}

@@ -2,9 +2,13 @@
 
 package encrypted
 
-import "github.com/tokenkeep/tokenkeep/internal/securefile"
+import (
+	"context"
 
-func readKeyFile(path string) ([]byte, error) {
-	text, _, err := securefile.Read(path, maxKeyText)
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
+)
+
+func readKeyFile(ctx context.Context, path string) ([]byte, error) {
+	text, _, err := securefile.Read(ctx, path, maxKeyText)
 	return text, err
 }

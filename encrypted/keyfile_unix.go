@@ -3,6 +3,7 @@
 package encrypted
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +19,8 @@ import (
 
 // readKeyFile reads a key file: one of the user's own that is closed to others, or
 // one that the system mounted. The error is that of the first.
-func readKeyFile(path string) ([]byte, error) {
-	text, _, err := securefile.Read(path, maxKeyText)
+func readKeyFile(ctx context.Context, path string) ([]byte, error) {
+	text, _, err := securefile.Read(ctx, path, maxKeyText)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return text, err
 	}

@@ -158,8 +158,8 @@ func KeyFile(path string) KeySource {
 	if path == "" {
 		k.err = errors.New("the key file's path is empty")
 	}
-	k.fetch = func(context.Context) ([]byte, error) {
-		text, err := readKeyFile(path)
+	k.fetch = func(ctx context.Context) ([]byte, error) {
+		text, err := readKeyFile(ctx, path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, remedy.Errorf(k.advice, "%w: %s does not exist", persistence.ErrUnavailable, k.what)

@@ -108,7 +108,7 @@ func (c *call) remove(ctx context.Context, f *files, path string) (*encrypted.Fi
 		}
 		return nil, p.Delete(ctx)
 	case file.Kind == layout.Temporary || file.OfPlaintext:
-		return nil, securefile.Remove(path)
+		return nil, securefile.Remove(ctx, path)
 	}
 	return c.removeEncrypted(ctx, f, path)
 }

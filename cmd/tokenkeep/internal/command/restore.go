@@ -80,7 +80,7 @@ func runRestore(ctx context.Context, c *call) (report, error) {
 	}
 	if !f.encrypted {
 		newest := readable[0]
-		if err := securefile.Rename(newest.path, f.encryptedPath()); err != nil {
+		if err := securefile.Rename(ctx, newest.path, f.encryptedPath()); err != nil {
 			return nil, err
 		}
 		f.encrypted = true
@@ -125,7 +125,7 @@ func runRestore(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	r.Accounts = len(sum.Accounts())
-	r.changed = changed{Name: f.name, kept: f.keptIn(to.store), leftKeys: c.keysLeft(ctx, had...), done: "put back"}
+	r.changed = changed{Name: f.name, kept: f.keptIn(ctx, to.store), leftKeys: c.keysLeft(ctx, had...), done: "put back"}
 	return r, nil
 }
 
@@ -180,7 +180,7 @@ func was(n int, one string) string {
 
 // openAside opens a file that was set aside, unless its key is from a passphrase.
 func (c *call) openAside(ctx context.Context, f *files, path string) (*opened, error) {
-	if source, err := encrypted.StoredSource(path); err == nil && source == storePassphrase {
+	if source, err := encrypted.StoredSource(ctx, path); err == nil && source == storePassphrase {
 		return nil, &refusal{"it is encrypted with a passphrase and was damaged", "", persistence.ErrCorrupt}
 	}
 	return c.openEncrypted(ctx, f, path)
@@ -189,18 +189,18 @@ func (c *call) openAside(ctx context.Context, f *files, path string) (*opened, e
 // remove removes the file, with its keys unless one of the other files has them
 // too.
 func (a asideFile) remove(ctx context.Context, others []string) error {
-	ids, err := keyIDs(a.path)
+	ids, err := keyIDs(ctx, a.path)
 	if err != nil {
 		return err
 	}
 	for _, path := range others {
-		head, _, err := securefile.ReadHead(path, maxHeader)
+		head, _, err := securefile.ReadHead(ctx, path, maxHeader)
 		if err != nil {
 			return err
 		}
 		for _, id := range ids {
 			if bytes.Contains(head, []byte(id)) {
-				return securefile.Remove(a.path)
+				return securefile.Remove(ctx, a.path)
 			}
 		}
 	}
@@ -211,8 +211,8 @@ const maxHeader = 4096 // of an encrypted file
 
 // keyIDs returns the ids of the keys that an encrypted file names: its own, and the
 // one that it had before.
-func keyIDs(path string) (ids []string, err error) {
-	head, _, err := securefile.ReadHead(path, maxHeader)
+func keyIDs(ctx context.Context, path string) (ids []string, err error) {
+	head, _, err := securefile.ReadHead(ctx, path, maxHeader)
 	if err != nil {
 		return nil, err
 	}
