@@ -26,7 +26,7 @@ func TestForeignReader(t *testing.T) {
 		"StoredSource": {path, func(ctx context.Context) error { _, err := StoredSource(ctx, path); return err }},
 		"Check":        {path, func(ctx context.Context) error { return newFile(t, path, KeyFile(key)).Check(ctx) }},
 		"Load":         {path, func(ctx context.Context) error { _, err := newFile(t, path, KeyFile(key)).Load(ctx); return err }},
-		"the key file": {key, func(ctx context.Context) error { _, err := KeyFile(key).Key(ctx, "0a"); return err }},
+		"the key file": {key, func(ctx context.Context) error { _, _, err := KeyFile(key).NewKey(ctx, newID()); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, c.call(ctx), "control: nobody keeps it open")
