@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -28,12 +29,22 @@ func Explain(path string, err error) error {
 	case unix.EROFS:
 		advice = "The file system is read-only. Use a folder that can be written."
 	case unix.EACCES, unix.EPERM:
-		advice = giveBack(filepath.Dir(path))
+		if advice = giveBack(filepath.Dir(path)); advice == "" && errno == unix.EPERM {
+			advice = protectedAdvice(path)
+		}
 	}
 	if advice == "" {
 		return err
 	}
 	return &Error{Path: path, Reason: "cannot be used: " + errno.Error(), Advice: advice, Err: err}
+}
+
+func protectedAdvice(path string) string {
+	home, err := os.UserHomeDir()
+	if path, err = filepath.Abs(path); err != nil {
+		return ""
+	}
+	return adviseProtected(runtime.GOOS, home, path)
 }
 
 // adviseOwner says what can be done about a file that is another user's.

@@ -150,7 +150,22 @@ func Resolve(path string) (string, error) {
 //
 // On Windows it waits while another program keeps the file open and does not share
 // it, until ctx ends, and for ten seconds at most.
+//
+// On macOS it waits, until ctx ends, for a file that is only in a cloud.
 func Read(ctx context.Context, path string, limit int64) ([]byte, Stamp, error) {
+	c, err := whenFetched(ctx, path, isEvicted(path), func() (c content, err error) {
+		c.data, c.stamp, err = readAll(ctx, path, limit)
+		return c, err
+	})
+	return c.data, c.stamp, err
+}
+
+type content struct {
+	data  []byte
+	stamp Stamp
+}
+
+func readAll(ctx context.Context, path string, limit int64) ([]byte, Stamp, error) {
 	f, st, err := openChecked(ctx, path)
 	if err != nil {
 		return nil, Stamp{}, err
@@ -178,6 +193,14 @@ func Read(ctx context.Context, path string, limit int64) ([]byte, Stamp, error) 
 // ReadHead returns the first n bytes of the file, or all of it if it has fewer,
 // and its stamp at that moment. It waits as [Read] does.
 func ReadHead(ctx context.Context, path string, n int) ([]byte, Stamp, error) {
+	c, err := whenFetched(ctx, path, isEvicted(path), func() (c content, err error) {
+		c.data, c.stamp, err = readHead(ctx, path, n)
+		return c, err
+	})
+	return c.data, c.stamp, err
+}
+
+func readHead(ctx context.Context, path string, n int) ([]byte, Stamp, error) {
 	f, st, err := openChecked(ctx, path)
 	if err != nil {
 		return nil, Stamp{}, err
@@ -255,6 +278,9 @@ func MakeDir(dir string) (ID, error) {
 // does not share it, until ctx ends, and for ten seconds at most; then it fails with
 // an [Error] that says so. The end of ctx ends nothing else.
 //
+// On macOS a cache's plaintext file is left out of Time Machine's backups, and is
+// not written to a volume that ignores owners.
+//
 // On Windows the new file has an access list that admits the user, the system and
 // administrators, whatever the folder's says. (In a sandbox that Windows calls an
 // AppContainer, and for a restricted user, it inherits the folder's.)
@@ -278,6 +304,12 @@ func Replace(ctx context.Context, path string, parts ...[]byte) (Stamp, error) {
 		return fail("create", Old, err)
 	}
 	defer t.release()
+	if layout.Parse(base).Kind == layout.PlaintextFile {
+		if err := t.keepPlain(path); err != nil {
+			t.discard()
+			return Stamp{}, err
+		}
+	}
 	if step, err := t.fill(parts); err != nil {
 		t.discard()
 		return fail(step, Old, err)
