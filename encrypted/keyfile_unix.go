@@ -17,6 +17,9 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 )
 
+// chmod600 names the command, for an advice.
+const chmod600 = " (chmod 600)"
+
 // readKeyFile reads a key file: one of the user's own that is closed to others, or
 // one that the system mounted. The error is that of the first.
 func readKeyFile(ctx context.Context, path string) ([]byte, error) {

@@ -164,7 +164,7 @@ func KeyFile(path string) KeySource {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, remedy.Errorf(k.advice, "%w: %s does not exist", persistence.ErrUnavailable, k.what)
 		case err != nil:
-			advice := cmp.Or(persistence.Remedy(err), "Make it a file of your own that nobody else can access (chmod 600).")
+			advice := cmp.Or(persistence.Remedy(err), "Make it a file of your own that nobody else can access"+chmod600+".")
 			return nil, remedy.Errorf(advice, "%w: reading the key file: %w", persistence.ErrUnavailable, err)
 		}
 		return text, nil

@@ -1,10 +1,10 @@
 // Package filelock is a lock between processes: a file that is locked with
 // flock, or LockFileEx on Windows, as long as its holder lives and needs it.
 //
-// The file is made once, mode 0600, and never deleted: a program that deletes a
-// lock file which others have open lets two of them in at once. If somebody else
-// deletes it, the next holder notices that its path no longer names the file
-// that it locked, and starts again.
+// The file is made once, closed to other users, and never deleted: a program that
+// deletes a lock file which others have open lets two of them in at once. If
+// somebody else deletes it, the next holder notices that its path no longer names
+// the file that it locked, and starts again.
 //
 // Waiting is blocking, not polling, so that a free lock is taken at once. A
 // second file, the turnstile, makes it fair: everybody takes the turnstile

@@ -44,6 +44,9 @@ func checkFolder(_ context.Context, x *examination) outcome {
 		o.problem(finding{ID: "folder.foreign", What: fmt.Sprintf("The folder belongs to %s. Programs cannot keep anything there.", who), Remedy: "Give it back:", Command: giveBack})
 	} else if err := securefile.CheckDir(dir); err != nil {
 		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Anybody who can write it can replace your files.", Remedy: "Close it:", Command: "chmod 700 " + x.commandPath(dir)})
+	} else if who, err := securefile.OtherWriters(dir); err == nil && who != "" {
+		o.problem(finding{ID: "folder.open", What: fmt.Sprintf("By the access list of the folder, %s can write it. Anybody who can write it can replace your files.", who),
+			Remedy: "Close it:", Command: "cmd /c icacls " + x.pathWithHome(dir, "%USERPROFILE%") + ` /inheritance:r /grant:r "%USERNAME%:(OI)(CI)F" "*S-1-5-18:(OI)(CI)F" "*S-1-5-32-544:(OI)(CI)F"`})
 	} else if err := writable(dir); err != nil {
 		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir)})
 	}
