@@ -2,10 +2,14 @@ package tokenkeep
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+
+	"github.com/tokenkeep/tokenkeep/fallback"
 )
 
 // DefaultDir returns the folder of the caches whose Config has no Dir:
@@ -36,6 +40,28 @@ func DefaultDir() (string, error) {
 		return "", openError("", err, "Set it to a folder that this user can write. A program can also set Config.Dir.")
 	}
 	return filepath.Join(base, "tokenkeep"), nil
+}
+
+// copiedFolders returns the folders of which this process sees a copy of its own.
+// Tests replace it.
+var copiedFolders = packagedFolders
+
+// isBelow reports whether dir is one of the folders or lies in one. As on Windows,
+// the case of letters does not count.
+func isBelow(dir string, folders []string) bool {
+	return slices.ContainsFunc(folders, func(folder string) bool {
+		rel, err := filepath.Rel(strings.ToLower(folder), strings.ToLower(dir))
+		return err == nil && filepath.IsLocal(rel)
+	})
+}
+
+func copiedWarning(dir string) fallback.Warning {
+	return fallback.Warning{
+		Location: dir,
+		Message:  fmt.Sprintf("Other programs may not see the tokens in %s, and a lock there may not exclude them.", dir),
+		Reason:   "This program runs in a Windows package, to which Windows shows a copy of AppData.",
+		Remedy:   "Set Config.Dir to a folder outside of AppData, or leave it empty.",
+	}
 }
 
 // dataDir returns the folder of programs' data by the environment. Where that does

@@ -7,3 +7,6 @@ func systemDir() string { return "" }
 
 // packagedDir returns "": there are no packages with folders of their own.
 func packagedDir() string { return "" }
+
+// packagedFolders returns none, for the same reason.
+func packagedFolders() []string { return nil }

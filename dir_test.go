@@ -2,10 +2,49 @@ package tokenkeep
 
 import (
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 )
+
+// A packaged program is told that its folder in AppData is another one than that of
+// other programs.
+func TestDirThatWindowsCopies(t *testing.T) {
+	root := t.TempDir()
+	appData := filepath.Join(root, "AppData", "Local")
+	before := copiedFolders
+	t.Cleanup(func() { copiedFolders = before })
+	for name, c := range map[string]struct {
+		dir    string
+		copied []string
+		warned bool
+	}{
+		"in AppData":             {filepath.Join(appData, "contoso"), []string{appData}, true},
+		"AppData itself":         {appData, []string{filepath.Join(root, "other"), appData}, true},
+		"written otherwise":      {filepath.Join(root, "appdata", "LOCAL", "contoso"), []string{appData}, true},
+		"outside of AppData":     {filepath.Join(root, ".contoso"), []string{appData}, false},
+		"only a name like it":    {filepath.Join(root, "AppData", "Local2"), []string{appData}, false},
+		"above it":               {filepath.Join(root, "AppData"), []string{appData}, false},
+		"control: not packaged":  {filepath.Join(appData, "contoso"), nil, false},
+		"in AppData, a relative": {"contoso", []string{root}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(root)
+			copiedFolders = func() []string { return c.copied }
+			var warnings []fallback.Warning
+			_, err := Open(t.Context(), Config{Name: "contoso-cli", Dir: c.dir, Store: "plaintext", AllowPlaintext: true,
+				Keyring: keyringtest.New(), Warn: func(w fallback.Warning) { warnings = append(warnings, w) }})
+			require.NoError(t, err)
+			told := slices.ContainsFunc(warnings, func(w fallback.Warning) bool { return strings.Contains(w.Reason, "Windows package") && w.Remedy != "" })
+			require.Equal(t, c.warned, told, "%v", warnings)
+		})
+	}
+}
 
 func TestDataDir(t *testing.T) {
 	root := t.TempDir() // absolute on every platform

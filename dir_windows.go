@@ -30,6 +30,20 @@ func packagedDir() string {
 	return filepath.Join(profile, ".tokenkeep")
 }
 
+// packagedFolders returns the folders of AppData if this process runs in a package:
+// there Windows redirects what it writes.
+func packagedFolders() (folders []string) {
+	if !isPackaged() {
+		return nil
+	}
+	for _, id := range []*windows.KNOWNFOLDERID{windows.FOLDERID_LocalAppData, windows.FOLDERID_LocalAppDataLow, windows.FOLDERID_RoamingAppData} {
+		if dir, err := windows.KnownFolderPath(id, 0); err == nil {
+			folders = append(folders, dir)
+		}
+	}
+	return folders
+}
+
 var getCurrentPackageFullName = windows.NewLazySystemDLL("kernel32.dll").NewProc("GetCurrentPackageFullName")
 
 // isPackaged reports whether this process has the identity of a package. It asks

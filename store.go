@@ -281,7 +281,7 @@ func (s *store) openExisting(ctx context.Context) (*encrypted.File, error) {
 // unrecoverable or has just disappeared, it also returns the file; ErrNotFound
 // without a file means that there is none.
 func (s *store) tryExisting(ctx context.Context) (*encrypted.File, error) {
-	source, err := encrypted.StoredSource(s.place.Encrypted)
+	source, err := encrypted.StoredSource(ctx, s.place.Encrypted)
 	if errors.Is(err, persistence.ErrCorrupt) {
 		// Any source can move the file; this one can also delete the keys of older
 		// files.
@@ -514,7 +514,7 @@ func (s *store) repair(ctx context.Context, b backend, data []byte, rev string, 
 		switch {
 		case unrecoverable(err):
 			return true, s.promoter.quarantine(ctx, file)
-		case errors.Is(err, persistence.ErrWrongKey) && (s.otherSource(file) || s.cfg.OldKey != nil):
+		case errors.Is(err, persistence.ErrWrongKey) && (s.otherSource(ctx, file) || s.cfg.OldKey != nil):
 			now, err := s.chooseAgain(ctx, b)
 			return now != b, err
 		case errors.Is(err, persistence.ErrNotFound):
@@ -548,8 +548,8 @@ func (s *store) SetAside(ctx context.Context, rev string) (newPath string, err e
 
 // otherSource reports whether the encrypted file has its key from elsewhere by
 // now: a process with another choice of keys was faster, or the key was rotated.
-func (s *store) otherSource(file *encrypted.File) bool {
-	source, err := encrypted.StoredSource(s.place.Encrypted)
+func (s *store) otherSource(ctx context.Context, file *encrypted.File) bool {
+	source, err := encrypted.StoredSource(ctx, s.place.Encrypted)
 	return err == nil && source != file.Describe().KeySource
 }
 

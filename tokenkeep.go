@@ -26,7 +26,10 @@ type Config struct {
 	Name string
 
 	// Dir is the folder for the cache's files. "" means the platform's own, see
-	// DefaultDir. If it is missing it is created with mode 0700.
+	// DefaultDir. If it is missing it is created, with mode 0700 or, on Windows, an
+	// access list that admits the user, the system and administrators. In a packaged
+	// program on Windows (MSIX) a folder in AppData is not the one that other programs
+	// see; Warn says so.
 	Dir string
 
 	// Key is a key of the program's own: a mounted secret, a variable, a command, a
@@ -168,6 +171,9 @@ func prepare(cfg Config) (*store, error) {
 		return nil, newErr
 	}
 	s.noDir, s.ofUser = err, ofUser
+	if cfg.Store != layout.Memory && isBelow(dir, copiedFolders()) {
+		s.warn(copiedWarning(dir))
+	}
 	return s, nil
 }
 

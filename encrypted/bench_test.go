@@ -101,7 +101,7 @@ func BenchmarkSave(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := securefile.Replace(path, aead.Seal(nil, nonce, data, nil)); err != nil {
+				if _, err := securefile.Replace(ctx, path, aead.Seal(nil, nonce, data, nil)); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -30,12 +30,12 @@ func (f *File) record(name string) error { return f.ledger().AddKey(f.store.Path
 // orphanKey returns the id of a recorded key of that source that this file may
 // use, or "". It leaves out the keys that h, which may be nil, or another file's
 // header names.
-func (f *File) orphanKey(source string, h *header) string {
+func (f *File) orphanKey(ctx context.Context, source string, h *header) string {
 	recorded := f.ledger().Keys(f.store.Path())
 	if len(recorded) == 0 {
 		return ""
 	}
-	headers, err := f.headers()
+	headers, err := f.headers(ctx)
 	if err != nil && !errors.Is(err, persistence.ErrCorrupt) {
 		return ""
 	}
@@ -56,7 +56,7 @@ func (h *header) names(name string) bool {
 // it, or are one of these: the files whose keys this File owns. It leaves out
 // damaged ones. It fails if there is a file that may need any key, with ErrCorrupt
 // if that is this one.
-func (f *File) headers() (all []*header, err error) {
+func (f *File) headers(ctx context.Context) (all []*header, err error) {
 	dir, base := filepath.Split(f.store.Path())
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -66,7 +66,7 @@ func (f *File) headers() (all []*header, err error) {
 		if withoutAside(e.Name()) != withoutAside(base) {
 			continue
 		}
-		h, err := readHeader(filepath.Join(dir, e.Name()))
+		h, err := readHeader(ctx, filepath.Join(dir, e.Name()))
 		switch {
 		case err == nil:
 			all = append(all, h)
@@ -90,7 +90,7 @@ func (f *File) collectKeys(ctx context.Context, keep string, others ...KeySource
 	if len(f.ledger().Keys(f.store.Path())) == 0 {
 		return
 	}
-	headers, err := f.headers()
+	headers, err := f.headers(ctx)
 	if err != nil {
 		return
 	}
@@ -129,7 +129,7 @@ func (f *File) deleteKey(ctx context.Context, name string, sources []KeySource) 
 // to go, and returns its revision: "" if there is no header that can be read.
 func (f *File) recordKeys(ctx context.Context) (rev string, err error) {
 	err = f.hold(ctx, func() error {
-		h, err := f.header()
+		h, err := f.header(ctx)
 		if err != nil {
 			return nil
 		}
@@ -169,9 +169,9 @@ func (f *File) giveUp(names ...string) error {
 
 // forget gives up, under the lock, the keys of the files old, which are about to
 // be removed.
-func (f *File) forget(old, _ []string) error {
+func (f *File) forget(ctx context.Context, old, _ []string) error {
 	for _, path := range old {
-		h, err := readHeader(path)
+		h, err := readHeader(ctx, path)
 		if err != nil {
 			continue
 		}
@@ -192,7 +192,7 @@ func (f *File) forget(old, _ []string) error {
 func (f *File) LeftKeys(ctx context.Context) ([]string, error) {
 	var left []string
 	err := f.hold(ctx, func() error {
-		headers, err := f.headers()
+		headers, err := f.headers(ctx)
 		if err != nil && !errors.Is(err, persistence.ErrCorrupt) {
 			return err
 		}

@@ -146,13 +146,15 @@ func New(path string, source KeySource, opts *Options) (*File, error) {
 // [KeySource.Source] returns it. It asks for no key. The word is not
 // authenticated: everybody who can write the file can change it. StoredSource fails with
 // ErrNotFound where there is no file, and with ErrCorrupt or
-// ErrUnsupportedVersion where the header cannot be read.
-func StoredSource(path string) (string, error) {
+// ErrUnsupportedVersion where the header cannot be read. On Windows it waits while
+// another program keeps the file open and does not share it, until ctx ends, and for
+// ten seconds at most.
+func StoredSource(ctx context.Context, path string) (string, error) {
 	resolved, err := securefile.Resolve(path)
 	if err != nil {
 		return "", wrap("open", path, err)
 	}
-	h, err := readHeader(resolved)
+	h, err := readHeader(ctx, resolved)
 	if err != nil {
 		return "", wrap("open", resolved, err)
 	}
@@ -313,7 +315,7 @@ func (f *File) SetAside(ctx context.Context, rev string) (newPath string, err er
 		return nil
 	})
 	if err == nil {
-		newPath, err = f.store.SetAside(ctx, rev, f.forget)
+		newPath, err = f.store.SetAside(ctx, rev, func(old, kept []string) error { return f.forget(ctx, old, kept) })
 	}
 	if err == nil {
 		f.collectIfNeeded(ctx, keep)
@@ -343,7 +345,7 @@ func (f *File) Check(ctx context.Context) error {
 }
 
 func (f *File) check(ctx context.Context) error {
-	h, err := f.header()
+	h, err := f.header(ctx)
 	if err == nil {
 		_, _, err = f.unlock(ctx, h)
 	}
@@ -423,10 +425,12 @@ func (f *File) newKeyID(source KeySource) string {
 }
 
 // header reads the header of the file that is there now.
-func (f *File) header() (*header, error) { return readHeader(f.store.Path()) }
+func (f *File) header(ctx context.Context) (*header, error) {
+	return readHeader(ctx, f.store.Path())
+}
 
-func readHeader(path string) (*header, error) {
-	head, _, err := securefile.ReadHead(path, maxHeader)
+func readHeader(ctx context.Context, path string) (*header, error) {
+	head, _, err := securefile.ReadHead(ctx, path, maxHeader)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, persistence.ErrNotFound
 	}
@@ -596,7 +600,7 @@ func (f *File) firstKey(ctx context.Context) (masterKey, error) {
 	if pending.key != nil {
 		return pending, nil
 	}
-	made, err := f.makeKey(ctx, source, f.pendingID(source, nil))
+	made, err := f.makeKey(ctx, source, f.pendingID(ctx, source, nil))
 	if err != nil {
 		return masterKey{}, err
 	}
@@ -612,9 +616,9 @@ func (f *File) firstKey(ctx context.Context) (masterKey, error) {
 
 // pendingID returns the id for the key of the next file: that of a recorded key
 // that the file with header h, nil if there is none, does not need, or a new one.
-func (f *File) pendingID(source KeySource, h *header) string {
+func (f *File) pendingID(ctx context.Context, source KeySource, h *header) string {
 	if _, stores := source.(KeyDeleter); stores {
-		return cmp.Or(f.orphanKey(source.Source(), h), f.newOwnedID())
+		return cmp.Or(f.orphanKey(ctx, source.Source(), h), f.newOwnedID())
 	}
 	return newID()
 }

@@ -131,18 +131,18 @@ func (f forgetful) Key(context.Context, string) ([]byte, error) {
 
 func TestStoredSource(t *testing.T) {
 	path := tempPath(t)
-	_, err := StoredSource(path)
+	_, err := StoredSource(ctx, path)
 	require.Equal(t, "not-found", classOf(err))
 	require.NoError(t, newFile(t, path, newRing()).Save(ctx, nil))
-	source, err := StoredSource(path)
+	source, err := StoredSource(ctx, path)
 	require.NoError(t, err)
 	require.Equal(t, "keyring", source)
 	for class, content := range map[string]string{"corrupt": "", "unsupported-version": versionPrefix + "2\n"} {
 		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-		_, err = StoredSource(path)
+		_, err = StoredSource(ctx, path)
 		requireError(t, class, err)
 	}
-	_, err = StoredSource(t.TempDir())
+	_, err = StoredSource(ctx, t.TempDir())
 	require.Equal(t, "none", classOf(err))
 }
 

@@ -130,7 +130,7 @@ func (f *File) resolve(ctx context.Context, mayWrite bool, err error) error {
 func (f *File) verdict(ctx context.Context, e *keyNotFound, probe bool) error {
 	v := f.absenceOf(e).judge()
 	if v.probe && probe {
-		id := f.pendingID(e.source, e.header)
+		id := f.pendingID(ctx, e.source, e.header)
 		if _, err := f.makeKey(ctx, e.source, id); err != nil {
 			return f.uncertain(e, "the key source does not keep a new key either ("+err.Error()+")")
 		}

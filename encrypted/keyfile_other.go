@@ -2,9 +2,16 @@
 
 package encrypted
 
-import "github.com/tokenkeep/tokenkeep/internal/securefile"
+import (
+	"context"
 
-func readKeyFile(path string) ([]byte, error) {
-	text, _, err := securefile.Read(path, maxKeyText)
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
+)
+
+// chmod600 is empty: there are no modes.
+const chmod600 = ""
+
+func readKeyFile(ctx context.Context, path string) ([]byte, error) {
+	text, _, err := securefile.Read(ctx, path, maxKeyText)
 	return text, err
 }

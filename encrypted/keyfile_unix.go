@@ -3,6 +3,7 @@
 package encrypted
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,10 +17,13 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 )
 
+// chmod600 names the command, for an advice.
+const chmod600 = " (chmod 600)"
+
 // readKeyFile reads a key file: one of the user's own that is closed to others, or
 // one that the system mounted. The error is that of the first.
-func readKeyFile(path string) ([]byte, error) {
-	text, _, err := securefile.Read(path, maxKeyText)
+func readKeyFile(ctx context.Context, path string) ([]byte, error) {
+	text, _, err := securefile.Read(ctx, path, maxKeyText)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return text, err
 	}

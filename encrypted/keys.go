@@ -158,13 +158,13 @@ func KeyFile(path string) KeySource {
 	if path == "" {
 		k.err = errors.New("the key file's path is empty")
 	}
-	k.fetch = func(context.Context) ([]byte, error) {
-		text, err := readKeyFile(path)
+	k.fetch = func(ctx context.Context) ([]byte, error) {
+		text, err := readKeyFile(ctx, path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, remedy.Errorf(k.advice, "%w: %s does not exist", persistence.ErrUnavailable, k.what)
 		case err != nil:
-			advice := cmp.Or(persistence.Remedy(err), "Make it a file of your own that nobody else can access (chmod 600).")
+			advice := cmp.Or(persistence.Remedy(err), "Make it a file of your own that nobody else can access"+chmod600+".")
 			return nil, remedy.Errorf(advice, "%w: reading the key file: %w", persistence.ErrUnavailable, err)
 		}
 		return text, nil

@@ -1,6 +1,7 @@
 package entratest
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -53,7 +54,7 @@ func (t *tokenStore) update(edit func(m map[string]session) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	m := map[string]session{}
-	b, _, err := securefile.Read(t.path, 64<<20)
+	b, _, err := securefile.Read(context.Background(), t.path, 64<<20)
 	if err == nil {
 		err = json.Unmarshal(b, &m)
 	}
@@ -62,7 +63,7 @@ func (t *tokenStore) update(edit func(m map[string]session) error) (err error) {
 	}
 	edited := edit(m)
 	if b, err = json.MarshalIndent(m, "", "\t"); err == nil {
-		_, err = securefile.Replace(t.path, b)
+		_, err = securefile.Replace(context.Background(), t.path, b)
 	}
 	return errors.Join(edited, err)
 }

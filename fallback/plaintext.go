@@ -36,9 +36,10 @@ func (w Warning) String() string {
 }
 
 // InsecurePlaintextFile keeps the token cache as it is, unencrypted, in a file
-// that only its owner can read (mode 0600; on Windows, everybody who can read the
-// folder). Anybody who gets the file can sign in as the user: from a backup, from
-// a stolen disk, as root, or as another program of the user.
+// that only its owner can read (mode 0600; on Windows an access list, which also
+// admits the system and administrators). Anybody who gets the file can sign in as
+// the user: from a backup, from a stolen disk, as root, or as another program of the
+// user.
 //
 // It is a [persistence.Versioned] and a [persistence.NamedLocker], safe for
 // concurrent use by goroutines and processes. Saves are atomic and durable. The

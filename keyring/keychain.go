@@ -176,12 +176,46 @@ func (k *keychain) checkSession(ctx context.Context) error {
 	case !slices.Contains(searched, defaults[0]):
 		return refuse("this session does not search its default keychain " + quote.Inline(defaults[0]) + ", only " + listed(searched))
 	}
-	if _, err := os.Stat(defaults[0]); errors.Is(err, fs.ErrNotExist) {
+	if isMissing(defaults[0]) {
 		return refuse("the default keychain of this session, " + quote.Inline(defaults[0]) + ", does not exist")
 	}
 	now := time.Now()
 	k.seen.Store(&now)
 	return nil
+}
+
+// seesAll returns an error unless this session searches all keychains that may have
+// an item of its user. Scripts that sign programs often make it search a keychain of
+// their own and not the login keychain any more; one on a disk that is not mounted
+// is not searched either.
+func (k *keychain) seesAll(ctx context.Context) error {
+	refuse := func(what string) error {
+		return newTrouble(NoSession, what+": the key may be there", "Add it in Keychain Access (File, Add Keychain), mount its disk if it is on another one, and try again.")
+	}
+	searched, err := k.keychains(ctx, "list-keychains")
+	if err != nil {
+		return err
+	}
+	login, err := k.keychains(ctx, "login-keychain")
+	if err != nil {
+		return err
+	}
+	for _, path := range login {
+		if !slices.Contains(searched, path) && !isMissing(path) {
+			return refuse("this session does not search the login keychain " + quote.Inline(path) + ", only " + listed(searched))
+		}
+	}
+	for _, path := range searched {
+		if isMissing(path) {
+			return refuse("the keychain " + quote.Inline(path) + " of this session does not exist")
+		}
+	}
+	return nil
+}
+
+func isMissing(path string) bool {
+	_, err := os.Stat(path)
+	return path != systemKeychain && errors.Is(err, fs.ErrNotExist)
 }
 
 func listed(paths []string) string {

@@ -29,7 +29,7 @@ type fakeSecurity struct {
 	lines []string   // what came by standard input
 	args  [][]string // of each call
 
-	searched, defaults string // what list-keychains and default-keychain print
+	searched, defaults, login string // what list-keychains, default-keychain and login-keychain print
 }
 
 func (f *fakeSecurity) run(ctx context.Context, stdin string, args ...string) (string, int, error) {
@@ -44,6 +44,11 @@ func (f *fakeSecurity) run(ctx context.Context, stdin string, args ...string) (s
 			return "", 37, nil
 		}
 		return f.defaults, 0, nil
+	case "login-keychain":
+		if f.login == "" {
+			return "", 50, nil
+		}
+		return f.login, 0, nil
 	}
 	if slices.Equal(args, []string{"-i"}) {
 		f.lines = append(f.lines, stdin)
@@ -418,6 +423,46 @@ func TestSecuritySessions(t *testing.T) {
 			}
 			require.Empty(t, f.items)
 			require.Empty(t, f.lines, "macOS is asked to keep nothing: it would show a dialog that can wipe the keychain")
+		})
+	}
+}
+
+// A key that is not found is gone only if the session searches every keychain that
+// may have it. A new one can be kept anyway.
+func TestSecurityKeysThatMayBeElsewhere(t *testing.T) {
+	login, build := loginKeychain(t), loginKeychain(t)
+	missing := filepath.Join(t.TempDir(), "login.keychain-db")
+	system := printedPath(systemKeychain)
+	for name, c := range map[string]struct {
+		searched, login string
+		says            string // "" if the key is gone
+	}{
+		"the login keychain":                         {printedPath(login) + system, printedPath(login), ""},
+		"one for signing programs, before it":        {printedPath(build) + printedPath(login) + system, printedPath(login), ""},
+		"one for signing programs alone":             {printedPath(build) + system, printedPath(login), "does not search the login keychain"},
+		"a user without a login keychain":            {printedPath(build) + system, "", ""},
+		"a login keychain that was never made":       {printedPath(build) + system, printedPath(missing), ""},
+		"the login keychain is on a disk, unmounted": {printedPath(build) + printedPath(missing) + system, printedPath(missing), "does not exist"},
+		"another keychain is on a disk, unmounted":   {printedPath(login) + printedPath(missing) + system, printedPath(login), "does not exist"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, f := newFakeSecurity(t)
+			f.searched, f.login = c.searched, c.login
+			f.defaults, _, _ = strings.Cut(c.searched, "\n")
+			_, err := NewKeys(k, "app").Key(t.Context(), "0123")
+			if c.says == "" {
+				require.ErrorIs(t, err, persistence.ErrKeyMissing)
+			} else {
+				require.ErrorIs(t, err, persistence.ErrUnavailable)
+				require.NotErrorIs(t, err, persistence.ErrKeyMissing)
+				require.ErrorContains(t, err, c.says)
+				require.Equal(t, NoSession, SituationOf(err))
+				require.NotEmpty(t, persistence.Remedy(err))
+			}
+			_, _, err = NewKeys(k, "app").NewKey(t.Context(), "4567")
+			require.NoError(t, err)
+			_, err = NewKeys(k, "app").Key(t.Context(), "4567")
+			require.NoError(t, err)
 		})
 	}
 }

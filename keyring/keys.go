@@ -89,7 +89,9 @@ func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, e
 // Key returns the key of a ref. Of the ref only the id counts, which ends at the
 // first space. It returns ErrKeyMissing only if the keyring is open and has no
 // such key, or the item under its name is not a key; a locked or unavailable
-// keyring has its own errors.
+// keyring has its own errors. Where this session may see only a part of the user's
+// keyring (on macOS, where it does not search the login keychain), the error is
+// ErrUnavailable.
 func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
 	user, err := keyUser(ref)
 	if err != nil {
@@ -101,9 +103,24 @@ func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
 		err = fmt.Errorf("%w: %w", persistence.ErrKeyMissing, err)
 	case errors.Is(err, persistence.ErrNotFound):
 		// It is not also ErrNotFound: the file that needs the key is stored.
+		if unsure := k.checkAbsence(ctx); unsure != nil {
+			return nil, wrap("key", k.service, user, unsure)
+		}
 		err = remedy.With("If the keyring was reset or belongs to another user, restore the old one. Otherwise sign in again.", persistence.ErrKeyMissing)
 	}
 	return key, wrap("key", k.service, user, err)
+}
+
+// checkAbsence returns an error if the keyring may hold a key that it does not find.
+func (k *Keys) checkAbsence(ctx context.Context) error {
+	s, ok := k.keyring.(*system)
+	if !ok {
+		return nil
+	}
+	if p, ok := s.platform.(interface{ seesAll(context.Context) error }); ok {
+		return p.seesAll(ctx)
+	}
+	return nil
 }
 
 // DeleteKey deletes the key of a ref. It succeeds if there is no such key.

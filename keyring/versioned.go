@@ -114,7 +114,7 @@ func (v *versioned) Revision(ctx context.Context) (string, error) {
 		return "", v.wrap("revision", err)
 	}
 	// The file is a copy: if anything is wrong with it, the keyring is asked.
-	if rev, _, err := securefile.Read(v.revFile, 64); err == nil && isRevision(string(rev)) {
+	if rev, _, err := securefile.Read(ctx, v.revFile, 64); err == nil && isRevision(string(rev)) {
 		return string(rev), nil
 	}
 	_, _, rev, err := v.value.current(ctx)
@@ -135,8 +135,8 @@ func (v *versioned) LoadRevision(ctx context.Context) ([]byte, string, error) {
 		// The file is wrong if the user deleted the item or restored an old
 		// keyring. If it is that of a save a moment ago, removing it costs only
 		// some calls of the keyring.
-		if noted, _, fileErr := securefile.Read(v.revFile, 64); fileErr == nil && string(noted) != rev {
-			securefile.Remove(v.revFile)
+		if noted, _, fileErr := securefile.Read(ctx, v.revFile, 64); fileErr == nil && string(noted) != rev {
+			securefile.Remove(ctx, v.revFile)
 		}
 	}
 	return data, rev, v.wrap("load", err)
@@ -169,10 +169,10 @@ func revisionIs(want string) func(string) error {
 
 func (v *versioned) saveWhen(ctx context.Context, data []byte, precondition func(string) error) (rev string, err error) {
 	err = v.underLock(ctx, "save", func() error {
-		rev, err = v.value.save(ctx, data, v.removingCopy(precondition))
+		rev, err = v.value.save(ctx, data, v.removingCopy(ctx, precondition))
 		if err == nil {
 			// The value is stored. Without the file, readers ask the keyring.
-			securefile.Replace(v.revFile, []byte(rev))
+			securefile.Replace(ctx, v.revFile, []byte(rev))
 		}
 		return err
 	})
@@ -180,17 +180,17 @@ func (v *versioned) saveWhen(ctx context.Context, data []byte, precondition func
 }
 
 func (v *versioned) deleteWhen(ctx context.Context, precondition func(string) error) error {
-	return v.underLock(ctx, "delete", func() error { return v.value.remove(ctx, v.removingCopy(precondition)) })
+	return v.underLock(ctx, "delete", func() error { return v.value.remove(ctx, v.removingCopy(ctx, precondition)) })
 }
 
 // removingCopy is precondition that, if it holds, also removes the copy of the
 // revision.
-func (v *versioned) removingCopy(precondition func(string) error) func(string) error {
+func (v *versioned) removingCopy(ctx context.Context, precondition func(string) error) func(string) error {
 	return func(rev string) error {
 		if err := precondition(rev); err != nil {
 			return err
 		}
-		return securefile.Remove(v.revFile)
+		return securefile.Remove(ctx, v.revFile)
 	}
 }
 

@@ -23,7 +23,8 @@ import (
 // however many calls were given up.
 //
 // The files are made when they are first needed, mode 0600 whatever the umask
-// is, with missing folders, and never deleted. Deleting them by hand while a
+// is (on Windows with an access list that admits the user, the system and
+// administrators), with missing folders, and never deleted. Deleting them by hand while a
 // program runs may let two programs in at once. The lock is not promised to hold
 // on NFS. On Unix a lock file is refused that is not a regular file of this user,
 // that others can write, or that lies in a folder where another user can rename

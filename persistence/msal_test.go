@@ -660,7 +660,7 @@ func TestMSALExclusive(t *testing.T) {
 type msalFile string
 
 func (f msalFile) Load(context.Context) ([]byte, error) {
-	b, _, err := securefile.Read(string(f), 1<<20)
+	b, _, err := securefile.Read(context.Background(), string(f), 1<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, persistence.ErrNotFound
 	}
@@ -668,11 +668,11 @@ func (f msalFile) Load(context.Context) ([]byte, error) {
 }
 
 func (f msalFile) Save(_ context.Context, data []byte) error {
-	_, err := securefile.Replace(string(f), data)
+	_, err := securefile.Replace(context.Background(), string(f), data)
 	return err
 }
 
-func (f msalFile) Delete(context.Context) error { return securefile.Remove(string(f)) }
+func (f msalFile) Delete(ctx context.Context) error { return securefile.Remove(ctx, string(f)) }
 
 // TestMSALProcesses: processes that share one sign-in, each of which refreshes
 // again and again, never spend one refresh token twice.

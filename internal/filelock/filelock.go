@@ -1,10 +1,10 @@
 // Package filelock is a lock between processes: a file that is locked with
 // flock, or LockFileEx on Windows, as long as its holder lives and needs it.
 //
-// The file is made once, mode 0600, and never deleted: a program that deletes a
-// lock file which others have open lets two of them in at once. If somebody else
-// deletes it, the next holder notices that its path no longer names the file
-// that it locked, and starts again.
+// The file is made once, closed to other users, and never deleted: a program that
+// deletes a lock file which others have open lets two of them in at once. If
+// somebody else deletes it, the next holder notices that its path no longer names
+// the file that it locked, and starts again.
 //
 // Waiting is blocking, not polling, so that a free lock is taken at once. A
 // second file, the turnstile, makes it fair: everybody takes the turnstile
@@ -460,7 +460,7 @@ func reason(f *flock.Flock, err error) error {
 	}
 	// If the file must not be used, that is a better reason.
 	var insecure *securefile.Error
-	if opened, openErr := securefile.Open(f.Path(), os.O_RDONLY); openErr == nil {
+	if opened, openErr := securefile.Open(atOnce, f.Path(), os.O_RDONLY); openErr == nil {
 		opened.Close()
 	} else if errors.As(openErr, &insecure) {
 		return insecure
@@ -481,12 +481,21 @@ func retry(do func() error) error {
 	}
 }
 
+// atOnce is the context of an open that waits for no other program: it has ended.
+// As long as a lock file is locked, this process has it open for writing, and
+// nobody can keep it open without sharing it.
+var atOnce = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 // verifyHolder checks that path still names the locked file and that its type,
 // owner and mode are acceptable, then records this process as the holder. It
 // fails with errReplaced if path names another file or none.
 func verifyHolder(path string, locked *flock.Flock) error {
-	f, err := securefile.Open(path, os.O_RDWR)
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := securefile.Open(atOnce, path, os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) || keptOpen(err) {
 		return errReplaced
 	}
 	if err != nil {
@@ -525,9 +534,7 @@ func holderLine(pid int, since time.Time) []byte {
 // Holder returns the process that took the lock last, and when. Whether it
 // still has it, or lives, is not known. ok is false if the file does not say.
 func Holder(path string) (pid int, since time.Time, ok bool) {
-	ended, cancel := context.WithCancel(context.Background())
-	cancel() // it is no reason to wait
-	f, err := securefile.OpenContext(ended, path, os.O_RDONLY)
+	f, err := securefile.Open(atOnce, path, os.O_RDONLY)
 	if err != nil {
 		return 0, time.Time{}, false
 	}
@@ -551,7 +558,7 @@ func Holder(path string) (pid int, since time.Time, ok bool) {
 // ReadNote returns the note in the lock file, "" if there is none. The caller
 // has the lock.
 func ReadNote(path string) (string, error) {
-	f, err := securefile.Open(path, os.O_RDONLY)
+	f, err := securefile.Open(atOnce, path, os.O_RDONLY)
 	if err != nil {
 		return "", err
 	}
@@ -574,7 +581,7 @@ func WriteNote(path, note string) error {
 	if len(note) > NoteSize || strings.Contains(note, "\n") {
 		return errors.New("filelock: not a note: it is too long or has more than one line")
 	}
-	f, err := securefile.Open(path, os.O_RDWR)
+	f, err := securefile.Open(atOnce, path, os.O_RDWR)
 	if err != nil {
 		return err
 	}

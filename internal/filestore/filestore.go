@@ -156,9 +156,9 @@ func (s *Store) head(ctx context.Context) (head []byte, rev string, err error) {
 	now := s.o.Clock()
 	var stamp securefile.Stamp
 	if s.o.HeadSize > 0 {
-		head, stamp, err = securefile.ReadHeadContext(ctx, s.path, s.o.HeadSize)
+		head, stamp, err = securefile.ReadHead(ctx, s.path, s.o.HeadSize)
 	} else {
-		head, stamp, err = securefile.ReadContext(ctx, s.path, s.o.MaxSize)
+		head, stamp, err = securefile.Read(ctx, s.path, s.o.MaxSize)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		s.last.Store(nil)
@@ -171,7 +171,7 @@ func (s *Store) head(ctx context.Context) (head []byte, rev string, err error) {
 	if err != nil {
 		file := head
 		if s.o.HeadSize > 0 {
-			if file, stamp, err = securefile.ReadContext(ctx, s.path, s.o.MaxSize); err != nil {
+			if file, stamp, err = securefile.Read(ctx, s.path, s.o.MaxSize); err != nil {
 				return nil, "", err
 			}
 			head = file[:min(len(file), s.o.HeadSize)]
@@ -237,7 +237,7 @@ func (s *Store) load(ctx context.Context) (data []byte, rev string, err error) {
 // it returns the revision with the error.
 func (s *Store) read(ctx context.Context) (file, data []byte, rev string, err error) {
 	now := s.o.Clock()
-	file, stamp, err := securefile.ReadContext(ctx, s.path, s.o.MaxSize)
+	file, stamp, err := securefile.Read(ctx, s.path, s.o.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.last.Store(nil)
 		return nil, nil, "", persistence.ErrNotFound
@@ -312,7 +312,7 @@ func (s *Store) write(ctx context.Context, data, head []byte, encode encoder) (r
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	stamp, err := securefile.ReplaceContext(ctx, s.path, file...)
+	stamp, err := securefile.Replace(ctx, s.path, file...)
 	if err != nil {
 		return "", err
 	}
@@ -350,7 +350,7 @@ func (s *Store) remove(ctx context.Context) error {
 		return err
 	}
 	s.last.Store(nil)
-	return securefile.RemoveContext(ctx, s.path)
+	return securefile.Remove(ctx, s.path)
 }
 
 // Rewrite loads what is stored and saves it again as encode makes it, both under
@@ -396,7 +396,7 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept 
 			}
 		}
 		newPath = s.path + next.Suffix()
-		if err := securefile.RenameContext(ctx, s.path, newPath); err != nil {
+		if err := securefile.Rename(ctx, s.path, newPath); err != nil {
 			return err
 		}
 		s.last.Store(nil)
@@ -412,7 +412,7 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept 
 		}
 		if len(old) > 0 && (forget == nil || forget(old, kept) == nil) {
 			for _, path := range old {
-				_ = securefile.Remove(path)
+				_ = securefile.Remove(ctx, path)
 			}
 		}
 		return nil

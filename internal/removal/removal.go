@@ -116,7 +116,7 @@ func (r *Removal) remove(ctx context.Context, path string, done *Done) error {
 		}
 		return err
 	case f.Kind == layout.Temporary, f.OfPlaintext: // under the lock nobody is saving
-		if err := securefile.Remove(path); err != nil {
+		if err := securefile.Remove(ctx, path); err != nil {
 			return failed(path, err)
 		}
 		return nil

@@ -25,7 +25,7 @@ func TestInheritedAccessLists(t *testing.T) {
 
 	made, path, lock := filepath.Join(dir, "made"), filepath.Join(dir, "cache"), filepath.Join(dir, "lock")
 	require.NoError(t, securefile.MkdirAll(made))
-	_, err := securefile.Replace(path, []byte("data"))
+	_, err := securefile.Replace(t.Context(), path, []byte("data"))
 	require.NoError(t, err)
 	require.NoError(t, securefile.MakeEmpty(lock))
 	for path, mode := range map[string]os.FileMode{made: 0o700 | os.ModeDir, path: 0o600, lock: 0o600} {

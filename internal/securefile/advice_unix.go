@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -28,12 +29,22 @@ func Explain(path string, err error) error {
 	case unix.EROFS:
 		e.Advice, e.Elsewhere = "The file system is read-only. Use a folder that can be written.", true
 	case unix.EACCES, unix.EPERM:
-		e.Advice = giveBack(filepath.Dir(path))
+		if e.Advice = giveBack(filepath.Dir(path)); e.Advice == "" && errno == unix.EPERM {
+			e.Advice = protectedAdvice(path)
+		}
 	}
 	if e.Advice == "" {
 		return err
 	}
 	return e
+}
+
+func protectedAdvice(path string) string {
+	home, err := os.UserHomeDir()
+	if path, err = filepath.Abs(path); err != nil {
+		return ""
+	}
+	return adviseProtected(runtime.GOOS, home, path)
 }
 
 // adviseOwner says what can be done about a file that is another user's.

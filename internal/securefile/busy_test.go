@@ -47,12 +47,12 @@ func startChild(t *testing.T, mode, path string) (end func() error) {
 // end, the old content stays.
 func TestFileThatAnotherProcessHasOpen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache")
-	_, err := securefile.Replace(path, []byte("old"))
+	_, err := securefile.Replace(t.Context(), path, []byte("old"))
 	require.NoError(t, err)
 	end := startChild(t, "hold", path)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second/5)
 	defer cancel()
-	_, err = securefile.ReplaceContext(ctx, path, []byte("new"))
+	_, err = securefile.Replace(ctx, path, []byte("new"))
 	if runtime.GOOS == "windows" {
 		var re *securefile.ReplaceError
 		require.ErrorAs(t, err, &re)
@@ -63,7 +63,7 @@ func TestFileThatAnotherProcessHasOpen(t *testing.T) {
 		require.ErrorAs(t, err, &open)
 		require.Contains(t, open.Reason, "kept open by another program")
 		require.NotEmpty(t, open.Remedy())
-		data, _, err := securefile.Read(path, limit)
+		data, _, err := securefile.Read(t.Context(), path, limit)
 		require.NoError(t, err)
 		require.Equal(t, "old", string(data))
 		require.Equal(t, []string{"cache"}, entries(t, filepath.Dir(path)), "nothing is left over")
@@ -74,7 +74,7 @@ func TestFileThatAnotherProcessHasOpen(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		// It ends by the context of the test at the latest.
-		_, err := securefile.ReplaceContext(t.Context(), path, []byte("newer"))
+		_, err := securefile.Replace(t.Context(), path, []byte("newer"))
 		done <- err
 	}()
 	for over := false; !over; { // until the new file is there, and only its renaming is left
@@ -92,7 +92,7 @@ func TestFileThatAnotherProcessHasOpen(t *testing.T) {
 	}
 	require.NoError(t, end())
 	require.NoError(t, <-done)
-	data, _, err := securefile.Read(path, limit)
+	data, _, err := securefile.Read(t.Context(), path, limit)
 	require.NoError(t, err)
 	require.Equal(t, "newer", string(data))
 }
@@ -101,7 +101,7 @@ func TestFileThatAnotherProcessHasOpen(t *testing.T) {
 // files.
 func TestReadersOfOtherProcesses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache")
-	_, err := securefile.Replace(path, numbered(1))
+	_, err := securefile.Replace(t.Context(), path, numbered(1))
 	require.NoError(t, err)
 	readers := 3
 	if runtime.GOOS == "windows" {
@@ -112,7 +112,7 @@ func TestReadersOfOtherProcesses(t *testing.T) {
 		ends = append(ends, startChild(t, "read loop", path))
 	}
 	for n := range uint64(20) {
-		_, err := securefile.Replace(path, numbered(n))
+		_, err := securefile.Replace(t.Context(), path, numbered(n))
 		require.NoError(t, err)
 	}
 	for _, end := range ends {

@@ -27,13 +27,13 @@ func TestKilledWriter(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "cache")
 		for i := range kills {
 			started, completed := killWriter(t, "loop", path, time.Duration(i)*700*time.Microsecond)
-			data, _, err := securefile.Read(path, limit)
+			data, _, err := securefile.Read(t.Context(), path, limit)
 			require.NoError(t, err)
 			n, err := number(data)
 			require.NoError(t, err)
 			require.True(t, n == started || n == completed, "stored %d, completed %d, started %d", n, completed, started)
 		}
-		_, err := securefile.Replace(path, nil)
+		_, err := securefile.Replace(t.Context(), path, nil)
 		require.NoError(t, err)
 		if runtime.GOOS != "windows" { // there they are too young to be removed
 			require.Equal(t, []string{"cache"}, entries(t, filepath.Dir(path)))

@@ -2,6 +2,7 @@ package securefile_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -38,10 +39,10 @@ func child(mode string, args []string) int {
 	var err error
 	switch mode {
 	case "replace":
-		_, err = securefile.Replace(path, []byte(args[1]))
+		_, err = securefile.Replace(context.Background(), path, []byte(args[1]))
 	case "look and replace": // what Replace must not do
 		if _, err = os.ReadDir(filepath.Dir(path)); err == nil {
-			_, err = securefile.Replace(path, []byte(args[1]))
+			_, err = securefile.Replace(context.Background(), path, []byte(args[1]))
 		}
 	case "in place": // what Replace must not be
 		err = os.WriteFile(path, []byte(args[1]), 0o600)
@@ -52,12 +53,12 @@ func child(mode string, args []string) int {
 			err = securefile.MakeEmpty(path)
 		}
 	case "remove":
-		err = securefile.Remove(path)
+		err = securefile.Remove(context.Background(), path)
 	case "rename":
-		err = securefile.Rename(path, args[1])
+		err = securefile.Rename(context.Background(), path, args[1])
 	case "read":
 		var data []byte
-		data, _, err = securefile.Read(path, limit)
+		data, _, err = securefile.Read(context.Background(), path, limit)
 		fmt.Printf("%s", data)
 	case "loop", "loop in place":
 		err = loop(path, mode)
@@ -96,7 +97,7 @@ func loop(path, mode string) error {
 			if err := os.WriteFile(path, data, 0o600); err != nil {
 				return err
 			}
-		} else if _, err := securefile.Replace(path, data[:100], data[100:]); err != nil {
+		} else if _, err := securefile.Replace(context.Background(), path, data[:100], data[100:]); err != nil {
 			return err
 		}
 		report(n)
@@ -109,7 +110,7 @@ func readLoop(path string) error {
 	go func() { io.Copy(io.Discard, os.Stdin); close(over) }()
 	fmt.Println("reading")
 	for {
-		data, _, err := securefile.Read(path, limit)
+		data, _, err := securefile.Read(context.Background(), path, limit)
 		if err == nil {
 			_, err = number(data)
 		}

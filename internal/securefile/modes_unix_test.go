@@ -211,12 +211,12 @@ func TestAccessControlLists(t *testing.T) {
 			}
 			setACL(t, dir, list)
 			path := filepath.Join(dir, "cache")
-			_, err := securefile.Replace(path, []byte("x"))
+			_, err := securefile.Replace(t.Context(), path, []byte("x"))
 			if tt.refused == "" {
 				require.NoError(t, err)
 				// A list of the file itself that lets others read it shows in its mode.
 				setACL(t, path, list)
-				_, _, err = securefile.Read(path, limit)
+				_, _, err = securefile.Read(t.Context(), path, limit)
 				require.ErrorContains(t, err, "open to other users")
 				return
 			}
@@ -234,7 +234,7 @@ func TestRemediesAreQuoted(t *testing.T) {
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	path := filepath.Join(dir, "cache")
 	require.NoError(t, writeMode(path, 0o644))
-	_, _, err := securefile.Read(path, limit)
+	_, _, err := securefile.Read(t.Context(), path, limit)
 	var e *securefile.Error
 	require.ErrorAs(t, err, &e)
 	require.Contains(t, e.Remedy(), `it\'s\033[2J $(x)/cache'`)

@@ -19,7 +19,7 @@ func TestPowerCut(t *testing.T) {
 	needRoot(t)
 	replace := func(content string) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
-			_, err := securefile.Replace(path, []byte(content))
+			_, err := securefile.Replace(t.Context(), path, []byte(content))
 			require.NoError(t, err)
 		}
 	}
@@ -30,9 +30,9 @@ func TestPowerCut(t *testing.T) {
 	}{
 		{"the first, in new folders", nil, replace("new"), "new"},
 		{"one more", replace("old"), replace("new"), "new"},
-		{"removed", replace("old"), func(t *testing.T, path string) { require.NoError(t, securefile.Remove(path)) }, ""},
+		{"removed", replace("old"), func(t *testing.T, path string) { require.NoError(t, securefile.Remove(t.Context(), path)) }, ""},
 		{"renamed", replace("old"), func(t *testing.T, path string) {
-			require.NoError(t, securefile.Rename(path, path+".aside"))
+			require.NoError(t, securefile.Rename(t.Context(), path, path+".aside"))
 		}, ""},
 		{"control", replace("old"), func(t *testing.T, path string) {
 			require.NoError(t, os.WriteFile(path+".tmp", []byte("new"), 0o600))
@@ -48,7 +48,7 @@ func TestPowerCut(t *testing.T) {
 			}
 			tt.last(t, path)
 			disk.powerCut(t)
-			data, _, err := securefile.Read(path, limit)
+			data, _, err := securefile.Read(t.Context(), path, limit)
 			if tt.want == "" {
 				require.ErrorIs(t, err, fs.ErrNotExist)
 			} else {
@@ -56,7 +56,7 @@ func TestPowerCut(t *testing.T) {
 				require.Equal(t, tt.want, string(data))
 			}
 			if tt.name == "renamed" {
-				data, _, err := securefile.Read(path+".aside", limit)
+				data, _, err := securefile.Read(t.Context(), path+".aside", limit)
 				require.NoError(t, err)
 				require.Equal(t, "old", string(data))
 			}

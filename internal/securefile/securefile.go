@@ -152,13 +152,23 @@ func Resolve(path string) (string, error) {
 // of more than limit bytes is an [ErrTooLarge] and not read.
 //
 // On Windows it waits while another program keeps the file open and does not share
-// it, for ten seconds at most.
-func Read(path string, limit int64) ([]byte, Stamp, error) {
-	return ReadContext(context.Background(), path, limit)
+// it, until ctx ends, and for ten seconds at most.
+//
+// On macOS it waits, until ctx ends, for a file that is only in a cloud.
+func Read(ctx context.Context, path string, limit int64) ([]byte, Stamp, error) {
+	c, err := whenFetched(ctx, path, isEvicted(path), func() (c content, err error) {
+		c.data, c.stamp, err = readAll(ctx, path, limit)
+		return c, err
+	})
+	return c.data, c.stamp, err
 }
 
-// ReadContext is [Read]; the end of ctx ends its wait.
-func ReadContext(ctx context.Context, path string, limit int64) ([]byte, Stamp, error) {
+type content struct {
+	data  []byte
+	stamp Stamp
+}
+
+func readAll(ctx context.Context, path string, limit int64) ([]byte, Stamp, error) {
 	f, st, err := openChecked(ctx, path)
 	if err != nil {
 		return nil, Stamp{}, err
@@ -185,12 +195,15 @@ func ReadContext(ctx context.Context, path string, limit int64) ([]byte, Stamp, 
 
 // ReadHead returns the first n bytes of the file, or all of it if it has fewer,
 // and its stamp at that moment. It waits as [Read] does.
-func ReadHead(path string, n int) ([]byte, Stamp, error) {
-	return ReadHeadContext(context.Background(), path, n)
+func ReadHead(ctx context.Context, path string, n int) ([]byte, Stamp, error) {
+	c, err := whenFetched(ctx, path, isEvicted(path), func() (c content, err error) {
+		c.data, c.stamp, err = readHead(ctx, path, n)
+		return c, err
+	})
+	return c.data, c.stamp, err
 }
 
-// ReadHeadContext is [ReadHead]; the end of ctx ends its wait.
-func ReadHeadContext(ctx context.Context, path string, n int) ([]byte, Stamp, error) {
+func readHead(ctx context.Context, path string, n int) ([]byte, Stamp, error) {
 	f, st, err := openChecked(ctx, path)
 	if err != nil {
 		return nil, Stamp{}, err
@@ -215,12 +228,7 @@ func openChecked(ctx context.Context, path string) (io.ReadCloser, Stamp, error)
 // file: flag is os.O_RDONLY or os.O_RDWR. It is checked as Read does it, except
 // that others may read it, and that its folder is left to [CheckDir]. See
 // [MakeEmpty]. It waits as [Read] does.
-func Open(path string, flag int) (*os.File, error) {
-	return OpenContext(context.Background(), path, flag)
-}
-
-// OpenContext is [Open]; the end of ctx ends its wait.
-func OpenContext(ctx context.Context, path string, flag int) (*os.File, error) {
+func Open(ctx context.Context, path string, flag int) (*os.File, error) {
 	f, _, err := open(ctx, path, flag, 0o022)
 	return f, err
 }
@@ -270,18 +278,16 @@ func MakeDir(dir string) (ID, error) {
 // that are a minute old. Its cost does not depend on what else is in the folder.
 // Concurrent calls, also of other processes, do not disturb each other, and the
 // last one wins. On Windows it waits while another program keeps the file open and
-// does not share it, for ten seconds at most; then it fails with an [Error] that
-// says so.
+// does not share it, until ctx ends, and for ten seconds at most; then it fails with
+// an [Error] that says so. The end of ctx ends nothing else.
+//
+// On macOS a cache's plaintext file is left out of Time Machine's backups, and is
+// not written to a volume that ignores owners.
 //
 // On Windows the new file has an access list that admits the user, the system and
 // administrators, whatever the folder's says. (In a sandbox that Windows calls an
 // AppContainer, and for a restricted user, it inherits the folder's.)
-func Replace(path string, parts ...[]byte) (Stamp, error) {
-	return ReplaceContext(context.Background(), path, parts...)
-}
-
-// ReplaceContext is [Replace]; the end of ctx ends its wait, and nothing else.
-func ReplaceContext(ctx context.Context, path string, parts ...[]byte) (Stamp, error) {
+func Replace(ctx context.Context, path string, parts ...[]byte) (Stamp, error) {
 	fail := func(step, stored string, err error) (Stamp, error) {
 		return Stamp{}, &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
 	}
@@ -301,6 +307,12 @@ func ReplaceContext(ctx context.Context, path string, parts ...[]byte) (Stamp, e
 		return fail("create", Old, err)
 	}
 	defer t.release()
+	if layout.Parse(base).Kind == layout.PlaintextFile {
+		if err := t.keepPlain(path); err != nil {
+			t.discard()
+			return Stamp{}, err
+		}
+	}
 	if step, err := t.fill(parts); err != nil {
 		t.discard()
 		return fail(step, Old, err)
@@ -346,10 +358,7 @@ func (t *temp) fill(parts [][]byte) (step string, err error) {
 // processes left for it. A missing file is no error. A file that [Read] refuses is
 // not deleted, unless only its mode is too wide. On Windows it waits as [Replace]
 // does, and how soon a deletion is on the disk is the file system's business.
-func Remove(path string) error { return RemoveContext(context.Background(), path) }
-
-// RemoveContext is [Remove]; the end of ctx ends its wait, and nothing else.
-func RemoveContext(ctx context.Context, path string) error {
+func Remove(ctx context.Context, path string) error {
 	fail := func(step, stored string, err error) error {
 		return &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
 	}
@@ -383,12 +392,7 @@ func RemoveContext(ctx context.Context, path string) error {
 // overwrites a file: if newPath exists, it fails with fs.ErrExist. (On systems
 // other than Linux, macOS and Windows it overwrites one that appears in this very
 // moment.) On Windows it waits as [Replace] does.
-func Rename(oldPath, newPath string) error {
-	return RenameContext(context.Background(), oldPath, newPath)
-}
-
-// RenameContext is [Rename]; the end of ctx ends its wait, and nothing else.
-func RenameContext(ctx context.Context, oldPath, newPath string) error {
+func Rename(ctx context.Context, oldPath, newPath string) error {
 	fail := func(step, stored string, err error) error {
 		return &ReplaceError{Step: step, Path: oldPath, Stored: stored, Err: err}
 	}

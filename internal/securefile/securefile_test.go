@@ -2,6 +2,7 @@ package securefile_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,9 +40,9 @@ func TestReplaceThenRead(t *testing.T) {
 		{bytes.Repeat([]byte("x"), 300_000)},
 		{[]byte("short again")},
 	} {
-		stamp, err := securefile.Replace(path, parts...)
+		stamp, err := securefile.Replace(t.Context(), path, parts...)
 		require.NoError(t, err)
-		data, readStamp, err := securefile.Read(path, limit)
+		data, readStamp, err := securefile.Read(t.Context(), path, limit)
 		require.NoError(t, err)
 		require.Equal(t, string(bytes.Join(parts, nil)), string(data))
 		require.NotNil(t, data)
@@ -56,10 +57,10 @@ func TestReplaceThenRead(t *testing.T) {
 
 func TestReadHead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache")
-	_, err := securefile.Replace(path, []byte("0123456789"))
+	_, err := securefile.Replace(t.Context(), path, []byte("0123456789"))
 	require.NoError(t, err)
 	for n, want := range map[int]string{0: "", 4: "0123", 10: "0123456789", 11: "0123456789", 4096: "0123456789"} {
-		head, _, err := securefile.ReadHead(path, n)
+		head, _, err := securefile.ReadHead(t.Context(), path, n)
 		require.NoError(t, err)
 		require.Equal(t, want, string(head))
 	}
@@ -67,57 +68,57 @@ func TestReadHead(t *testing.T) {
 
 func TestNothingThere(t *testing.T) {
 	for _, path := range []string{filepath.Join(t.TempDir(), "cache"), filepath.Join(t.TempDir(), "no", "folder", "cache")} {
-		_, _, err := securefile.Read(path, limit)
+		_, _, err := securefile.Read(t.Context(), path, limit)
 		require.ErrorIs(t, err, fs.ErrNotExist)
-		_, _, err = securefile.ReadHead(path, 10)
+		_, _, err = securefile.ReadHead(t.Context(), path, 10)
 		require.ErrorIs(t, err, fs.ErrNotExist)
 		_, err = securefile.Stat(path)
 		require.ErrorIs(t, err, fs.ErrNotExist)
-		require.NoError(t, securefile.Remove(path))
+		require.NoError(t, securefile.Remove(t.Context(), path))
 	}
 }
 
 func TestLimit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache")
-	_, err := securefile.Replace(path, make([]byte, 100))
+	_, err := securefile.Replace(t.Context(), path, make([]byte, 100))
 	require.NoError(t, err)
-	_, _, err = securefile.Read(path, 100)
+	_, _, err = securefile.Read(t.Context(), path, 100)
 	require.NoError(t, err)
-	_, _, err = securefile.Read(path, 99)
+	_, _, err = securefile.Read(t.Context(), path, 99)
 	require.ErrorIs(t, err, securefile.ErrTooLarge)
 }
 
 func TestRemove(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "cache")
-	_, err := securefile.Replace(path, []byte("x"))
+	_, err := securefile.Replace(t.Context(), path, []byte("x"))
 	require.NoError(t, err)
-	require.NoError(t, securefile.Remove(path))
+	require.NoError(t, securefile.Remove(t.Context(), path))
 	require.Empty(t, entries(t, dir))
-	require.NoError(t, securefile.Remove(path))
+	require.NoError(t, securefile.Remove(t.Context(), path))
 }
 
 func TestRenameNeverOverwrites(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
 	for _, path := range []string{from, to} {
-		_, err := securefile.Replace(path, []byte(filepath.Base(path)))
+		_, err := securefile.Replace(t.Context(), path, []byte(filepath.Base(path)))
 		require.NoError(t, err)
 	}
-	err := securefile.Rename(from, to)
+	err := securefile.Rename(t.Context(), from, to)
 	require.ErrorIs(t, err, fs.ErrExist)
 	var re *securefile.ReplaceError
 	require.ErrorAs(t, err, &re)
 	require.Equal(t, securefile.Old, re.Stored)
-	data, _, err := securefile.Read(to, limit)
+	data, _, err := securefile.Read(t.Context(), to, limit)
 	require.NoError(t, err)
 	require.Equal(t, "to", string(data))
 
 	require.NoError(t, os.Remove(to))
-	require.NoError(t, securefile.Rename(from, to))
+	require.NoError(t, securefile.Rename(t.Context(), from, to))
 	require.Equal(t, []string{"to"}, entries(t, dir))
 
-	require.Error(t, securefile.Rename(to, filepath.Join(t.TempDir(), "to")))
+	require.Error(t, securefile.Rename(t.Context(), to, filepath.Join(t.TempDir(), "to")))
 }
 
 // A temporary file of a process that was killed has the name of one, and on
@@ -133,9 +134,12 @@ func leftover(t testing.TB, dir, base, number string) string {
 }
 
 func TestLeftoversAreRemoved(t *testing.T) {
-	for name, do := range map[string]func(path string) error{
-		"Replace": func(path string) error { _, err := securefile.Replace(path, []byte("x")); return err },
-		"Remove":  securefile.Remove,
+	for name, do := range map[string]func(ctx context.Context, path string) error{
+		"Replace": func(ctx context.Context, path string) error {
+			_, err := securefile.Replace(ctx, path, []byte("x"))
+			return err
+		},
+		"Remove": securefile.Remove,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -154,7 +158,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 			if name == "Replace" {
 				keep = append(keep, "cache")
 			}
-			require.NoError(t, do(filepath.Join(dir, "cache")))
+			require.NoError(t, do(t.Context(), filepath.Join(dir, "cache")))
 			require.ElementsMatch(t, keep, entries(t, dir))
 		})
 	}
@@ -169,11 +173,11 @@ func TestConcurrentWriters(t *testing.T) {
 	for w := range 8 {
 		writers.Go(func() {
 			for i := range 20 {
-				if _, err := securefile.Replace(path, fmt.Appendf(nil, "writer %d, %d\n", w, i), bytes.Repeat([]byte{'0' + byte(w)}, 10_000)); err != nil {
+				if _, err := securefile.Replace(t.Context(), path, fmt.Appendf(nil, "writer %d, %d\n", w, i), bytes.Repeat([]byte{'0' + byte(w)}, 10_000)); err != nil {
 					t.Errorf("writer %d: %v", w, err)
 					return
 				}
-				data, _, err := securefile.Read(path, limit)
+				data, _, err := securefile.Read(t.Context(), path, limit)
 				if err != nil || whole(data) != nil {
 					t.Errorf("writer %d reads: %v, %v", w, err, whole(data))
 				}
@@ -198,7 +202,7 @@ func whole(data []byte) error {
 
 func BenchmarkStat(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "cache")
-	_, err := securefile.Replace(path, []byte("x"))
+	_, err := securefile.Replace(b.Context(), path, []byte("x"))
 	require.NoError(b, err)
 	b.Run("Stat", func(b *testing.B) {
 		b.ReportAllocs()
@@ -220,7 +224,7 @@ func BenchmarkReplace(b *testing.B) {
 		path := filepath.Join(b.TempDir(), "cache")
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := securefile.Replace(path, data); err != nil {
+			if _, err := securefile.Replace(b.Context(), path, data); err != nil {
 				b.Fatal(err)
 			}
 		}

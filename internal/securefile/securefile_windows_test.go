@@ -38,17 +38,17 @@ func TestForeignReader(t *testing.T) {
 	const all = 1 << 20
 	calls := map[string]func(ctx context.Context, path string) error{
 		"replace": func(ctx context.Context, path string) error {
-			_, err := ReplaceContext(ctx, path, []byte("new"))
+			_, err := Replace(ctx, path, []byte("new"))
 			return err
 		},
-		"remove": RemoveContext,
-		"rename": func(ctx context.Context, path string) error { return RenameContext(ctx, path, path+".aside") },
-		"read":   func(ctx context.Context, path string) error { _, _, err := ReadContext(ctx, path, all); return err },
+		"remove": Remove,
+		"rename": func(ctx context.Context, path string) error { return Rename(ctx, path, path+".aside") },
+		"read":   func(ctx context.Context, path string) error { _, _, err := Read(ctx, path, all); return err },
 	}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "cache")
-			_, err := Replace(path, []byte("old"))
+			_, err := Replace(t.Context(), path, []byte("old"))
 			require.NoError(t, err)
 			share := uint32(windows.FILE_SHARE_READ)
 			if name == "read" {
@@ -61,7 +61,7 @@ func TestForeignReader(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.ErrorContains(t, err, "kept open by another program")
 			end()
-			data, _, err := Read(path, all)
+			data, _, err := Read(t.Context(), path, all)
 			require.NoError(t, err)
 			require.Equal(t, "old", string(data))
 
@@ -89,24 +89,24 @@ func TestForeignReader(t *testing.T) {
 func TestReadOnlyAttribute(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache")
 	readOnly := func() {
-		_, err := Replace(path, []byte("old"))
+		_, err := Replace(t.Context(), path, []byte("old"))
 		require.NoError(t, err)
 		name, err := windows.UTF16PtrFromString(path)
 		require.NoError(t, err)
 		require.NoError(t, windows.SetFileAttributes(name, windows.FILE_ATTRIBUTE_READONLY))
 	}
 	readOnly()
-	_, err := Replace(path, []byte("new"))
+	_, err := Replace(t.Context(), path, []byte("new"))
 	require.NoError(t, err)
-	data, _, err := Read(path, 10)
+	data, _, err := Read(t.Context(), path, 10)
 	require.NoError(t, err)
 	require.Equal(t, "new", string(data))
 	readOnly()
-	require.NoError(t, Remove(path))
+	require.NoError(t, Remove(t.Context(), path))
 	require.NoFileExists(t, path)
 	readOnly()
-	require.NoError(t, Rename(path, path+".aside"))
-	require.NoError(t, Remove(path+".aside"))
+	require.NoError(t, Rename(t.Context(), path, path+".aside"))
+	require.NoError(t, Remove(t.Context(), path+".aside"))
 }
 
 // As long as its writer lives, a temporary file is left alone, however old it is.
@@ -171,7 +171,7 @@ func TestAccessLists(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made")
 	require.NoError(t, MkdirAll(dir))
 	path, lock := filepath.Join(dir, "cache"), filepath.Join(dir, "cache.lock")
-	_, err := Replace(path, []byte("data"))
+	_, err := Replace(t.Context(), path, []byte("data"))
 	require.NoError(t, err)
 	require.NoError(t, MakeEmpty(lock))
 	require.NotEmpty(t, ownSID())

@@ -49,14 +49,14 @@ func sweepWrites(t *testing.T, mode, what string) (bad []string, tries int) {
 	path := filepath.Join(dir, "cache")
 	const old, fresh = "what was there before", "what is there now"
 	reset := func() {
-		_, err := securefile.Replace(path, []byte(old))
+		_, err := securefile.Replace(t.Context(), path, []byte(old))
 		require.NoError(t, err)
 		require.Equal(t, []string{"cache"}, entries(t, dir))
 	}
 	reset()
 	command := childCommand(t, mode, path, fresh)
 	tries = sweep.Each(t, sweep.FileCalls, what, func() []string { reset(); return command() }, func(r sweep.Run) {
-		data, _, err := securefile.Read(path, limit)
+		data, _, err := securefile.Read(t.Context(), path, limit)
 		stored := map[string]string{old: "old", fresh: "new"}[string(data)]
 		told := string(r.Output)
 		switch {
@@ -83,7 +83,7 @@ func TestRemoveSweep(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "cache")
 	reset := func() {
-		_, err := securefile.Replace(path, []byte("x"))
+		_, err := securefile.Replace(t.Context(), path, []byte("x"))
 		require.NoError(t, err)
 		leftover(t, dir, "cache", "0")
 	}
@@ -91,7 +91,7 @@ func TestRemoveSweep(t *testing.T) {
 		reset()
 		command := childCommand(t, "remove", path)
 		sweep.Each(t, []string{"openat", "unlinkat", "fsync", "flock"}, what, func() []string { reset(); return command() }, func(r sweep.Run) {
-			data, _, err := securefile.Read(path, limit)
+			data, _, err := securefile.Read(t.Context(), path, limit)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 				require.NotContains(t, string(r.Output), "stored=old", r)
@@ -108,7 +108,7 @@ func TestRemoveSweep(t *testing.T) {
 func TestReplaceOrder(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "cache")
-	_, err := securefile.Replace(path, []byte("old"))
+	_, err := securefile.Replace(t.Context(), path, []byte("old"))
 	require.NoError(t, err)
 	lines := sweep.Trace(t, []string{"openat", "write", "fsync", "close", "rename", "renameat", "renameat2"}, childCommand(t, "replace", path, "new content")())
 	var steps []string

@@ -168,7 +168,7 @@ func (s *Server) update(edit func(m map[string]token) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	m := map[string]token{}
-	b, _, err := securefile.Read(s.o.StateFile, 64<<20)
+	b, _, err := securefile.Read(context.Background(), s.o.StateFile, 64<<20)
 	if err == nil {
 		err = json.Unmarshal(b, &m)
 	}
@@ -178,7 +178,7 @@ func (s *Server) update(edit func(m map[string]token) error) (err error) {
 	edited := edit(m)
 	maps.DeleteFunc(m, func(_ string, t token) bool { return t.Until.Before(time.Now()) })
 	if b, err = json.Marshal(m); err == nil {
-		_, err = securefile.Replace(s.o.StateFile, b)
+		_, err = securefile.Replace(context.Background(), s.o.StateFile, b)
 	}
 	return errors.Join(edited, err)
 }

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -161,10 +162,10 @@ type kept struct {
 
 // kept says how the cache is kept, by its files alone. A plaintext file counts
 // only where there is no encrypted one.
-func (f *files) kept() kept {
+func (f *files) kept(ctx context.Context) kept {
 	switch {
 	case f.encrypted:
-		source, err := encrypted.StoredSource(f.encryptedPath())
+		source, err := encrypted.StoredSource(ctx, f.encryptedPath())
 		k := kept{Backend: "encrypted", KeySource: source, Location: f.encryptedPath(), err: err}
 		if err != nil {
 			k.Error = classOf(err)
@@ -177,10 +178,10 @@ func (f *files) kept() kept {
 }
 
 // keptIn is kept, with the store known that the header does not tell.
-func (f *files) keptIn(store string) kept {
+func (f *files) keptIn(ctx context.Context, store string) kept {
 	again := *f
 	again.encrypted, again.plaintext = store != storePlaintext, store == storePlaintext
-	k := again.kept()
+	k := again.kept(ctx)
 	if k.Backend == "encrypted" && k.err == nil {
 		k.KeySource = store
 	}

@@ -44,6 +44,9 @@ func checkFolder(_ context.Context, x *examination) outcome {
 		o.problem(finding{ID: "folder.foreign", What: fmt.Sprintf("The folder belongs to %s. Programs cannot keep anything there.", who), Remedy: "Give it back:", Command: giveBack})
 	} else if err := securefile.CheckDir(dir); err != nil {
 		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Anybody who can write it can replace your files.", Remedy: "Close it:", Command: "chmod 700 " + x.commandPath(dir)})
+	} else if who, err := securefile.OtherWriters(dir); err == nil && who != "" {
+		o.problem(finding{ID: "folder.open", What: fmt.Sprintf("By the access list of the folder, %s can write it. Anybody who can write it can replace your files.", who),
+			Remedy: "Close it:", Command: "cmd /c icacls " + x.pathWithHome(dir, "%USERPROFILE%") + ` /inheritance:r /grant:r "%USERNAME%:(OI)(CI)F" "*S-1-5-18:(OI)(CI)F" "*S-1-5-32-544:(OI)(CI)F"`})
 	} else if err := writable(dir); err != nil {
 		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir)})
 	}
@@ -151,7 +154,9 @@ func checkCaches(ctx context.Context, x *examination) outcome {
 
 // examine reads the cache.
 func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
-	k := f.kept()
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	k := f.kept(ctx)
 	clear := x.inFolder("tokenkeep clear " + f.name)
 	fail := func(id, what, remedy, command string) {
 		o.problem(finding{"caches." + id, statusProblem, f.name, f.name + ": " + what, remedy, command})
@@ -170,8 +175,6 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 			return
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, x.timeout)
-	defer cancel()
 	from, err := x.read(ctx, f, k)
 	switch {
 	case err == nil:
@@ -179,7 +182,7 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 			fail("damaged", "the plaintext file is damaged.", signInAgain, clear)
 			return
 		}
-		o.Details = append(o.Details, f.name+" is kept "+f.keptIn(from.store).String()+".")
+		o.Details = append(o.Details, f.name+" is kept "+f.keptIn(ctx, from.store).String()+".")
 	case errors.Is(err, persistence.ErrCorrupt):
 		fail("damaged", cause(err)+".", signInAgain, clear)
 	case errors.Is(err, persistence.ErrKeyMissing):
@@ -215,7 +218,7 @@ func (x *examination) read(ctx context.Context, f *files, k kept) (*opened, erro
 // longHeld is how long programs wait for a lock unless they say otherwise.
 const longHeld = persistence.DefaultTimeout
 
-func checkLocks(_ context.Context, x *examination) outcome {
+func checkLocks(ctx context.Context, x *examination) outcome {
 	all, err := x.caches()
 	if err != nil {
 		return outcome{Summary: "cannot be read", Status: statusNote}
@@ -225,7 +228,7 @@ func checkLocks(_ context.Context, x *examination) outcome {
 	for _, f := range all {
 		for _, n := range f.locks {
 			path := filepath.Join(f.dir, n)
-			is, err := lockHeld(path)
+			is, err := x.lockHeld(ctx, path)
 			if err != nil {
 				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("cannot find out whether %s is locked: %v", n, pathless(err)))})
 				continue
@@ -242,6 +245,13 @@ func checkLocks(_ context.Context, x *examination) outcome {
 		o.Summary = fmt.Sprintf("%d held", held)
 	}
 	return o
+}
+
+// lockHeld reports whether somebody has the file at path locked.
+func (x *examination) lockHeld(ctx context.Context, path string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	return lockHeld(ctx, path)
 }
 
 // holder says who has the lock at path.
@@ -331,12 +341,12 @@ func checkLeftovers(ctx context.Context, x *examination) outcome {
 // readable reports whether an encrypted file that was set aside can be read again.
 // It asks nobody, and no keyring that does not work.
 func (x *examination) readable(ctx context.Context, f *files, path string) bool {
-	source, err := encrypted.StoredSource(path)
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	source, err := encrypted.StoredSource(ctx, path)
 	if err != nil || source == storeKeyring && x.keyring(ctx).situation != "" {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, x.timeout)
-	defer cancel()
 	_, err = x.openAside(ctx, f, path)
 	return err == nil
 }
@@ -362,7 +372,7 @@ func checkUnencrypted(ctx context.Context, x *examination) outcome {
 		switch {
 		case f.plaintext && f.encrypted:
 			to := storeKeyring
-			if source, err := encrypted.StoredSource(f.encryptedPath()); err == nil && checkStore(source) == nil {
+			if source, err := encrypted.StoredSource(ctx, f.encryptedPath()); err == nil && checkStore(source) == nil {
 				to = source
 			}
 			o.problem(finding{ID: "unencrypted.beside", Cache: f.name,

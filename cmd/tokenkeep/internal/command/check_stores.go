@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
@@ -52,11 +53,12 @@ func (x *examination) askKeyring() func(context.Context) keyringState {
 	}
 }
 
-func keyringName() string {
-	switch {
-	case isWindows:
+// keyringName is the keyring of a system, which is named as in runtime.GOOS.
+func keyringName(system string) string {
+	switch system {
+	case "windows":
 		return "Credential Manager"
-	case isDarwin:
+	case "darwin":
 		return "the Keychain"
 	}
 	return "the Secret Service"
@@ -65,28 +67,37 @@ func keyringName() string {
 func checkKeyring(ctx context.Context, x *examination) outcome {
 	state := x.keyring(ctx)
 	if state.situation == "" {
-		return outcome{Summary: keyringName() + " answers and is open", Details: []string{"The key of a cache is there under the service tokenkeep/NAME."}}
+		return outcome{Summary: keyringName(runtime.GOOS) + " answers and is open", Details: []string{"The key of a cache is there under the service tokenkeep/NAME."}}
 	}
-	f := finding{ID: "keyring." + string(state.situation), What: sentence(cause(state.err)), Remedy: persistence.Remedy(state.err)}
-	var o outcome
+	summary, f := x.keyringTrouble(runtime.GOOS, state)
+	o := outcome{Summary: summary}
+	if _, normal := x.session.withoutBus(); state.situation == keyring.NoBus && normal && x.Kernel != nil && probe(ctx, x.Kernel).err == nil {
+		o.note(f)
+	} else {
+		o.problem(f)
+	}
+	return o
+}
+
+// keyringTrouble says what it means on a system that its keyring does not work. The
+// finding's id is the situation's, on every system.
+func (x *examination) keyringTrouble(system string, state keyringState) (summary string, f finding) {
+	name, secretService := keyringName(system), system != "darwin" && system != "windows"
+	f = finding{ID: "keyring." + string(state.situation), What: sentence(cause(state.err)), Remedy: persistence.Remedy(state.err)}
 	switch state.situation {
 	case keyring.NoBus:
-		o.Summary = "cannot be reached: no session bus"
+		summary = "cannot be reached: no session bus"
 		f.What = "There is no D-Bus session bus here. A keyring can only be reached through one."
-		r, normal := x.session.withoutBus()
+		r, _ := x.session.withoutBus()
 		f.Remedy = cmp.Or(r, f.Remedy)
-		if normal && x.Kernel != nil && probe(ctx, x.Kernel).err == nil {
-			o.note(f)
-			return o
-		}
 	case keyring.ForeignBus:
-		o.Summary = "cannot be reached: the session bus is another user's"
+		summary = "cannot be reached: the session bus is another user's"
 		f.What = sentence(cause(state.err)) + " Nothing was sent to it."
 	case keyring.BusRefused:
-		o.Summary = "cannot be reached: the session bus refuses"
+		summary = "cannot be reached: the session bus refuses"
 	case keyring.NoService:
-		o.Summary = keyringName() + " is not running"
-		if isDarwin || isWindows {
+		summary = name + " is not running"
+		if !secretService {
 			break
 		}
 		f.What = "There is a session bus, but no Secret Service on it: no keyring program is installed, or it does not start."
@@ -94,30 +105,39 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 			f.Command = "sudo apt-get install gnome-keyring"
 		}
 	case keyring.NoCollection:
-		o.Summary = keyringName() + " has no place for items yet"
-		if !isDarwin {
+		summary = name + " has no place for items yet"
+		if secretService {
 			f.What = "The Secret Service answers but has no default collection (keyring) yet. The first login at the screen makes one."
 		}
 	case keyring.Locked, keyring.Declined, keyring.Unanswered:
-		o.Summary = keyringName() + " is locked"
+		summary = name + " is locked"
 		f.What = "The keyring is locked. What it keeps is safe; programs cannot read it until it is unlocked."
 		switch {
-		case isDarwin:
+		case system == "darwin":
 			f.Command = "security unlock-keychain"
+		case !secretService:
 		case x.session.ssh:
 			f.Remedy = "It opens when you log in at the screen; a login over SSH does not open it."
 		case commandExists("seahorse"):
 			f.Command = "seahorse"
 		}
 	case keyring.NoAnswer:
-		o.Summary = keyringName() + " does not answer"
+		summary = name + " does not answer"
 		f.What = fmt.Sprintf("The keyring did not answer within %v. It hangs, or it shows a dialog that nobody answers, perhaps on another screen.", x.timeout)
 		f.Remedy = "Look for a dialog and answer it. If there is none, end the keyring's program; it starts again when it is needed."
+	case keyring.NoSession:
+		summary = name + " of this user is not in this session"
+		f.What += " What is stored is sound, and can be used in a session that has it."
+	case keyring.Denied:
+		summary = name + " is denied to this program"
+	case keyring.Unsupported:
+		summary = "this system has none that is known here"
+	case keyring.Failed:
+		summary = name + " fails"
 	default:
-		o.Summary = keyringName() + " does not work"
+		summary = name + " does not work"
 	}
-	o.problem(f)
-	return o
+	return summary, f
 }
 
 // withoutBus returns what helps in a place that has no session bus, and whether

@@ -64,7 +64,7 @@ func runExport(ctx context.Context, c *call) (report, error) {
 	}
 	x := &exported{Name: f.name, Redacted: !c.secrets, Data: out}
 	if c.out != "" {
-		if _, err := securefile.Replace(c.out, out, []byte("\n")); err != nil {
+		if _, err := securefile.Replace(ctx, c.out, out, []byte("\n")); err != nil {
 			return nil, err
 		}
 		x.File, x.Data = c.out, nil

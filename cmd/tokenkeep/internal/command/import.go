@@ -69,7 +69,7 @@ func runImport(ctx context.Context, c *call) (report, error) {
 		}
 		store = from.store
 		if c.to != "" && c.to != store {
-			return nil, &refusal{fmt.Sprintf("%s is there already, kept %s", f.name, f.kept()), "Leave out -to; tokenkeep move changes where it is kept.", nil}
+			return nil, &refusal{fmt.Sprintf("%s is there already, kept %s", f.name, f.kept(ctx)), "Leave out -to; tokenkeep move changes where it is kept.", nil}
 		}
 	}
 	cache, err := c.openCache(ctx, f, store)

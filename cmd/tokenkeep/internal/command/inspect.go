@@ -38,7 +38,7 @@ func runInspect(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &inspection{f.name, f.kept(), f.encrypted && f.plaintext, sum, now}
+	i := &inspection{f.name, f.kept(ctx), f.encrypted && f.plaintext, sum, now}
 	if f.encrypted {
 		i.KeySource = from.store
 	}

@@ -109,7 +109,7 @@ func (c *call) open(ctx context.Context, f *files) (*opened, error) {
 // openEncrypted opens an encrypted file of the cache: its own, or one that was set
 // aside.
 func (c *call) openEncrypted(ctx context.Context, f *files, path string) (*opened, error) {
-	source, err := encrypted.StoredSource(path)
+	source, err := encrypted.StoredSource(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -233,5 +233,5 @@ func (c *call) rekey(ctx context.Context, f *files, from *opened, to encrypted.K
 	if err := from.file.Rotate(ctx, to); err != nil {
 		return nil, err
 	}
-	return &changed{Name: f.name, kept: f.keptIn(store), leftKeys: c.keysLeft(ctx, from.file), done: done}, nil
+	return &changed{Name: f.name, kept: f.keptIn(ctx, store), leftKeys: c.keysLeft(ctx, from.file), done: done}, nil
 }

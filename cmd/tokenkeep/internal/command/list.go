@@ -30,7 +30,7 @@ type listedOnce struct {
 	Plaintext bool       `json:"plaintextBeside"` // there are unencrypted tokens beside the encrypted ones
 }
 
-func runList(_ context.Context, c *call) (report, error) {
+func runList(ctx context.Context, c *call) (report, error) {
 	dir, err := c.folder()
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func runList(_ context.Context, c *call) (report, error) {
 	}
 	l := &list{Dir: dir, Caches: []listedOnce{}}
 	for _, f := range all {
-		once := listedOnce{Name: f.name, kept: f.kept(), Plaintext: f.encrypted && f.plaintext}
+		once := listedOnce{Name: f.name, kept: f.kept(ctx), Plaintext: f.encrypted && f.plaintext}
 		if fi, err := os.Stat(once.Location); once.Location != "" && err == nil {
 			changed := fi.ModTime().UTC().Truncate(time.Second)
 			once.Changed = &changed

@@ -58,7 +58,7 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	sameDir := target.dir == f.dir
 	switch {
 	case sameDir && to == store && !(f.encrypted && f.plaintext):
-		return nil, &refusal{fmt.Sprintf("%s is there already: it is kept %s", f.name, f.kept()), "", nil}
+		return nil, &refusal{fmt.Sprintf("%s is there already: it is kept %s", f.name, f.kept(ctx)), "", nil}
 	case to == storePlaintext && store != storePlaintext:
 		if err := c.confirm(ctx, "The tokens will be unencrypted in "+target.plaintextPath()+", and anybody who can read that file can sign in as you. Go on?"); err != nil {
 			return nil, err
@@ -91,7 +91,7 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	return &changed{Name: f.name, kept: target.keptIn(to), leftKeys: c.keysLeft(ctx, from.file), done: "moved"}, nil
+	return &changed{Name: f.name, kept: target.keptIn(ctx, to), leftKeys: c.keysLeft(ctx, from.file), done: "moved"}, nil
 }
 
 // moveFolder moves to a folder where nothing is stored under that name.
@@ -109,7 +109,7 @@ func (c *call) moveFolder(ctx context.Context, f *files, from *opened, to string
 			return err
 		}
 	} else {
-		keys, err := c.keySource(ctx, to, f.name, to == storePassphrase && f.kept().KeySource == storePassphrase)
+		keys, err := c.keySource(ctx, to, f.name, to == storePassphrase && f.kept(ctx).KeySource == storePassphrase)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -58,8 +59,8 @@ func writable(dir string) error {
 // lockHeld reports whether somebody has the file locked. To find out, it shares
 // the lock for a moment with others that do the same; a process that wants it then waits
 // for that moment.
-func lockHeld(path string) (bool, error) {
-	f, err := securefile.Open(path, os.O_RDONLY)
+func lockHeld(ctx context.Context, path string) (bool, error) {
+	f, err := securefile.Open(ctx, path, os.O_RDONLY)
 	if err != nil {
 		return false, err
 	}

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -34,8 +35,8 @@ func writable(string) error { return nil }
 
 // lockHeld reports whether somebody has the file locked. To find out, it locks it
 // for a moment.
-func lockHeld(path string) (bool, error) {
-	f, err := securefile.Open(path, os.O_RDONLY)
+func lockHeld(ctx context.Context, path string) (bool, error) {
+	f, err := securefile.Open(ctx, path, os.O_RDONLY)
 	if err != nil {
 		return false, err
 	}

@@ -23,7 +23,7 @@ func runPassphrase(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k := f.kept(); k.err == nil && k.KeySource != storePassphrase {
+	if k := f.kept(ctx); k.err == nil && k.KeySource != storePassphrase {
 		return nil, &refusal{f.name + " has no passphrase: it is kept " + k.String(), "Give it one: " + c.inFolder("tokenkeep move "+f.name+" -to passphrase"), nil}
 	}
 	// The old one is proved before anybody thinks of a new one.

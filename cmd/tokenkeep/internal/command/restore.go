@@ -78,7 +78,7 @@ func runRestore(ctx context.Context, c *call) (report, error) {
 	}
 	if !f.encrypted {
 		newest := readable[0]
-		if err := securefile.Rename(newest.path, f.encryptedPath()); err != nil {
+		if err := securefile.Rename(ctx, newest.path, f.encryptedPath()); err != nil {
 			return nil, err
 		}
 		f.encrypted = true
@@ -117,7 +117,7 @@ func runRestore(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	r.Accounts = len(sum.Accounts())
-	r.changed = changed{Name: f.name, kept: f.keptIn(to.store), leftKeys: c.keysLeft(ctx, had...), done: "put back"}
+	r.changed = changed{Name: f.name, kept: f.keptIn(ctx, to.store), leftKeys: c.keysLeft(ctx, had...), done: "put back"}
 	return r, nil
 }
 
@@ -172,7 +172,7 @@ func was(n int, one string) string {
 
 // openAside opens a file that was set aside, unless its key is from a passphrase.
 func (c *call) openAside(ctx context.Context, f *files, path string) (*opened, error) {
-	if source, err := encrypted.StoredSource(path); err == nil && source == storePassphrase {
+	if source, err := encrypted.StoredSource(ctx, path); err == nil && source == storePassphrase {
 		return nil, &refusal{"it is encrypted with a passphrase and was damaged", "", persistence.ErrCorrupt}
 	}
 	return c.openEncrypted(ctx, f, path)

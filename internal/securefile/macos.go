@@ -1,0 +1,73 @@
+package securefile
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/tokenkeep/tokenkeep/internal/within"
+)
+
+// What is special on macOS, as far as it needs no system call, so that it is tested
+// on every system.
+
+// whenFetched returns what read returns. For a file that is only in a cloud it ends
+// with ctx: reading one waits for its download, without end where there is no network.
+func whenFetched[T any](ctx context.Context, path string, evicted bool, read func() (T, error)) (T, error) {
+	if !evicted {
+		return read()
+	}
+	got, err := within.Call(ctx, read)
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = &Error{Path: path, Reason: "is only in the cloud and is still being downloaded",
+			Advice: "Wait until it is downloaded, or use a folder that is not kept in the cloud (on macOS: not in Desktop, Documents or iCloud Drive).", Err: err}
+	}
+	return got, err
+}
+
+// adviseProtected says what helps where macOS keeps a program out of a folder until
+// its user has permitted that, or "". It answers EPERM then, whatever owner and mode
+// say.
+func adviseProtected(system, home, path string) string {
+	if system != "darwin" {
+		return ""
+	}
+	inside := func(dir string) bool {
+		rel, err := filepath.Rel(dir, path)
+		return err == nil && filepath.IsLocal(rel)
+	}
+	protected := []string{"/Volumes"}
+	if filepath.IsAbs(home) {
+		for _, name := range []string{"Desktop", "Documents", "Downloads", "Library/Mobile Documents", "Library/CloudStorage"} {
+			protected = append(protected, filepath.Join(home, name))
+		}
+	}
+	if !slices.ContainsFunc(protected, inside) {
+		return ""
+	}
+	return "Permit the program to use this folder in System Settings, Privacy & Security, Files and Folders (in a terminal: the terminal), or use another folder."
+}
+
+// ignoresOwners reports whether statfs(2) says of a volume that every user counts as
+// the owner of its files.
+func ignoresOwners(flags uint32) bool {
+	const mntIgnoreOwnership = 0x00200000 // MNT_IGNORE_OWNERSHIP
+	return flags&mntIgnoreOwnership != 0
+}
+
+func errOwnerless(path string) error {
+	return &Error{Path: path, Reason: "lies on a volume that ignores owners, so every user of this machine could read it", Err: fs.ErrPermission,
+		Advice: "Use a folder on another volume, or let this one have owners, with: sudo diskutil enableOwnership VOLUME"}
+}
+
+// backupAttribute is the attribute that keeps a file out of Time Machine's backups,
+// and backupExclusion its value: a binary property list of the text
+// "com.apple.backupd".
+const (
+	backupAttribute = "com.apple.metadata:com_apple_backup_excludeItem"
+	backupExclusion = "bplist00" + "\x5f\x10\x11com.apple.backupd" + "\x08" +
+		"\x00\x00\x00\x00\x00\x00\x01\x01" + "\x00\x00\x00\x00\x00\x00\x00\x01" +
+		"\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x1c"
+)
