@@ -17,12 +17,26 @@ type place struct {
 	// that is just being written. Bytes that hold nothing are not given to it.
 	content func(ctx context.Context, file []byte) ([]byte, error)
 
+	// item is the item of the Secret Service that has the cache; nil: the file has it.
+	// Then the file only signals by its time that the item has changed.
+	item *Item
+
 	// overwritten says why a save here would not last; "": it would.
 	overwritten string
 }
 
 // fetch returns what is stored now, as JSON.
 func (p *place) fetch(ctx context.Context) ([]byte, stamp, error) {
+	if p.item != nil {
+		// The other programs store first and signal then, so the stamp comes first:
+		// a later signal leads to another look.
+		at, err := stampOf(p.path)
+		if err != nil {
+			return nil, stamp{}, err
+		}
+		data, err := p.item.load(ctx)
+		return data, at, err
+	}
 	raw, at, err := readFile(p.path, maxSize)
 	if err == nil && p.content != nil && len(raw) > 0 {
 		raw, err = p.content(ctx, raw)
@@ -39,3 +53,8 @@ func mayBeTorn(err error) bool {
 	}
 	return false
 }
+
+func isNotFound(err error) bool { return errors.Is(err, persistence.ErrNotFound) }
+
+// encrypted reports whether the other program encrypts what it stores.
+func (p *place) encrypted() bool { return p.content != nil || p.item != nil }

@@ -164,7 +164,7 @@ func resolved(path string) string {
 // Describe says whether the other program encrypts the data: a plain file is not
 // encrypted.
 func (s *Store) Describe() persistence.Description {
-	return persistence.Description{Backend: s.backend, Location: s.path, Encrypted: s.content != nil}
+	return persistence.Description{Backend: s.backend, Location: s.path, Encrypted: s.encrypted()}
 }
 
 // String returns what Describe says.
@@ -244,7 +244,7 @@ func (s *Store) last() *sight {
 // save puts the file right.
 func (s *Store) look(ctx context.Context) (*sight, error) {
 	now, err := s.read(ctx)
-	if last := s.last(); last != nil && damaged(now, err, last) {
+	if last := s.last(); last != nil && s.item == nil && damaged(now, err, last) {
 		s.report("damaged", "another program has not finished writing its token cache; going on with what was read before")
 		return last, nil
 	}
