@@ -21,9 +21,8 @@ const azureIdentity = "Azure Identity"
 //
 // The name is Options.Name of that package; "" means its default, "msal.cache".
 // That package keeps the tokens that are subject to continuous access evaluation in
-// a cache of their own, with ".cae" behind the name. Clients of Azure Resource
-// Manager ask for such tokens. Give the name with the suffix for
-// them.
+// a cache of their own, with ".cae" behind the name: give the name with it for them.
+// Clients of Azure Resource Manager ask for such tokens.
 //
 // On Linux the cache is a file in .IdentityService in the folder that
 // XDG_CACHE_HOME names, else in .cache in the home folder; versions before 0.4.0

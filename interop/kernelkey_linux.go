@@ -26,7 +26,8 @@ func decryptWithKernelKey(description string) func(context.Context, []byte) ([]b
 			return nil, err
 		}
 		if len(keys) == 0 {
-			return nil, signInThere("%w: the kernel's keyring has no key named %q, as after a restart", persistence.ErrKeyMissing, description)
+			return nil, remedy.Errorf("Sign in again with the program that keeps it, as the user who runs this one.",
+				"%w: the kernel's keyring has no key named %q, as after a restart", persistence.ErrKeyMissing, description)
 		}
 		for _, key := range keys {
 			plain, err := m.Decrypt(key)

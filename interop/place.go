@@ -54,7 +54,5 @@ func mayBeTorn(err error) bool {
 	return false
 }
 
-func isNotFound(err error) bool { return errors.Is(err, persistence.ErrNotFound) }
-
 // encrypted reports whether the other program encrypts what it stores.
 func (p *place) encrypted() bool { return p.content != nil || p.item != nil }

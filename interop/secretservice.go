@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"maps"
 
@@ -104,18 +103,4 @@ func (i *Item) load(ctx context.Context) ([]byte, error) {
 		return nil, signInThere("%w: the secret is not the base64 text of a cache", persistence.ErrCorrupt)
 	}
 	return secret, nil
-}
-
-// store replaces what is in the item.
-func (i *Item) store(ctx context.Context, data []byte) error {
-	if i.Base64 {
-		data = base64.StdEncoding.AppendEncode(nil, data)
-	}
-	item := i.foreign()
-	if i.Schema == "" {
-		if _, err := item.Get(ctx); errors.Is(err, persistence.ErrNotFound) {
-			return remedy.Errorf("Sign in with the other program first, or name the schema in Item.Schema.", "%w: there is no such item, and none can be made without the name of its schema", persistence.ErrUnavailable)
-		}
-	}
-	return item.Set(ctx, data)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -190,7 +191,7 @@ func TestSecretServiceWithoutALock(t *testing.T) {
 			both.Go(func() {
 				l := lens.New([]string{name}, false)
 				now, err := contoso.load(t.Context())
-				if err != nil && !isNotFound(err) {
+				if err != nil && !errors.Is(err, persistence.ErrNotFound) {
 					t.Error(err)
 				}
 				next, err := l.Put(now, []byte(rt(name, "x")), time.Now())

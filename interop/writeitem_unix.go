@@ -5,6 +5,8 @@ package interop
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"errors"
 	"io/fs"
 	"os"
 	"time"
@@ -28,7 +30,7 @@ func (s *Store) writeItem(ctx context.Context, view []byte, rev *string) (string
 		return "", err
 	}
 	// A keyring that does not open, or not soon, keeps nobody waiting.
-	if _, err := s.item.foreign().Get(ctx); err != nil && !isNotFound(err) {
+	if _, err := s.item.foreign().Get(ctx); err != nil && !errors.Is(err, persistence.ErrNotFound) {
 		return "", err
 	}
 	peer, err := lockPeer(ctx, s.lockPath())
@@ -90,4 +92,18 @@ func signalChange(path string, old fs.FileInfo) error {
 	}
 	_, err = setTime(path, before)
 	return err
+}
+
+// store replaces what is in the item.
+func (i *Item) store(ctx context.Context, data []byte) error {
+	if i.Base64 {
+		data = base64.StdEncoding.AppendEncode(nil, data)
+	}
+	item := i.foreign()
+	if i.Schema == "" {
+		if _, err := item.Get(ctx); errors.Is(err, persistence.ErrNotFound) {
+			return remedy.Errorf("Sign in with the other program first, or name the schema in Item.Schema.", "%w: there is no such item, and none can be made without the name of its schema", persistence.ErrUnavailable)
+		}
+	}
+	return item.Set(ctx, data)
 }

@@ -3,12 +3,6 @@
 // ErrUnavailable, which is also an errors.ErrUnsupported.
 package dpapi
 
-import (
-	"fmt"
-
-	"github.com/tokenkeep/tokenkeep/persistence"
-)
-
 // Refused is Windows' refusal to decrypt: the data is another user's or another
 // machine's, or is damaged, or this session cannot open the user's protection.
 // Windows does not tell which. It has no class.
@@ -16,7 +10,3 @@ type Refused struct{ Err error }
 
 // Error returns the system's own words.
 func (e *Refused) Error() string { return e.Err.Error() }
-
-func unavailable(err error) error {
-	return fmt.Errorf("%w: DPAPI: %w", persistence.ErrUnavailable, err)
-}

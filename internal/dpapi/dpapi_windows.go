@@ -3,9 +3,12 @@ package dpapi
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 // crypt32 has the functions of DPAPI. Small installations of Windows lack some, and a
@@ -57,6 +60,10 @@ func Unprotect(data, entropy []byte) ([]byte, error) {
 		}
 	}
 	return nil, unavailable(err)
+}
+
+func unavailable(err error) error {
+	return fmt.Errorf("%w: DPAPI: %w", persistence.ErrUnavailable, err)
 }
 
 func toBlob(b []byte) *windows.DataBlob {

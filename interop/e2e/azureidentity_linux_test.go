@@ -64,7 +64,6 @@ type fixture struct {
 	s    *entratest.Server
 	name string
 	dir  string
-	env  []string
 }
 
 func start(t *testing.T) *fixture {
