@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strings"
 
+	system "github.com/tokenkeep/tokenkeep/internal/dpapi"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -37,18 +38,31 @@ func DPAPI() KeySource {
 
 // dpapi calls the system through its fields, so that tests can replace it. Entropy
 // is DPAPI's word for what must be given again to decrypt. unprotect fails with a
-// notDecrypted where Windows refuses to decrypt.
+// system.Refused where Windows refuses to decrypt.
 type dpapi struct {
 	described
 	protect, unprotect func(data, entropy []byte) ([]byte, error)
 }
 
-// notDecrypted is Windows' refusal to decrypt, before its reason is known. It has
-// no class.
-type notDecrypted struct{ err error }
+func protect(data, entropy []byte) ([]byte, error) {
+	out, err := system.Protect(data, entropy)
+	return out, withRemedy(err)
+}
 
-// Error returns the system's own words.
-func (e *notDecrypted) Error() string { return e.err.Error() }
+func unprotect(data, entropy []byte) ([]byte, error) {
+	out, err := system.Unprotect(data, entropy)
+	return out, withRemedy(err)
+}
+
+func withRemedy(err error) error {
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return remedy.With("Run the program on Windows, as the user who stored the tokens, or use another store for the key.", err)
+	case errors.Is(err, persistence.ErrUnavailable):
+		return remedy.With("Run the program in a session of the user whose profile is loaded, or use another store for the key.", err)
+	}
+	return err
+}
 
 func (*dpapi) Source() string { return "dpapi" }
 
@@ -89,7 +103,7 @@ func (s *dpapi) Key(ctx context.Context, ref string) ([]byte, error) {
 		return nil, remedy.With(remedyCorrupt, corrupt("its header has malformed parameters for a key of DPAPI"))
 	}
 	key, err := s.unprotectOwn(ctx, blob, id)
-	var refused *notDecrypted
+	var refused *system.Refused
 	switch {
 	case errors.As(err, &refused):
 		return nil, s.explain(ctx, refused)
@@ -104,7 +118,7 @@ const remedyDPAPI = "Run the program as the user and on the machine that stored 
 
 // explain tells why Windows did not decrypt the key, by trying whether DPAPI works
 // at all for this user in this session.
-func (s *dpapi) explain(ctx context.Context, refused *notDecrypted) error {
+func (s *dpapi) explain(ctx context.Context, refused *system.Refused) error {
 	if _, _, err := s.NewKey(ctx, newID()); err != nil {
 		if ctx.Err() != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	system "github.com/tokenkeep/tokenkeep/internal/dpapi"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -51,7 +52,7 @@ func userWithFlags(name string, flags uint32) *dpapi {
 		unprotect: func(data, entropy []byte) ([]byte, error) {
 			data = data[blobHeader:]
 			if !bytes.HasPrefix(data, mask(entropy)[:16]) {
-				return nil, &notDecrypted{errors.New("the data is invalid")}
+				return nil, &system.Refused{Err: errors.New("the data is invalid")}
 			}
 			return xor(data[16:], mask(append(entropy, 0))), nil
 		},
@@ -212,7 +213,7 @@ func TestDPAPIOfTheWholeMachineIsRefused(t *testing.T) {
 func TestDPAPIInASessionWithoutTheUsersKeys(t *testing.T) {
 	path := tempPath(t)
 	require.NoError(t, newFile(t, path, user("alice")).Save(ctx, []byte("one")))
-	refuses := func([]byte, []byte) ([]byte, error) { return nil, &notDecrypted{errors.New("bad key state")} }
+	refuses := func([]byte, []byte) ([]byte, error) { return nil, &system.Refused{Err: errors.New("bad key state")} }
 	unavailable := func([]byte, []byte) ([]byte, error) {
 		return nil, remedy.Errorf("Do something.", "%w", persistence.ErrUnavailable)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
@@ -89,10 +90,11 @@ func TestDPAPITampered(t *testing.T) {
 func TestDPAPIMachineWide(t *testing.T) {
 	id, key := newID(), []byte(randomKey())
 	entropy := []byte(version + "\x00dpapi\x00" + id)
+	toBlob := func(b []byte) *windows.DataBlob { return &windows.DataBlob{Size: uint32(len(b)), Data: &b[0]} }
 	var out windows.DataBlob
 	require.NoError(t, windows.CryptProtectData(toBlob(key), nil, toBlob(entropy), 0, nil,
 		windows.CRYPTPROTECT_UI_FORBIDDEN|flagMachine, &out))
-	blob := takeBlob(&out)
+	blob := bytes.Clone(unsafe.Slice(out.Data, out.Size))
 	back, err := unprotect(blob, entropy)
 	require.NoError(t, err, "Windows decrypts it for everybody")
 	require.Equal(t, key, back)

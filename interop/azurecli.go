@@ -17,9 +17,25 @@ const AzureCLIClientID = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 // Options.Write is set. No Clients means AzureCLIClientID.
 //
 // The cache lies in the folder that AZURE_CONFIG_DIR names, else in .azure in the
-// home folder. On Linux and macOS it is a plain file, which need not exist yet. If
-// Azure CLI was told to encrypt it, AzureCLI fails with ErrUnavailable, and so it
-// does on Windows.
+// home folder, in one of these shapes. Of several, the one is used that was written
+// last when AzureCLI is called. None of them need exist yet.
+//
+//   - Linux and macOS: msal_token_cache.json, a plain file, the default there.
+//   - Windows: msal_token_cache.bin, a file encrypted by DPAPI and read as by
+//     [DataProtection], the default there; or the plain file.
+//   - Linux, where Azure CLI was told to encrypt: an item of the Secret Service, read
+//     as by [SecretService], with msal_token_cache.bin as its signal. Azure CLI keeps
+//     its service principals in the same item; where it has stored these last, Load
+//     fails with ErrCorrupt.
+//   - Linux, as a later Azure CLI may do it: an item of its own, with
+//     msal_token_cache.sig as its signal.
+//   - macOS, where Azure CLI was told to encrypt: AzureCLI fails with ErrUnavailable,
+//     because this package cannot read the Keychain.
+//
+// The plain file and the first item have been tried beside Azure CLI 2.45 on Linux.
+// The later one's names are from a change that is proposed for Azure CLI, and have
+// been tried with MSAL Python. The file of Windows has been read under Wine, with a
+// stand-in for Azure CLI; nothing was run on macOS.
 func AzureCLI(o Options) (*Store, error) {
 	dir := os.Getenv("AZURE_CONFIG_DIR")
 	if dir == "" {
@@ -36,32 +52,47 @@ func AzureCLI(o Options) (*Store, error) {
 	if len(o.Clients) == 0 {
 		o.Clients = []string{AzureCLIClientID}
 	}
-	if encrypted := encryptedInUse(dir, plain); encrypted != "" {
-		return nil, openFailure(encrypted, remedy.Errorf("Use a sign-in of this program's own, or tell Azure CLI to store plain text: az config set core.encrypt_token_cache=false.",
-			"%w: Azure CLI keeps its tokens encrypted", persistence.ErrUnavailable))
+	switch path := encryptedInUse(dir, plain); {
+	case path == "":
+		return open("Azure CLI", plain, o)
+	case runtime.GOOS == "windows":
+		return openPlace(place{backend: "Azure CLI", path: path, content: unprotect}, o)
+	case runtime.GOOS == "darwin":
+		return nil, openFailure(path, remedy.Errorf("Use a sign-in of this program's own, or tell Azure CLI to store plain text: az config set core.encrypt_token_cache=false.",
+			"%w: Azure CLI keeps its tokens in the Keychain", persistence.ErrUnavailable))
+	case filepath.Ext(path) == ".bin":
+		return secretService("Azure CLI", azureCLIItem, path, o)
+	default:
+		return secretService("Azure CLI", laterAzureCLIItem, path, o)
 	}
-	return open("Azure CLI", plain, o)
 }
 
-// encryptedInUse returns the file that shows that the encrypted cache is in use and
-// not the plain one, or "". Both may be there after a change of the setting: the
-// later one is in use.
+// The items that Azure CLI makes on Linux where it encrypts, and that a later one
+// may make.
+var (
+	azureCLIItem      = Item{Schema: "my_schema_name", Attributes: map[string]string{"my_attr1": "foo", "my_attr2": "bar"}}
+	laterAzureCLIItem = Item{Schema: "Microsoft Azure CLI", Attributes: map[string]string{"type": "Token cache"}}
+)
+
+// encryptedInUse returns the file that shows that an encrypted cache is in use and
+// not the plain one, or "". Several may be there after a change of the setting: the
+// last one that was written is in use.
 func encryptedInUse(dir, plain string) string {
-	for _, name := range []string{"msal_token_cache.bin", "msal_token_cache.sig"} {
-		path := filepath.Join(dir, name)
-		other, err := os.Stat(path)
-		if err != nil {
-			continue
-		}
-		own, err := os.Stat(plain)
-		if err != nil || other.ModTime().After(own.ModTime()) {
-			return path
-		}
-	}
+	encrypted := later(filepath.Join(dir, "msal_token_cache.bin"), filepath.Join(dir, "msal_token_cache.sig"))
 	if runtime.GOOS == "windows" {
-		return filepath.Join(dir, "msal_token_cache.bin")
+		encrypted = filepath.Join(dir, "msal_token_cache.bin")
 	}
-	return ""
+	other, err := os.Stat(encrypted)
+	if err != nil {
+		if _, err := os.Stat(plain); err != nil && runtime.GOOS == "windows" {
+			return encrypted // nothing is there yet, and this is the default
+		}
+		return ""
+	}
+	if own, err := os.Stat(plain); err == nil && !other.ModTime().After(own.ModTime()) {
+		return ""
+	}
+	return encrypted
 }
 
 func openFailure(location string, err error) error {

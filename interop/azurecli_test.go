@@ -5,6 +5,7 @@ package interop
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -37,23 +38,32 @@ func TestAzureCLIFindsItsCache(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Of the plain cache and the encrypted one that is in use which was written last.
+// Of the plain cache and the encrypted ones that is in use which was written last.
 func TestAzureCLIEncrypted(t *testing.T) {
-	for _, name := range []string{"msal_token_cache.bin", "msal_token_cache.sig"} {
-		dir := t.TempDir()
-		t.Setenv("AZURE_CONFIG_DIR", dir)
-		plain, encrypted := filepath.Join(dir, "msal_token_cache.json"), filepath.Join(dir, name)
-		writeFile(t, encrypted, "")
-		_, err := AzureCLI(Options{})
-		require.ErrorIs(t, err, persistence.ErrUnavailable)
-		require.NotEmpty(t, persistence.Remedy(err))
-		writeFile(t, plain, "{}")
-		old := time.Now().Add(-time.Hour)
-		require.NoError(t, os.Chtimes(encrypted, old, old))
-		_, err = AzureCLI(Options{})
+	dir := t.TempDir()
+	t.Setenv("AZURE_CONFIG_DIR", dir)
+	plain, bin, sig := filepath.Join(dir, "msal_token_cache.json"), filepath.Join(dir, "msal_token_cache.bin"), filepath.Join(dir, "msal_token_cache.sig")
+	now := time.Now()
+	for _, order := range [][]string{{plain}, {bin}, {sig}, {plain, bin}, {bin, plain}, {plain, sig}, {sig, plain}, {bin, sig}, {sig, bin}, {plain, bin, sig}, {bin, sig, plain}} {
+		for _, path := range []string{plain, bin, sig} {
+			_ = os.Remove(path)
+		}
+		for i, path := range order {
+			writeFile(t, path, "")
+			at := now.Add(time.Duration(i-10) * time.Second)
+			require.NoError(t, os.Chtimes(path, at, at))
+		}
+		last := order[len(order)-1]
+		s, err := AzureCLI(Options{})
+		if runtime.GOOS == "darwin" && last != plain {
+			require.ErrorIs(t, err, persistence.ErrUnavailable)
+			require.NotEmpty(t, persistence.Remedy(err))
+			continue
+		}
 		require.NoError(t, err)
-		require.NoError(t, os.Chtimes(plain, old.Add(-time.Hour), old.Add(-time.Hour)))
-		_, err = AzureCLI(Options{})
-		require.ErrorIs(t, err, persistence.ErrUnavailable)
+		require.Equal(t, persistence.Description{Backend: "Azure CLI", Location: last, Encrypted: last != plain}, s.Describe())
+		if last != plain {
+			require.Equal(t, map[string]string{bin: "my_schema_name", sig: "Microsoft Azure CLI"}[last], s.item.Schema)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 // Package interop uses the token caches of other programs of the same user: of
-// Azure CLI, and of programs in Python, .NET, Node or Go that keep one with their
-// msal-extensions. So one sign-in serves several programs.
+// Azure CLI, Azure Developer CLI and programs with the Azure SDK for Go, and of
+// programs in Python, .NET, Node or Go that keep one with their msal-extensions. So
+// one sign-in serves several programs.
 //
 // A program of yours in Go and another in Python, with one client id, both ways:
 //
@@ -69,11 +70,28 @@
 //   - MSAL Node removes lock files that it does not hold. That is noticed, and the
 //     save is tried again, but two processes of Node lose each other's entries.
 //   - MSAL.NET and MSAL Node do not exclude each other. Never let both use one file.
-//   - microsoft-authentication-extensions-for-go writes its whole memory, older than
-//     its own network call, and so removes what came in between. Such a file is not
-//     shared but contested.
+//   - microsoft-authentication-extensions-for-go, azidentity/cache and Azure Developer
+//     CLI write their whole memory, older than their own network call, and so remove
+//     what came in between. Such a cache is not shared but contested: the ones of the
+//     latter two are only read here.
 //   - A program that keeps a never-deleted lock file at PATH.lockfile makes MSAL
 //     Python wait five seconds for each write, or fail.
+//
+// # Encrypted caches
+//
+// Other programs keep the key of an encrypted cache where every program of the user
+// can get it: in the kernel's keyring ([AzureIdentity]), in the Secret Service, which
+// then has the cache itself ([SecretService]), or in the user's Windows profile
+// ([DataProtection]). What they store is read and, in the Secret Service only,
+// written. When it cannot be opened:
+//
+//   - The key is gone, as after a restart: ErrKeyMissing. Another key is there:
+//     ErrWrongKey. Sign in again with the other program.
+//   - The keyring is locked: ErrKeyringLocked; nobody is asked. There is none, it does
+//     not answer, or this session cannot use it: ErrUnavailable.
+//   - The file is half, and stays so: ErrCorrupt, or what was read before. DPAPI does
+//     not tell a file that is half from one of another user: ErrWrongKey.
+//   - The file or the item is missing or empty: ErrNotFound.
 //
 // # Acting as Azure CLI
 //
@@ -99,7 +117,8 @@
 // On Linux, with the real programs: Debian's msal-extensions 1.0 and MSAL Python
 // 1.21, the lock of msal-node-extensions 5.6.1, Azure CLI 2.45. MSAL.NET's lock is
 // a stand-in after its source. macOS: built, and its way to make files is tested on
-// Linux, but not beside another program. Windows: built, not run; a plain file can be
-// read, but not written, and Azure CLI's DPAPI file cannot be used. Encrypted caches of other programs
-// cannot be used, on any system.
+// Linux, but not beside another program. Windows: the files that DPAPI encrypts are
+// read under Wine, with stand-ins for the other programs; nothing can be written.
+// Caches in the macOS Keychain cannot be used. The comment of each constructor says
+// what it has been tried with.
 package interop

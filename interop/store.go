@@ -57,11 +57,10 @@ type Options struct {
 // Save stores entries of MSAL only. It fails for data with other sections, such as
 // those of package tokensource.
 type Store struct {
-	backend string
-	path    string // as it was given: the lock file lies beside it
-	o       Options
-	lens    func() *lens.Lens
-	own     *persistence.FileLock // nil: no place for one
+	place
+	o    Options
+	lens func() *lens.Lens
+	own  *persistence.FileLock // nil: no place for one
 
 	mu     sync.Mutex
 	seen   func() *sight // behind a func: it holds tokens; see package opaque
@@ -105,11 +104,16 @@ const maxSize = 64 << 20
 func File(path string, o Options) (*Store, error) { return open("shared file", path, o) }
 
 func open(backend, path string, o Options) (*Store, error) {
-	s := &Store{backend: backend, path: path, o: o, logged: map[string]bool{}}
-	if path == "" {
+	return openPlace(place{backend: backend, path: path}, o)
+}
+
+// openPlace is open for caches that are not in a plain file.
+func openPlace(p place, o Options) (*Store, error) {
+	s := &Store{place: p, o: o, logged: map[string]bool{}}
+	if p.path == "" {
 		return nil, s.fail("open", remedy.Errorf("Pass the path that the other program uses.", "the path is empty"))
 	}
-	abs, err := filepath.Abs(path)
+	abs, err := filepath.Abs(p.path)
 	if err != nil {
 		return nil, s.fail("open", remedy.With("Pass an absolute path.", err))
 	}
@@ -123,6 +127,9 @@ func open(backend, path string, o Options) (*Store, error) {
 		}
 	}
 	if o.Write {
+		if p.overwritten != "" {
+			return nil, s.fail("open", remedy.Errorf("Leave Options.Write unset.", "%w: %s", ErrReadOnly, p.overwritten))
+		}
 		if err := canWrite(); err != nil {
 			return nil, s.fail("open", err)
 		}
@@ -154,9 +161,10 @@ func resolved(path string) string {
 	return path
 }
 
-// Describe says that the data is not encrypted: the other program does not.
+// Describe says whether the other program encrypts the data: a plain file is not
+// encrypted.
 func (s *Store) Describe() persistence.Description {
-	return persistence.Description{Backend: s.backend, Location: s.path}
+	return persistence.Description{Backend: s.backend, Location: s.path, Encrypted: s.encrypted()}
 }
 
 // String returns what Describe says.
@@ -236,7 +244,7 @@ func (s *Store) last() *sight {
 // save puts the file right.
 func (s *Store) look(ctx context.Context) (*sight, error) {
 	now, err := s.read(ctx)
-	if last := s.last(); last != nil && damaged(now, err, last) {
+	if last := s.last(); last != nil && s.item == nil && damaged(now, err, last) {
 		s.report("damaged", "another program has not finished writing its token cache; going on with what was read before")
 		return last, nil
 	}
@@ -276,17 +284,21 @@ func (s *Store) read(ctx context.Context) (*sight, error) {
 	var waited time.Duration
 	for wait := time.Millisecond; ; wait = min(2*wait, 64*time.Millisecond) {
 		start := time.Now()
-		raw, at, err := readFile(s.path, maxSize)
+		raw, at, err := s.fetch(ctx)
 		if errors.Is(err, fs.ErrNotExist) {
-			return &sight{first: start, read: start}, ctx.Err()
+			return &sight{stamp: at, first: start, read: start}, ctx.Err()
 		}
-		if err != nil {
+		torn := mayBeTorn(err)
+		if err != nil && !torn {
 			return nil, err
 		}
-		if lens.Whole(raw) {
+		if !torn && lens.Whole(raw) {
 			return s.sight(raw, at, start)
 		}
 		if waited > unsettled || at.age() > unsettled {
+			if torn {
+				return nil, err
+			}
 			if len(bytes.TrimSpace(raw)) == 0 {
 				return s.sight(raw, at, start)
 			}

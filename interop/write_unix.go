@@ -35,6 +35,9 @@ const maxRounds = 20
 // millisecond. Only where somebody has written in between is it made again
 // under the lock.
 func (s *Store) write(ctx context.Context, view []byte, rev *string) (string, error) {
+	if s.item != nil {
+		return s.writeItem(ctx, view, rev)
+	}
 	peer := s.takeKept()
 	defer func() { peer.release() }()
 	for range maxRounds {

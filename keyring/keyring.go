@@ -98,6 +98,14 @@ func defaultTimeout(goos string) time.Duration {
 	return 10 * time.Second
 }
 
+func newSettings(opts []Option) settings {
+	s := settings{timeout: defaultTimeout(runtime.GOOS)}
+	for _, opt := range opts {
+		opt(&s)
+	}
+	return s
+}
+
 // System returns the operating system's keyring: the Secret Service (GNOME
 // Keyring, KWallet, KeePassXC) on Linux and the BSDs, the Keychain on macOS,
 // Credential Manager on Windows. It is a [Limited], and a [Lister] where that is
@@ -118,11 +126,7 @@ func defaultTimeout(goos string) time.Duration {
 // took too long may still be carried out later: until it has been read again, it
 // is not known what is stored.
 func System(opts ...Option) Limited {
-	s := settings{timeout: defaultTimeout(runtime.GOOS)}
-	for _, opt := range opts {
-		opt(&s)
-	}
-	platform := newSystem(s)
+	platform := newSystem(newSettings(opts))
 	if lister, ok := platform.(Lister); ok {
 		return &listing{&system{platform}, lister}
 	}

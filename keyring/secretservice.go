@@ -46,22 +46,8 @@ func (s *secretService) Get(ctx context.Context, service, user string) (secret s
 		if len(items) == 0 {
 			return persistence.ErrNotFound
 		}
-		session, err := sessionOf(opened)
-		if err != nil {
-			return err
-		}
-		var reply apiSecret
-		get := func() error { return c.call(items[0].path, itemIface+".GetSecret", session).Store(&reply) }
-		if err = get(); isError(err, "org.freedesktop.Secret.Error.IsLocked") {
-			// An item can be locked on its own: KeePassXC confirms each access.
-			if err = c.unlock(items[0].path); err == nil {
-				err = get()
-			}
-		}
-		if isGone(err) {
-			return persistence.ErrNotFound
-		}
-		secret = string(reply.Value)
+		value, err := c.secret(items[0].path, opened)
+		secret = string(value)
 		return err
 	})
 	if err != nil {
@@ -70,8 +56,31 @@ func (s *secretService) Get(ctx context.Context, service, user string) (secret s
 	return secret, nil
 }
 
-// maxSecret is well within the 128 MiB of a D-Bus message.
-const maxSecret = 64 << 20
+// secret returns an item's secret.
+func (c *client) secret(item dbus.ObjectPath, opened *dbus.Call) ([]byte, error) {
+	session, err := sessionOf(opened)
+	if err != nil {
+		return nil, err
+	}
+	var reply apiSecret
+	err = c.unlocking(item, func() error { return c.call(item, itemIface+".GetSecret", session).Store(&reply) })
+	if isGone(err) {
+		return nil, persistence.ErrNotFound
+	}
+	return reply.Value, err
+}
+
+// unlocking calls do, and if path is locked, unlocks it and calls do again. An item
+// can be locked on its own: KeePassXC confirms each access.
+func (c *client) unlocking(path dbus.ObjectPath, do func() error) error {
+	err := do()
+	if isError(err, "org.freedesktop.Secret.Error.IsLocked") {
+		if err = c.unlock(path); err == nil {
+			err = do()
+		}
+	}
+	return err
+}
 
 func (s *secretService) Set(ctx context.Context, service, user, secret string) error {
 	if len(secret) > maxSecret {
@@ -365,12 +374,7 @@ func (c *client) ranked(paths []dbus.ObjectPath) ([]match, error) {
 
 func (c *client) remove(item dbus.ObjectPath) error {
 	var prompt dbus.ObjectPath
-	err := c.call(item, itemIface+".Delete").Store(&prompt)
-	if isError(err, "org.freedesktop.Secret.Error.IsLocked") {
-		if err = c.unlock(item); err == nil {
-			err = c.call(item, itemIface+".Delete").Store(&prompt)
-		}
-	}
+	err := c.unlocking(item, func() error { return c.call(item, itemIface+".Delete").Store(&prompt) })
 	if isGone(err) {
 		return nil // somebody else was faster
 	}

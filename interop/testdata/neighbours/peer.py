@@ -5,8 +5,11 @@ read FILE CLIENT           reads until standard input ends; prints "reads N BAD"
 turns FILE                 for each line of standard input adds an entry of that client, and prints "ok"
 sees FILE                  for each line of standard input prints 1 if the client's entry is there, else 0
 msal FILE CLIENT WHAT SCOPE [USER]   login, silent, accounts or remove with MSAL Python
+
+With SECRET_SERVICE=SCHEMA:NAME=VALUE the cache is in the Secret Service, and FILE its signal. A SCHEMA of - is MSAL Python's default.
 """
 import logging
+import os
 import sys
 import threading
 import time
@@ -23,6 +26,12 @@ def out(*words):
 
 
 def cache(path):
+    service = os.environ.get("SECRET_SERVICE")
+    if service:
+        schema, attribute = service.split(":", 1)
+        name, value = attribute.split("=", 1)
+        return msal_extensions.PersistedTokenCache(msal_extensions.LibsecretPersistence(
+            path, schema_name=None if schema == "-" else schema, attributes={name: value} if name else {}))
     return msal_extensions.PersistedTokenCache(msal_extensions.FilePersistence(path))
 
 

@@ -1,13 +1,13 @@
-package encrypted
+package dpapi
 
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
 
-	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -19,13 +19,15 @@ var (
 	cryptUnprotectData = crypt32.NewProc("CryptUnprotectData")
 )
 
-func protect(data, entropy []byte) ([]byte, error) {
+// Protect encrypts data. Entropy, which may be nil, must be given again to decrypt
+// it.
+func Protect(data, entropy []byte) ([]byte, error) {
 	if err := cryptProtectData.Find(); err != nil {
-		return nil, dpapiError(err)
+		return nil, unavailable(err)
 	}
 	var out windows.DataBlob
-	if err := windows.CryptProtectData(toBlob(data), nil, toBlob(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out); err != nil {
-		return nil, dpapiError(err)
+	if err := windows.CryptProtectData(toBlob(data), nil, optional(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out); err != nil {
+		return nil, unavailable(err)
 	}
 	return takeBlob(&out), nil
 }
@@ -41,30 +43,39 @@ var refusals = []error{
 	windows.Errno(windows.NTE_BAD_DATA),
 }
 
-func unprotect(data, entropy []byte) ([]byte, error) {
+// Unprotect decrypts what Protect has encrypted. It fails with a Refused where
+// Windows does not decrypt, and with ErrUnavailable where DPAPI does not work.
+func Unprotect(data, entropy []byte) ([]byte, error) {
 	if err := cryptUnprotectData.Find(); err != nil {
-		return nil, dpapiError(err)
+		return nil, unavailable(err)
 	}
 	var out windows.DataBlob
-	err := windows.CryptUnprotectData(toBlob(data), nil, toBlob(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out)
+	err := windows.CryptUnprotectData(toBlob(data), nil, optional(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out)
 	if err == nil {
 		return takeBlob(&out), nil
 	}
 	for _, refusal := range refusals {
 		if errors.Is(err, refusal) {
-			return nil, &notDecrypted{err}
+			return nil, &Refused{err}
 		}
 	}
-	return nil, dpapiError(err)
+	return nil, unavailable(err)
 }
 
-func dpapiError(err error) error {
-	return remedy.Errorf("Run the program in a session of the user whose profile is loaded, or use another store for the key.",
-		"%w: DPAPI: %w", persistence.ErrUnavailable, err)
+func unavailable(err error) error {
+	return fmt.Errorf("%w: DPAPI: %w", persistence.ErrUnavailable, err)
 }
 
 func toBlob(b []byte) *windows.DataBlob {
 	return &windows.DataBlob{Size: uint32(len(b)), Data: unsafe.SliceData(b)}
+}
+
+// optional is toBlob for what may be left out: other programs leave it out.
+func optional(b []byte) *windows.DataBlob {
+	if b == nil {
+		return nil
+	}
+	return toBlob(b)
 }
 
 // takeBlob returns a copy of what Windows has allocated, and frees it.
