@@ -15,10 +15,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/opaque"
 	"github.com/tokenkeep/tokenkeep/internal/quote"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
-	"github.com/tokenkeep/tokenkeep/interop/internal/lens"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tokenkeep/tokenkeep/internal/neighbour"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -362,7 +363,7 @@ func stampOf(path string) (stamp, error) {
 // readFile reads the file that path leads to, and changes nothing: where the file
 // is the user's own, not even the time of the last access.
 func readFile(path string, limit int64) ([]byte, stamp, error) {
-	fd, err := openToRead(path)
+	fd, err := neighbour.Open(path)
 	if err != nil {
 		return nil, stamp{}, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -446,7 +447,7 @@ func unknownRevision() string { return "changed-" + rand.Text() }
 
 // lockPath is where the other programs' lock is, whatever the data's path leads
 // to.
-func (s *Store) lockPath() string { return s.path + ".lockfile" }
+func (s *Store) lockPath() string { return neighbour.LockPath(s.path) }
 
 // The names of the files that this package makes for a moment beside a file. They
 // are no data to persistence.Cache.Watch.
