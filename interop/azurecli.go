@@ -13,8 +13,9 @@ import (
 // acts as Azure CLI; see the package comment.
 const AzureCLIClientID = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 
-// AzureCLI returns the token cache of Azure CLI, to be read only: it fails if
-// Options.Write is set. No Clients means AzureCLIClientID.
+// AzureCLI returns the token cache of Azure CLI. No Clients means AzureCLIClientID.
+// To write to it, set both Options.Write and Options.WriteAsAzureCLI; a write then
+// fails with ErrUsername where Azure CLI would fail afterwards.
 //
 // The cache lies in the folder that AZURE_CONFIG_DIR names, else in .azure in the
 // home folder. On Linux and macOS it is a plain file, which need not exist yet. If
@@ -30,9 +31,6 @@ func AzureCLI(o Options) (*Store, error) {
 		dir = filepath.Join(home, ".azure")
 	}
 	plain := filepath.Join(dir, "msal_token_cache.json")
-	if o.Write {
-		return nil, openFailure(plain, remedy.Errorf("Leave Options.Write unset.", "Azure CLI's cache is only read"))
-	}
 	if len(o.Clients) == 0 {
 		o.Clients = []string{AzureCLIClientID}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/neighbour"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/shell"
@@ -58,6 +59,9 @@ func (s *Store) write(ctx context.Context, view []byte, rev *string) (string, er
 			return "", nil // a Delete where nothing is
 		}
 		next, err := s.lens().Put(base, view, time.Now())
+		if errors.Is(err, lens.ErrUsername) {
+			return "", remedy.With("Sign the other account out, with az logout, or sign in as that one.", err)
+		}
 		if err != nil {
 			return "", remedy.With("Sign in again with the program that keeps it. If that does not help, remove the file.", err)
 		}

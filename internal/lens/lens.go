@@ -62,6 +62,9 @@ func New(clients []string, signOut bool) *Lens {
 	return l
 }
 
+// Shows reports whether the entries of the client are shown.
+func (l *Lens) Shows(client string) bool { return l.clients[tokencache.Fold(client)] }
+
 // OneAccountPerUsername returns a Lens whose Put fails with ErrUsername instead of
 // adding an account with a username that another one in the file has. Azure CLI
 // fails on such a file.
