@@ -166,11 +166,19 @@ type azure struct {
 
 func (a azure) run(args ...string) string {
 	a.t.Helper()
+	out, messages, err := a.try(args...)
+	require.NoError(a.t, err, "az %v: %s", args, messages)
+	return out
+}
+
+// try returns what az says on standard output and on standard error.
+func (a azure) try(args ...string) (text, log string, err error) {
+	a.t.Helper()
 	cmd := exec.Command("az", args...)
 	cmd.Env = append(os.Environ(), append(a.env, "HOME="+a.home, "AZURE_CONFIG_DIR="+filepath.Join(a.home, ".azure"))...)
 	out, err := cmd.StdoutPipe()
 	require.NoError(a.t, err)
-	messages, err := cmd.StderrPipe()
+	stderr, err := cmd.StderrPipe()
 	require.NoError(a.t, err)
 	require.NoError(a.t, cmd.Start())
 	said := make(chan string)
@@ -181,13 +189,13 @@ func (a azure) run(args ...string) string {
 	}()
 	// The user code comes on standard error.
 	prompt := regexp.MustCompile(`open the page (\S+) and enter the code (\S+) to`)
-	var log bytes.Buffer
+	var messages bytes.Buffer
 	b := make([]byte, 4096)
 	approved := false
 	for {
-		n, readErr := messages.Read(b)
-		log.Write(b[:n])
-		if m := prompt.FindStringSubmatch(log.String()); m != nil && !approved {
+		n, readErr := stderr.Read(b)
+		messages.Write(b[:n])
+		if m := prompt.FindStringSubmatch(messages.String()); m != nil && !approved {
 			approved = true
 			require.NoError(a.t, entratest.Approve(a.t.Context(), a.s.Client(), m[1], m[2], entratest.Alice.Username))
 		}
@@ -195,9 +203,8 @@ func (a azure) run(args ...string) string {
 			break
 		}
 	}
-	text := <-said
-	require.NoError(a.t, cmd.Wait(), "az %v: %s", args, log.String())
-	return text
+	text = <-said
+	return text, messages.String(), cmd.Wait()
 }
 
 // Azure CLI signs in; a Go program gets a token of that sign-in in its own process.
