@@ -16,10 +16,21 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/entratest"
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
+	"github.com/tokenkeep/tokenkeep/internal/test/proxy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 const scope = "https://graph.microsoft.com/User.Read"
+
+// startProxy returns what the environment of a program in another language needs to
+// use the test authority.
+func startProxy(t testing.TB, s *entratest.Server) []string {
+	t.Helper()
+	p, err := proxy.Start(s.Client(), t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	return p.Env
+}
 
 // msalPython is MSAL Python on a shared cache.
 type msalPython struct {
