@@ -11,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	msalcache "github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/entratest"
+	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
 	"github.com/tokenkeep/tokenkeep/internal/test/proxy"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -264,5 +266,72 @@ func TestAzureCLIsSignIn(t *testing.T) {
 		require.NotContains(t, string(view), `"secret"`)
 	} else {
 		require.ErrorIs(t, err, persistence.ErrNotFound)
+	}
+}
+
+// gosOwn keeps a cache as MSAL Go writes it, under MSAL Go's own keys.
+type gosOwn struct{ path string }
+
+func (g gosOwn) Replace(_ context.Context, into msalcache.Unmarshaler, _ msalcache.ReplaceHints) error {
+	raw, err := os.ReadFile(g.path)
+	if err != nil {
+		return err
+	}
+	return into.Unmarshal(raw)
+}
+
+func (g gosOwn) Export(_ context.Context, from msalcache.Marshaler, _ msalcache.ExportHints) error {
+	raw, err := from.Marshal()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(g.path, raw, 0o600)
+}
+
+// With MSAL Go's own keys the file has a token twice after a refresh by Go, and MSAL
+// Python goes on with the one that is spent. Through a Store there is one.
+func TestGosOwnKeysAreCaught(t *testing.T) {
+	needPython(t)
+	for name, store := range map[string]func(path string) msalcache.ExportReplace{
+		"a Store": func(path string) msalcache.ExportReplace {
+			c, err := persistence.New(writable(t, path, "client-c"), persistence.WithStrict())
+			require.NoError(t, err)
+			return c
+		},
+		"control: MSAL Go's own keys": func(path string) msalcache.ExportReplace { return gosOwn{path} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := entratest.Start(entratest.Options{Interval: -1})
+			require.NoError(t, err)
+			defer s.Close()
+			path := folder(t)
+			python := msalPython{t, s, startProxy(t, s), path, "client-c"}
+			expire := func() {
+				raw, err := os.ReadFile(path)
+				require.NoError(t, err)
+				raw, err = entratest.Expire(raw)
+				require.NoError(t, err)
+				writeFile(t, path, string(raw))
+			}
+			require.NotEmpty(t, python.token("login"))
+			expire()
+			app, err := public.New("client-c", public.WithAuthority(entratest.Authority(entratest.Contoso)), public.WithHTTPClient(s.Client()), public.WithCache(store(path)))
+			require.NoError(t, err)
+			silent(t, app)
+			expire()
+			said := python.do("silent")
+			raw, err := os.ReadFile(path)
+			require.NoError(t, err)
+			h, err := lens.Examine(raw)
+			require.NoError(t, err)
+			if name == "a Store" {
+				require.NotEqual(t, []string{"token none"}, said)
+				require.Zero(t, s.Reuses())
+				require.Zero(t, h.Twice)
+				return
+			}
+			require.NotZero(t, s.Reuses(), "%s", said)
+			require.NotZero(t, h.Twice)
+		})
 	}
 }
