@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/cmd/tokenkeep/internal/sample"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
 const azureCLIClientID = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
@@ -164,18 +165,7 @@ func TestDoctorKnowsOtherPrograms(t *testing.T) {
 		t.Run(want, func(t *testing.T) {
 			u := newUser(t, "unix:path=/nowhere")
 			spoil(u.azureCLI(t))
-			cmd := exec.CommandContext(t.Context(), "tokenkeep", "doctor", "others", "-json")
-			cmd.Env = u.env
-			out, _ := cmd.Output()
-			require.NotContains(t, string(out), "alice")
-			var object struct {
-				Result struct{ Checks []outcome }
-			}
-			require.NoError(t, json.Unmarshal(out, &object))
-			var ids []string
-			for _, f := range object.Result.Checks[0].Findings {
-				ids = append(ids, f.ID)
-			}
+			ids := u.findingsOf(t, "tokenkeep", "doctor", "others", "-json")
 			if want == "" {
 				require.Empty(t, ids)
 				return
@@ -183,4 +173,35 @@ func TestDoctorKnowsOtherPrograms(t *testing.T) {
 			require.Equal(t, []string{want}, ids)
 		})
 	}
+}
+
+// findingsOf returns the ids of what a run of the doctor finds.
+func (u *user) findingsOf(t *testing.T, name string, args ...string) (ids []string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Env = u.env
+	out, err := cmd.Output()
+	require.NotContains(t, string(out), "alice")
+	var object struct {
+		Result struct{ Checks []outcome }
+	}
+	require.NoError(t, json.Unmarshal(out, &object), "%v: %s", err, out)
+	for _, f := range object.Result.Checks[0].Findings {
+		ids = append(ids, f.ID)
+	}
+	return ids
+}
+
+// What only root can make: a file of somebody else, and one that is mounted by
+// itself.
+func TestDoctorKnowsOwnersAndMounts(t *testing.T) {
+	env.Require(t, os.Geteuid() == 0 && exec.Command("unshare", "-m", "true").Run() == nil, "only root can give files away and mount: run the tests as root in a container that may")
+	u := newUser(t, "unix:path=/nowhere")
+	u.env = append(u.env, "PATH="+os.Getenv("PATH"))
+	path := u.azureCLI(t)
+	require.Empty(t, u.findingsOf(t, "tokenkeep", "doctor", "others", "-json"))
+	require.Equal(t, []string{"others.mounted"}, u.findingsOf(t, "unshare", "-m", "sh", "-c", `mount --bind "$1" "$1" && exec tokenkeep doctor others -json`, "sh", path))
+	const nobody = 65534
+	require.NoError(t, os.Chown(path, nobody, nobody))
+	require.Equal(t, []string{"others.foreign"}, u.findingsOf(t, "tokenkeep", "doctor", "others", "-json"))
 }
