@@ -204,4 +204,21 @@ func TestDoctorKnowsOwnersAndMounts(t *testing.T) {
 	const nobody = 65534
 	require.NoError(t, os.Chown(path, nobody, nobody))
 	require.Equal(t, []string{"others.foreign"}, u.findingsOf(t, "tokenkeep", "doctor", "others", "-json"))
+	require.NoError(t, os.Chown(filepath.Dir(path), nobody, nobody))
+	require.Equal(t, []string{"others.foreign"}, u.findingsOf(t, "tokenkeep", "doctor", "others", "-json"))
+
+	// As after sudo az, for the user, who cannot even read it.
+	require.NoError(t, os.Chown(path, 0, 0))
+	root := filepath.Dir(u.home)
+	for dir := root; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		require.NoError(t, os.Chmod(dir, 0o755))
+	}
+	require.NoError(t, os.Chmod(u.home, 0o755))
+	self, err := exec.LookPath("tokenkeep")
+	require.NoError(t, err)
+	text, err := os.ReadFile(self)
+	require.NoError(t, err)
+	program := filepath.Join(root, "tokenkeep")
+	require.NoError(t, os.WriteFile(program, text, 0o755))
+	require.Equal(t, []string{"others.foreign"}, u.findingsOf(t, "setpriv", "--reuid=65534", "--clear-groups", program, "doctor", "others", "-json"))
 }

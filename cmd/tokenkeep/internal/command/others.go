@@ -185,16 +185,30 @@ func (x *examination) examineOther(ctx context.Context, other *other, o *outcome
 		return ""
 	}
 	x.lockOfOther(other, add)
+	notOurs, places := false, []string{path}
+	if other.Program == azureCLI { // whose folder is its own
+		places = []string{filepath.Dir(path), path}
+	}
+	for _, place := range places {
+		fi, err := os.Stat(place)
+		if err != nil || notOurs {
+			continue
+		}
+		if who := foreign(fi); who != "" {
+			notOurs = true
+			add(true, "foreign", fmt.Sprintf("%s belongs to %s. Most likely a program was run with sudo once. Other programs of yours cannot write there.", place, who),
+				"Give it back:", fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, x.commandPath(place)))
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
 	data, fi, err := neighbour.Read(ctx, path)
+	if notOurs && errors.Is(err, fs.ErrPermission) {
+		return ""
+	}
 	if err != nil {
 		add(true, "unreadable", fmt.Sprintf("%s cannot be read: %v.", path, pathless(err)), persistence.Remedy(err), "")
 		return ""
-	}
-	if who := foreign(fi); who != "" {
-		add(true, "foreign", fmt.Sprintf("%s belongs to %s. Most likely a program was run with sudo once. Other programs of yours cannot write it.", path, who),
-			"Give it back:", fmt.Sprintf(`sudo chown "$(id -u):$(id -g)" %s`, x.commandPath(path)))
 	}
 	if !isWindows && fi.Mode().Perm()&0o077 != 0 {
 		add(true, "open", fmt.Sprintf("other users can open %s (mode %04o), and the tokens in it are not encrypted.", path, fi.Mode().Perm()),
