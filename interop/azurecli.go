@@ -13,8 +13,9 @@ import (
 // acts as Azure CLI; see the package comment.
 const AzureCLIClientID = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 
-// AzureCLI returns the token cache of Azure CLI, to be read only: it fails if
-// Options.Write is set. No Clients means AzureCLIClientID.
+// AzureCLI returns the token cache of Azure CLI. No Clients means AzureCLIClientID.
+// To write to it, set both Options.Write and Options.WriteAsAzureCLI; a write then
+// fails with ErrUsername where Azure CLI would fail afterwards.
 //
 // The cache lies in the folder that AZURE_CONFIG_DIR names, else in .azure in the
 // home folder, in one of these shapes. Of several, the one is used that was written
@@ -32,6 +33,9 @@ const AzureCLIClientID = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 //   - macOS, where Azure CLI was told to encrypt: AzureCLI fails with ErrUnavailable,
 //     because this package cannot read the Keychain.
 //
+// Only the plain file is written: with Write, AzureCLI fails with [ErrReadOnly] where
+// another shape is in use.
+//
 // The plain file and the first item have been tried beside Azure CLI 2.45 on Linux.
 // The later one's names are from a change that is proposed for Azure CLI, and have
 // been tried with MSAL Python. The file of Windows has been read under Wine, with a
@@ -46,13 +50,15 @@ func AzureCLI(o Options) (*Store, error) {
 		dir = filepath.Join(home, ".azure")
 	}
 	plain := filepath.Join(dir, "msal_token_cache.json")
-	if o.Write {
-		return nil, openFailure(plain, remedy.Errorf("Leave Options.Write unset.", "Azure CLI's cache is only read"))
-	}
 	if len(o.Clients) == 0 {
 		o.Clients = []string{AzureCLIClientID}
 	}
-	switch path := encryptedInUse(dir, plain); {
+	path := encryptedInUse(dir, plain)
+	if path != "" && o.Write {
+		return nil, openFailure(path, remedy.Errorf("Leave out Write, or have Azure CLI store plain text: az config set core.encrypt_token_cache=false.",
+			"%w: only Azure CLI's plain file is written", ErrReadOnly))
+	}
+	switch {
 	case path == "":
 		return open("Azure CLI", plain, o)
 	case runtime.GOOS == "windows":

@@ -20,6 +20,25 @@
 //	client, err := public.New(interop.AzureCLIClientID, public.WithCache(cache),
 //		public.WithClientCapabilities([]string{"CP1"}))
 //
+// # Whether to share
+//
+// A program whose sign-in is its own needs nothing of this package: tokenkeep.Open
+// keeps it encrypted. A shared cache is as safe as the least careful of its programs:
+//
+//   - To read costs the other program nothing. A process that starts after the access
+//     token has expired makes a refresh of its own, and what that brings is gone with
+//     the process.
+//   - To read and write beside MSAL Python, beside MSAL.NET, or beside one process of
+//     MSAL Node loses nothing, as long as nobody is killed; see Writing.
+//   - Some pairs of other programs are not safe among themselves, and this package
+//     does not make them so; see Pairs that are never safe.
+//   - To write Azure CLI's cache is to act as Azure CLI; see there.
+//
+// What is risked, in any case: the file is not encrypted, and every program of the
+// user can read it, and so can everybody with a copy of the disk. A program that is
+// killed at the wrong moment can empty the file for all. One program's bug signs the
+// user out of all of them.
+//
 // # What is shared
 //
 // A [Store] shows the entries of the clients that its Options name, and nothing
@@ -65,17 +84,35 @@
 //
 // # What other programs do
 //
-//   - MSAL.NET deletes a file that it cannot parse. So a file whose shape is in
-//     doubt is never written to: Save fails instead.
-//   - MSAL Node removes lock files that it does not hold. That is noticed, and the
-//     save is tried again, but two processes of Node lose each other's entries.
-//   - MSAL.NET and MSAL Node do not exclude each other. Never let both use one file.
-//   - microsoft-authentication-extensions-for-go, azidentity/cache and Azure Developer
-//     CLI write their whole memory, older than their own network call, and so remove
-//     what came in between. Such a cache is not shared but contested: the ones of the
-//     latter two are only read here.
+//   - MSAL.NET deletes a file that it cannot parse: a section that is null or no
+//     object is enough, and so is a number for a string. So a file whose shape is in
+//     doubt is never written to: Save fails instead. What is written has strings only.
+//   - MSAL Python fails on a section that is null, in every call. A save writes an
+//     empty section instead.
+//   - MSAL Python's own sign-out takes the access tokens, the ID tokens and the
+//     account of other clients with it, and leaves their refresh tokens.
+//   - MSAL Node's unlock, which it also calls after it has only read, removes lock
+//     files that others hold. A save notices that, looks whether it is still what the
+//     file holds, and is tried again if not. A lock file that a killed Node has left
+//     stops every Node until somebody removes it.
+//   - MSAL Python without portalocker, an extra of its package, locks by the file's
+//     existence alone, and fails where a killed process has left one.
 //   - A program that keeps a never-deleted lock file at PATH.lockfile makes MSAL
 //     Python wait five seconds for each write, or fail.
+//
+// # Pairs that are never safe
+//
+// These lose entries of each other without any program of yours. Do not join them:
+//
+//   - MSAL.NET and MSAL Node: their locks do not exclude each other. One may find the
+//     file empty that the other is about to write, and all is lost.
+//   - MSAL Node and MSAL Node, in two processes: each removes the other's lock.
+//   - MSAL Python and MSAL Node: now and then one does not notice what the other has
+//     written, and writes over it.
+//   - microsoft-authentication-extensions-for-go, azidentity/cache or Azure Developer
+//     CLI and any other: they write their whole memory, older than their own network
+//     call, and so remove what came in between. Such a cache is not shared but
+//     contested: the ones of the latter two are only read here.
 //
 // # Encrypted caches
 //
@@ -101,6 +138,18 @@
 // evaluation: give MSAL the capability CP1 and handle claims challenges. Azure CLI's
 // refresh token cannot be redeemed for another client id.
 //
+// To write there is to do that in Azure CLI's name, so it has to be said twice, by
+// Options.Write and Options.WriteAsAzureCLI, wherever the client id is Azure CLI's:
+//
+//   - A sign-out here is one of az. A sign-in here is there for az, too; but az lists
+//     no subscriptions of it, which it keeps in azureProfile.json: that is for az
+//     login to write, or for you.
+//   - az fails on two accounts with one username ("Found multiple accounts"), as they
+//     come of a user who was deleted and made again, or who has a personal account of
+//     the same address. So a write that would add the second one fails with
+//     ErrUsername. A sign-in then succeeds in memory only, or with
+//     persistence.WithStrict fails. Tell the user to sign the other account out.
+//
 // # What is refused
 //
 //   - a path that leads to anything but a regular file;
@@ -115,7 +164,7 @@
 // # What has been tried with what
 //
 // On Linux, with the real programs: Debian's msal-extensions 1.0 and MSAL Python
-// 1.21, the lock of msal-node-extensions 5.6.1, Azure CLI 2.45. MSAL.NET's lock is
+// 1.21, the lock of msal-node-extensions 5.6.1, Azure CLI 2.45, read and written. MSAL.NET's lock is
 // a stand-in after its source. macOS: built, and its way to make files is tested on
 // Linux, but not beside another program. Windows: the files that DPAPI encrypts are
 // read under Wine, with stand-ins for the other programs; nothing can be written.

@@ -11,15 +11,28 @@ import (
 	"testing"
 	"time"
 
+	msalcache "github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/entratest"
+	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
+	"github.com/tokenkeep/tokenkeep/internal/test/proxy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 const scope = "https://graph.microsoft.com/User.Read"
+
+// startProxy returns what the environment of a program in another language needs to
+// use the test authority.
+func startProxy(t testing.TB, s *entratest.Server) []string {
+	t.Helper()
+	p, err := proxy.Start(s.Client(), t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	return p.Env
+}
 
 // msalPython is MSAL Python on a shared cache.
 type msalPython struct {
@@ -166,11 +179,19 @@ type azure struct {
 
 func (a azure) run(args ...string) string {
 	a.t.Helper()
+	out, messages, err := a.try(args...)
+	require.NoError(a.t, err, "az %v: %s", args, messages)
+	return out
+}
+
+// try returns what az says on standard output and on standard error.
+func (a azure) try(args ...string) (text, log string, err error) {
+	a.t.Helper()
 	cmd := exec.Command("az", args...)
 	cmd.Env = append(os.Environ(), append(a.env, "HOME="+a.home, "AZURE_CONFIG_DIR="+filepath.Join(a.home, ".azure"))...)
 	out, err := cmd.StdoutPipe()
 	require.NoError(a.t, err)
-	messages, err := cmd.StderrPipe()
+	stderr, err := cmd.StderrPipe()
 	require.NoError(a.t, err)
 	require.NoError(a.t, cmd.Start())
 	said := make(chan string)
@@ -181,13 +202,13 @@ func (a azure) run(args ...string) string {
 	}()
 	// The user code comes on standard error.
 	prompt := regexp.MustCompile(`open the page (\S+) and enter the code (\S+) to`)
-	var log bytes.Buffer
+	var messages bytes.Buffer
 	b := make([]byte, 4096)
 	approved := false
 	for {
-		n, readErr := messages.Read(b)
-		log.Write(b[:n])
-		if m := prompt.FindStringSubmatch(log.String()); m != nil && !approved {
+		n, readErr := stderr.Read(b)
+		messages.Write(b[:n])
+		if m := prompt.FindStringSubmatch(messages.String()); m != nil && !approved {
 			approved = true
 			require.NoError(a.t, entratest.Approve(a.t.Context(), a.s.Client(), m[1], m[2], entratest.Alice.Username))
 		}
@@ -195,9 +216,8 @@ func (a azure) run(args ...string) string {
 			break
 		}
 	}
-	text := <-said
-	require.NoError(a.t, cmd.Wait(), "az %v: %s", args, log.String())
-	return text
+	text = <-said
+	return text, messages.String(), cmd.Wait()
 }
 
 // Azure CLI signs in; a Go program gets a token of that sign-in in its own process.
@@ -246,5 +266,72 @@ func TestAzureCLIsSignIn(t *testing.T) {
 		require.NotContains(t, string(view), `"secret"`)
 	} else {
 		require.ErrorIs(t, err, persistence.ErrNotFound)
+	}
+}
+
+// gosOwn keeps a cache as MSAL Go writes it, under MSAL Go's own keys.
+type gosOwn struct{ path string }
+
+func (g gosOwn) Replace(_ context.Context, into msalcache.Unmarshaler, _ msalcache.ReplaceHints) error {
+	raw, err := os.ReadFile(g.path)
+	if err != nil {
+		return err
+	}
+	return into.Unmarshal(raw)
+}
+
+func (g gosOwn) Export(_ context.Context, from msalcache.Marshaler, _ msalcache.ExportHints) error {
+	raw, err := from.Marshal()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(g.path, raw, 0o600)
+}
+
+// With MSAL Go's own keys the file has a token twice after a refresh by Go, and MSAL
+// Python goes on with the one that is spent. Through a Store there is one.
+func TestGosOwnKeysAreCaught(t *testing.T) {
+	needPython(t)
+	for name, store := range map[string]func(path string) msalcache.ExportReplace{
+		"a Store": func(path string) msalcache.ExportReplace {
+			c, err := persistence.New(writable(t, path, "client-c"), persistence.WithStrict())
+			require.NoError(t, err)
+			return c
+		},
+		"control: MSAL Go's own keys": func(path string) msalcache.ExportReplace { return gosOwn{path} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := entratest.Start(entratest.Options{Interval: -1})
+			require.NoError(t, err)
+			defer s.Close()
+			path := folder(t)
+			python := msalPython{t, s, startProxy(t, s), path, "client-c"}
+			expire := func() {
+				raw, err := os.ReadFile(path)
+				require.NoError(t, err)
+				raw, err = entratest.Expire(raw)
+				require.NoError(t, err)
+				writeFile(t, path, string(raw))
+			}
+			require.NotEmpty(t, python.token("login"))
+			expire()
+			app, err := public.New("client-c", public.WithAuthority(entratest.Authority(entratest.Contoso)), public.WithHTTPClient(s.Client()), public.WithCache(store(path)))
+			require.NoError(t, err)
+			silent(t, app)
+			expire()
+			said := python.do("silent")
+			raw, err := os.ReadFile(path)
+			require.NoError(t, err)
+			h, err := lens.Examine(raw)
+			require.NoError(t, err)
+			if name == "a Store" {
+				require.NotEqual(t, []string{"token none"}, said)
+				require.Zero(t, s.Reuses())
+				require.Zero(t, h.Twice)
+				return
+			}
+			require.NotZero(t, s.Reuses(), "%s", said)
+			require.NotZero(t, h.Twice)
+		})
 	}
 }

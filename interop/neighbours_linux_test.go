@@ -22,8 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
-	"github.com/tokenkeep/tokenkeep/interop/internal/lens"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 

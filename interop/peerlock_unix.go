@@ -9,13 +9,12 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tokenkeep/tokenkeep/internal/neighbour"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -31,9 +30,6 @@ type peerLock struct {
 	once sync.Once
 	kept bool // it was ours to the end
 }
-
-// ourMark ends what this package writes into a lock file, after the process ID.
-const ourMark = "tokenkeep"
 
 // How long a lock file must have been there, unlocked and always the same, to be
 // what a dead process left: that of a process that is not there any more, and any.
@@ -61,7 +57,7 @@ func lockPeer(ctx context.Context, path string) (*peerLock, error) {
 		f.discard()
 		return nil, remedy.Errorf("Use a folder on a local disk.", "%w: the file system has no locks: %w", persistence.ErrUnavailable, err)
 	}
-	if _, err := fmt.Fprintf(f, "%d %s", os.Getpid(), ourMark); err != nil {
+	if _, err := fmt.Fprintf(f, "%d %s", os.Getpid(), neighbour.Ours); err != nil {
 		f.discard()
 		return nil, err
 	}
@@ -166,13 +162,8 @@ func owner(fd int) (pid int, ours bool) {
 	if err != nil || n <= 0 {
 		return 0, false
 	}
-	text := strings.TrimPrefix(string(b[:n]), "\ufeff") // MSAL.NET's
-	number, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
-	pid, err = strconv.Atoi(number)
-	if err != nil || pid <= 0 {
-		return 0, false
-	}
-	return pid, rest == ourMark
+	pid, writer := neighbour.Holder(b[:n])
+	return pid, writer == neighbour.Ours
 }
 
 func alive(pid int) bool {

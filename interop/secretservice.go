@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"maps"
 
+	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
-	"github.com/tokenkeep/tokenkeep/interop/internal/lens"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )

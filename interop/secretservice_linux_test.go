@@ -17,9 +17,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
 	"github.com/tokenkeep/tokenkeep/internal/test/secretservice"
-	"github.com/tokenkeep/tokenkeep/interop/internal/lens"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 

@@ -15,12 +15,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/opaque"
 	"github.com/tokenkeep/tokenkeep/internal/quote"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
-	"github.com/tokenkeep/tokenkeep/interop/internal/lens"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
+
+// ErrUsername is the error of a write that would add an account to Azure CLI's client
+// id whose username another account has there. Azure CLI fails on two. Sign the other
+// one out first.
+var ErrUsername = lens.ErrUsername
 
 // ErrReadOnly is the error of every write to a [Store] without Options.Write.
 var ErrReadOnly = errors.New("another program's cache is only read here")
@@ -34,6 +39,10 @@ type Options struct {
 	// Write permits to write. Without it every write fails with ErrReadOnly, and
 	// nothing is ever made in the other program's folder, no lock file either.
 	Write bool
+
+	// WriteAsAzureCLI is needed besides Write to write entries of Azure CLI's client
+	// id: what such a program does, it does as Azure CLI. See the package comment.
+	WriteAsAzureCLI bool
 
 	// SignOut lets a sign-out remove an account that other clients use too. Without
 	// it, such an account stays in the file and is not seen here any more.
@@ -126,6 +135,14 @@ func openPlace(p place, o Options) (*Store, error) {
 			return nil, s.fail("open", remedy.Errorf("Name the client ids in Options.Clients.", "a client id is empty"))
 		}
 	}
+	l := lens.New(o.Clients, o.SignOut)
+	if l.Shows(AzureCLIClientID) {
+		if o.Write && !o.WriteAsAzureCLI {
+			return nil, s.fail("open", remedy.Errorf("Leave Options.Write unset, or set Options.WriteAsAzureCLI too if the program is meant to act as Azure CLI.",
+				"entries of Azure CLI's client id are only read"))
+		}
+		l = l.OneAccountPerUsername()
+	}
 	if o.Write {
 		if p.overwritten != "" {
 			return nil, s.fail("open", remedy.Errorf("Leave Options.Write unset.", "%w: %s", ErrReadOnly, p.overwritten))
@@ -134,7 +151,7 @@ func openPlace(p place, o Options) (*Store, error) {
 			return nil, s.fail("open", err)
 		}
 	}
-	s.lens = opaque.Hide(lens.New(o.Clients, o.SignOut))
+	s.lens = opaque.Hide(l)
 	s.own = ownLock(abs)
 	return s, nil
 }

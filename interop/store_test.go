@@ -21,6 +21,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/neighbour"
 	"github.com/tokenkeep/tokenkeep/internal/test/reveal"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -391,7 +392,7 @@ func TestLockFileInTheWay(t *testing.T) {
 		return writable(t, path), path + ".lockfile"
 	}
 	t.Run("ours, dead", func(t *testing.T) {
-		s, lock := lie(t, fmt.Sprint(os.Getpid(), " ", ourMark))
+		s, lock := lie(t, fmt.Sprint(os.Getpid(), " ", neighbour.Ours))
 		start := time.Now()
 		require.NoError(t, s.Save(t.Context(), []byte(rt(client, "x"))))
 		t.Logf("%v", time.Since(start))
@@ -409,7 +410,7 @@ func TestLockFileInTheWay(t *testing.T) {
 		require.GreaterOrEqual(t, time.Since(start), lostAfter, "a living holder was not given its time")
 		require.NoFileExists(t, lock)
 	})
-	for name, content := range map[string]string{"locked": "", "ours, locked": fmt.Sprint(os.Getpid(), " ", ourMark)} {
+	for name, content := range map[string]string{"locked": "", "ours, locked": fmt.Sprint(os.Getpid(), " ", neighbour.Ours)} {
 		t.Run(name, func(t *testing.T) {
 			s, lock := lie(t, content)
 			f, err := os.Open(lock)

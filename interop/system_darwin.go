@@ -10,15 +10,6 @@ import (
 
 type unixStat = syscall.Stat_t
 
-func openToRead(path string) (int, error) {
-	for {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
-	}
-}
-
 // unnamed returns nil: there are no files without a name here.
 func unnamed(string) *os.File { return nil }
 

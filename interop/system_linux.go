@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"errors"
 	"os"
 	"strconv"
 	"syscall"
@@ -10,20 +9,6 @@ import (
 )
 
 type unixStat = syscall.Stat_t
-
-// openToRead opens the file so that nothing of it changes, where that is allowed.
-func openToRead(path string) (int, error) {
-	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK
-	for {
-		fd, err := unix.Open(path, flags|unix.O_NOATIME, 0)
-		if errors.Is(err, unix.EPERM) { // not the owner
-			fd, err = unix.Open(path, flags, 0)
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
-	}
-}
 
 // unnamed makes a file without a name in the folder: a killed process leaves
 // nothing behind. It returns nil where there are no such files.

@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tokenkeep/tokenkeep/internal/lens"
+	"github.com/tokenkeep/tokenkeep/internal/neighbour"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -60,6 +62,9 @@ func (s *Store) write(ctx context.Context, view []byte, rev *string) (string, er
 			return "", nil // a Delete where nothing is
 		}
 		next, err := s.lens().Put(base, view, time.Now())
+		if errors.Is(err, lens.ErrUsername) {
+			return "", remedy.With("Sign the other account out, with az logout, or sign in as that one.", err)
+		}
 		if err != nil {
 			return "", remedy.With("Sign in again with the program that keeps it. If that does not help, remove the file.", err)
 		}
@@ -365,7 +370,7 @@ func stampOf(path string) (stamp, error) {
 // readFile reads the file that path leads to, and changes nothing: where the file
 // is the user's own, not even the time of the last access.
 func readFile(path string, limit int64) ([]byte, stamp, error) {
-	fd, err := openToRead(path)
+	fd, err := neighbour.Open(path)
 	if err != nil {
 		return nil, stamp{}, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -449,7 +454,7 @@ func unknownRevision() string { return "changed-" + rand.Text() }
 
 // lockPath is where the other programs' lock is, whatever the data's path leads
 // to.
-func (s *Store) lockPath() string { return s.path + ".lockfile" }
+func (s *Store) lockPath() string { return neighbour.LockPath(s.path) }
 
 // The names of the files that this package makes for a moment beside a file. They
 // are no data to persistence.Cache.Watch.

@@ -65,7 +65,11 @@ type outcome struct {
 
 var update = flag.Bool("update", false, "write docs/doctor.md anew")
 
-var milliseconds = regexp.MustCompile(`\(\d+ ms\)`)
+var (
+	milliseconds = regexp.MustCompile(`\(\d+ ms\)`)
+	date         = regexp.MustCompile(`\b20\d\d-\d\d-\d\d\b`)
+	clock        = regexp.MustCompile(`\b\d\d:\d\d:\d\d\b`)
+)
 
 // TestDoctorTranscripts writes what the doctor says in some situations, with a
 // real GNOME Keyring, and compares it with docs/doctor.md.
@@ -73,8 +77,9 @@ func TestDoctorTranscripts(t *testing.T) {
 	var doc strings.Builder
 	doc.WriteString(`# What tokenkeep doctor says
 
-Seven situations on Linux, as the program printed them: the only thing changed is
-how long each check took. Where a program is at work there can be more to see.
+Eight situations on Linux, as the program printed them: the only things changed are
+how long each check took, and the date of a lock file. Where a program is at work there
+can be more to see.
 GNOME Keyring is real here; the kernel's keyring is a stand-in, and so are the
 signs by which the doctor knows a place.
 
@@ -87,6 +92,7 @@ This page is made, and checked in CI, by a test. To make it anew:
 		require.NotContains(t, out, u.home)
 		require.NotContains(t, out, "alice")
 		out = milliseconds.ReplaceAllString(out, "(… ms)")
+		out = clock.ReplaceAllString(date.ReplaceAllString(out, "2026-01-02"), "03:04:05")
 		doc.WriteString("\n## " + title + "\n\n" + text + "\n\n```\n$ tokenkeep doctor\n" + out + "```\n")
 	}
 
@@ -130,6 +136,15 @@ This page is made, and checked in CI, by a test. To make it anew:
 	frank.env = append(frank.env, "XDG_CURRENT_DESKTOP=")
 	frank.run(t, 0, "seed", "contoso-cli", "kernel")
 	show(frank, "A server without a desktop", "One program has signed in; its key is in the kernel's keyring. The exit code is 0.", 0)
+
+	grace := newUser(t, noBus)
+	grace.env = append(grace.env, "XDG_CURRENT_DESKTOP=")
+	az := grace.azureCLI(t)
+	require.NoError(t, os.Chmod(az, 0o644))
+	leaveLock(t, az, "4194304 az") // no process of Linux has this number
+	month := time.Now().Add(-30 * 24 * time.Hour)
+	require.NoError(t, os.Chtimes(az+".lockfile", month, month))
+	show(grace, "Azure CLI was killed", "The user has signed in with Azure CLI, whose cache another program shares. A process was killed while it held the cache's lock, and an old version has left the file open. The exit code is 1.", 1)
 
 	path := filepath.Join("..", "..", "..", "docs", "doctor.md")
 	if *update {

@@ -19,6 +19,7 @@ var doctorCommand = &command{
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
 		passphraseFlag(set, o)
+		otherFlag(set, o, "examine this cache of another program, too")
 		set.BoolVar(&o.verbose, "v", false, "show what is well in detail, too")
 		set.BoolVar(&o.names, "show-names", false, "show the home folder's and the user's name, too")
 		set.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer, as a `duration`")
@@ -39,12 +40,13 @@ func checks() []check {
 		{"locks", "Locks", checkLocks, nil},
 		{"leftovers", "Left-overs", checkLeftovers, nil},
 		{"unencrypted", "Unencrypted tokens", checkUnencrypted, nil},
+		{"others", "Other programs", checkOthers, nil},
 	}
 }
 
 func checkNames() []string {
 	// Not from checks, which would be a loop of initialization.
-	return []string{"session", "keyring", "dpapi", "kernel", "passphrase", "plaintext", "folder", "caches", "locks", "leftovers", "unencrypted"}
+	return []string{"session", "keyring", "dpapi", "kernel", "passphrase", "plaintext", "folder", "caches", "locks", "leftovers", "unencrypted", "others"}
 }
 
 // examined is the doctor's report.

@@ -21,13 +21,14 @@ var importCommand = &command{
 	name: "import", args: "NAME [FILE]", min: 1, max: 2, short: "add what MSAL's JSON holds to a cache",
 	long: "Adds the accounts and tokens of a file, or of standard input, to a cache, which is created if it does not exist. The file is " +
 		"what export -secrets wrote, or the plaintext cache of an MSAL library. What is stored already stays; of two tokens for one purpose the newer one is kept. What MSAL cannot read is left out, and named. " +
-		"The file is left as it is; remove it afterwards.",
-	examples: []string{"tokenkeep import contoso-cli contoso.json", "tokenkeep import contoso-cli -to passphrase < contoso.json"},
+		"The file is left as it is; remove it afterwards. With -other instead of FILE it adds the tokens of another program's cache, which stays that program's: they are tokens of its client id.",
+	examples: []string{"tokenkeep import contoso-cli contoso.json", "tokenkeep import contoso-cli -to passphrase < contoso.json", "tokenkeep import contoso-cli -other az"},
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
 		set.StringVar(&o.to, "to", "", "where a new cache is kept: keyring, kernel, dpapi, passphrase or plaintext (default: the safest that works)")
 		passphraseFlag(set, o)
 		newPassphraseFlag(set, o)
+		otherFlag(set, o, "add what this cache of another program holds")
 	},
 	run: runImport,
 }
@@ -102,6 +103,16 @@ func runImport(ctx context.Context, c *call) (report, error) {
 
 // input returns the content of the file that was named, or of standard input.
 func (c *call) input(ctx context.Context) ([]byte, error) {
+	if c.other != "" {
+		if len(c.args) == 2 {
+			return nil, &misuse{"import takes FILE or -other", "See: tokenkeep help import"}
+		}
+		other, err := c.theOther()
+		if err != nil {
+			return nil, err
+		}
+		return other.view(ctx)
+	}
 	open := func() (io.ReadCloser, error) { return io.NopCloser(c.Stdin), nil }
 	if len(c.args) == 2 && c.args[1] != "-" {
 		open = func() (io.ReadCloser, error) { return os.Open(c.args[1]) }

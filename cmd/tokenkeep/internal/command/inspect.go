@@ -1,19 +1,24 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"time"
 )
 
 var inspectCommand = &command{
-	name: "inspect", args: "NAME", min: 1, max: 1, short: "show who is signed in, which tokens there are, when they expire",
+	name: "inspect", args: "NAME", max: 1, short: "show who is signed in, which tokens there are, when they expire",
 	long: "Shows what a cache holds: of an MSAL library the accounts and their tokens, for which client and which scopes, and when they expire; " +
 		"of package tokensource the tokens of other providers. " +
-		"It never shows a secret, not even a part of one. It changes nothing.",
-	examples: []string{"tokenkeep inspect contoso-cli", "tokenkeep inspect contoso-cli -json", "tokenkeep inspect contoso-cli -passphrase-env CONTOSO_PASSPHRASE"},
-	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o); passphraseFlag(set, o) },
-	run:      runInspect,
+		"It never shows a secret, not even a part of one. It changes nothing. With -other instead of a name it shows the cache of another program.",
+	examples: []string{"tokenkeep inspect contoso-cli", "tokenkeep inspect contoso-cli -json", "tokenkeep inspect contoso-cli -passphrase-env CONTOSO_PASSPHRASE", "tokenkeep inspect -other az"},
+	flags: func(set *flag.FlagSet, o *options) {
+		dirFlag(set, o)
+		passphraseFlag(set, o)
+		otherFlag(set, o, "show this cache of another program")
+	},
+	run: runInspect,
 }
 
 type inspection struct {
@@ -25,6 +30,12 @@ type inspection struct {
 }
 
 func runInspect(ctx context.Context, c *call) (report, error) {
+	switch {
+	case (c.other == "") == (len(c.args) == 0):
+		return nil, &misuse{"inspect needs NAME or -other", "See: tokenkeep help inspect"}
+	case c.other != "":
+		return c.inspectOther(ctx)
+	}
 	f, err := c.storedCache(c.args[0])
 	if err != nil {
 		return nil, err
@@ -51,6 +62,10 @@ func (i *inspection) write(p *printer) {
 	if i.Plaintext {
 		p.line("  %s", p.in(red, "There are unencrypted tokens beside it; see tokenkeep doctor."))
 	}
+	i.writeContents(p)
+}
+
+func (i *inspection) writeContents(p *printer) {
 	p.line("")
 	if len(i.Accounts)+len(i.OAuth2) == 0 {
 		p.line("Nobody is signed in.")
@@ -90,4 +105,48 @@ func (i *inspection) tokens(p *printer, tokens []token) {
 	for _, t := range tokens {
 		p.line("  %s", t.line(i.now))
 	}
+}
+
+// otherInspection is the inspection of another program's cache.
+type otherInspection struct {
+	*other
+	Findings []finding `json:"findings"`
+	*contents
+	now time.Time
+}
+
+func (c *call) inspectOther(ctx context.Context) (report, error) {
+	other, err := c.theOther()
+	if err != nil {
+		return nil, err
+	}
+	c.timeout = cmp.Or(c.timeout, 5*time.Second)
+	var o outcome
+	(&examination{call: c}).examineOther(ctx, other, &o)
+	read := other.read
+	if other.Encrypted {
+		read = other.view
+	}
+	data, err := read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	sum, err := summarize(data, now)
+	if err != nil {
+		return nil, err
+	}
+	return &otherInspection{other, append([]finding{}, o.Findings...), sum, now}, nil
+}
+
+func (i *otherInspection) write(p *printer) {
+	p.line("%s: %s", p.in(bold, i.name()), i.other)
+	p.line("  in %s", i.Location)
+	for _, f := range i.Findings {
+		p.wrapped("  "+p.mark(f.Status)+" ", f.What)
+	}
+	if len(i.Findings) > 0 {
+		p.line("  See: tokenkeep doctor others")
+	}
+	(&inspection{contents: i.contents, now: i.now}).writeContents(p)
 }

@@ -11,16 +11,20 @@ import (
 
 var listCommand = &command{
 	name: "list", short: "list the caches on this machine, and how each is kept",
-	long: "Lists the caches in the folder where programs keep them, and how each is kept. It only looks at the files: " +
+	long: "Lists the caches in the folder where programs keep them, and how each is kept; and the cache of Azure CLI, if there is one. It only looks at the files: " +
 		"it asks no keyring and no person, and decrypts nothing.",
-	examples: []string{"tokenkeep list", "tokenkeep list -dir /srv/app/tokens", "tokenkeep list -json"},
-	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o) },
-	run:      runList,
+	examples: []string{"tokenkeep list", "tokenkeep list -dir /srv/app/tokens", "tokenkeep list -other ~/.contoso/cache.json", "tokenkeep list -json"},
+	flags: func(set *flag.FlagSet, o *options) {
+		dirFlag(set, o)
+		otherFlag(set, o, "list this cache of another program, too")
+	},
+	run: runList,
 }
 
 type list struct {
 	Dir    string       `json:"dir"`
 	Caches []listedOnce `json:"caches"`
+	Others []*other     `json:"others"` // of other programs
 }
 
 type listedOnce struct {
@@ -39,7 +43,11 @@ func runList(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &list{Dir: dir, Caches: []listedOnce{}}
+	others, err := c.others()
+	if err != nil {
+		return nil, err
+	}
+	l := &list{Dir: dir, Caches: []listedOnce{}, Others: append([]*other{}, others...)}
 	for _, f := range all {
 		once := listedOnce{Name: f.name, kept: f.kept(ctx), Plaintext: f.encrypted && f.plaintext}
 		if fi, err := os.Stat(once.Location); once.Location != "" && err == nil {
@@ -52,6 +60,7 @@ func runList(ctx context.Context, c *call) (report, error) {
 }
 
 func (l *list) write(p *printer) {
+	defer l.writeOthers(p)
 	if len(l.Caches) == 0 {
 		p.line("There is no cache in %s.", l.Dir)
 		return
@@ -73,5 +82,22 @@ func (l *list) write(p *printer) {
 			how += p.in(faint, ", changed "+once.Changed.Local().Format("2006-01-02 15:04"))
 		}
 		p.line("  %-*s  %s", width, once.Name, how)
+	}
+}
+
+func (l *list) writeOthers(p *printer) {
+	if len(l.Others) == 0 {
+		return
+	}
+	p.line("Of other programs:")
+	for _, o := range l.Others {
+		how := styled(quote.Inline(o.String()))
+		if o.There && !o.Encrypted {
+			how = p.in(red, o.String())
+		}
+		if o.Changed != nil {
+			how += p.in(faint, ", changed "+o.Changed.Local().Format("2006-01-02 15:04"))
+		}
+		p.line("  %s, %s: %s", o.name(), o.Location, how)
 	}
 }

@@ -63,7 +63,7 @@ var errProblems = errors.New("there are problems")
 // options are the values of all flags; a command has some of them.
 type options struct {
 	json, names, yes, secrets, verbose bool
-	dir, to, toDir, out                string
+	dir, to, toDir, out, other         string
 	passphraseEnv, newPassphraseEnv    string
 	timeout                            time.Duration
 }

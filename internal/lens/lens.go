@@ -42,10 +42,14 @@ var ErrShape = errors.New("its shape is not one that all MSAL libraries can read
 // ErrForeign: the view holds what has no place in a cache that others share.
 var ErrForeign = errors.New("a cache that is shared with other programs holds entries of MSAL only")
 
+// ErrUsername: an account of the view has the username of another one in the file.
+var ErrUsername = errors.New("another account with this username is signed in there")
+
 // Lens shows the entries of some clients. It never changes.
 type Lens struct {
-	clients map[string]bool // in lower case
-	signOut bool
+	clients   map[string]bool // in lower case
+	signOut   bool
+	usernames bool // each has one account
 }
 
 // New returns the Lens for some client ids. With signOut, an account that is not
@@ -56,6 +60,18 @@ func New(clients []string, signOut bool) *Lens {
 		l.clients[tokencache.Fold(c)] = true
 	}
 	return l
+}
+
+// Shows reports whether the entries of the client are shown.
+func (l *Lens) Shows(client string) bool { return l.clients[tokencache.Fold(client)] }
+
+// OneAccountPerUsername returns a Lens whose Put fails with ErrUsername instead of
+// adding an account with a username that another one in the file has. Azure CLI
+// fails on such a file.
+func (l *Lens) OneAccountPerUsername() *Lens {
+	same := *l
+	same.usernames = true
+	return &same
 }
 
 // sections are those that a view can have, in the order in which it has them.
@@ -464,8 +480,8 @@ func neighboursKey(e *entry) string {
 //
 // If nothing changes, Put returns data itself. It fails with ErrShape for a file
 // that other libraries may fail on, with ErrNotCache for a file or a view that is
-// no JSON object, and with ErrForeign for a view with sections that are not
-// MSAL's.
+// no JSON object, with ErrForeign for a view with sections that are not MSAL's, and
+// with ErrUsername as [Lens.OneAccountPerUsername] says.
 func (l *Lens) Put(data, view []byte, now time.Time) ([]byte, error) {
 	f, err := parse(data)
 	if err != nil {
@@ -492,7 +508,43 @@ func (l *Lens) Put(data, view []byte, now time.Time) ([]byte, error) {
 	if err := p.read(v); err != nil {
 		return nil, err
 	}
+	if l.usernames {
+		if err := p.checkUsernames(); err != nil {
+			return nil, err
+		}
+	}
 	return p.write(data)
+}
+
+// checkUsernames returns ErrUsername if an account is about to be added whose
+// username another one has that stays.
+func (p *putter) checkUsernames() error {
+	gone := map[string]bool{} // homes of which no account is left
+	for _, e := range p.was.order[tokencache.AccountSection] {
+		if p.want[e.id] == nil && !p.stays(e) {
+			gone[e.account.HomeAccountID] = true
+		}
+	}
+	homes := homesOf(p.f)
+	for _, e := range p.order[tokencache.AccountSection] {
+		delete(gone, e.account.HomeAccountID)
+	}
+	for _, e := range p.order[tokencache.AccountSection] {
+		u, home := userOf(e)
+		if u.name == "" || homes[u][home] {
+			continue // it was there before
+		}
+		for other := range homes[u] {
+			if !gone[other] {
+				return ErrUsername
+			}
+		}
+		if homes[u] == nil {
+			homes[u] = map[string]bool{}
+		}
+		homes[u][home] = true
+	}
+	return nil
 }
 
 // putter is one Put.

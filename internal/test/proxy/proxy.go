@@ -1,4 +1,6 @@
-package interop
+// Package proxy gives programs in other languages the test authority: an HTTP proxy
+// on loopback that ends TLS itself. Nothing leaves the machine.
+package proxy
 
 import (
 	"crypto/ecdsa"
@@ -17,28 +19,38 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
-	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/entratest"
 )
 
-// startProxy gives programs in other languages the test authority: an HTTP proxy on
-// loopback that ends TLS itself. Nothing leaves the machine. It returns what the
-// environment of such a program needs.
-func startProxy(t testing.TB, s *entratest.Server) []string {
-	t.Helper()
+// Proxy is a running proxy.
+type Proxy struct {
+	Env   []string // what the environment of a program needs to use it
+	close func()
+}
+
+// Close ends the proxy.
+func (p *Proxy) Close() { p.close() }
+
+// Start starts a proxy that asks with the test authority's client. It writes its
+// certificate into dir.
+func Start(client *http.Client, dir string) (*Proxy, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	from, to := time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
 	root := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: from, NotAfter: to,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, SubjectKeyId: []byte{1}}
 	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, &key.PublicKey, key)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	ca, err := x509.ParseCertificate(rootDER)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	var serial atomic.Int64
 	config := func(host string) *tls.Config {
 		return &tls.Config{NextProtos: []string{"http/1.1"}, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -48,9 +60,10 @@ func startProxy(t testing.TB, s *entratest.Server) []string {
 			return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 		}}
 	}
-	bundle := filepath.Join(t.TempDir(), "ca.pem")
-	require.NoError(t, os.WriteFile(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rootDER}), 0o600))
-	client := s.Client()
+	bundle := filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rootDER}), 0o600); err != nil {
+		return nil, err
+	}
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Host == "management.azure.com" {
 			w.Header().Set("Content-Type", "application/json")
@@ -74,7 +87,9 @@ func startProxy(t testing.TB, s *entratest.Server) []string {
 		_, _ = io.Copy(w, answer.Body)
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	tunnels := make(chan net.Conn)
 	inside := &http.Server{Handler: serve}
 	end := make(chan struct{})
@@ -97,12 +112,12 @@ func startProxy(t testing.TB, s *entratest.Server) []string {
 		}
 	})}
 	go func() { _ = proxy.Serve(l) }()
-	t.Cleanup(func() {
+	stop := func() {
 		close(end)
 		proxy.Close()
 		inside.Close()
-	})
-	return []string{"HTTPS_PROXY=http://" + l.Addr().String(), "HTTP_PROXY=", "NO_PROXY=", "no_proxy=", "REQUESTS_CA_BUNDLE=" + bundle, "AZURE_CORE_COLLECT_TELEMETRY=false"}
+	}
+	return &Proxy{[]string{"HTTPS_PROXY=http://" + l.Addr().String(), "HTTP_PROXY=", "NO_PROXY=", "no_proxy=", "REQUESTS_CA_BUNDLE=" + bundle, "AZURE_CORE_COLLECT_TELEMETRY=false"}, stop}, nil
 }
 
 // resources is what Azure's resource manager has: one tenant with one

@@ -1,0 +1,291 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tokenkeep/tokenkeep/internal/lens"
+	"github.com/tokenkeep/tokenkeep/internal/neighbour"
+	"github.com/tokenkeep/tokenkeep/interop"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// azureCLI is what -other calls Azure CLI, after its command.
+const azureCLI = "az"
+
+func otherFlag(set *flag.FlagSet, o *options, what string) {
+	set.StringVar(&o.other, "other", "", what+": az for Azure CLI, or the path of a plain `cache` of an MSAL library")
+}
+
+// other is the token cache that another program keeps. It is only looked at: no
+// command changes it, or makes anything beside it.
+type other struct {
+	Program   string     `json:"program"` // az, or file for what was named by its path
+	Location  string     `json:"location"`
+	There     bool       `json:"there"`
+	Encrypted bool       `json:"encrypted"`
+	Changed   *time.Time `json:"changed,omitempty"`
+	Error     string     `json:"error,omitempty"` // the class of what keeps it from being read here
+
+	store *interop.Store // of az, unless there is an error
+	err   error
+}
+
+func (o *other) name() string {
+	if o.Program == azureCLI {
+		return "Azure CLI"
+	}
+	return filepath.Base(o.Location)
+}
+
+// findOther returns the cache that -other names.
+func findOther(name string) (*other, error) {
+	o := &other{Program: azureCLI}
+	if name == azureCLI {
+		var e *persistence.Error
+		o.store, o.err = interop.AzureCLI(interop.Options{})
+		switch {
+		case o.err == nil:
+			d := o.store.Describe()
+			o.Location, o.Encrypted = d.Location, d.Encrypted
+		case errors.As(o.err, &e) && e.Location != "":
+			o.Location, o.Encrypted = e.Location, errors.Is(o.err, persistence.ErrUnavailable)
+		default:
+			return nil, o.err
+		}
+	} else {
+		path, err := filepath.Abs(expandHome(name, isWindows))
+		if err != nil {
+			return nil, err
+		}
+		o.Program, o.Location = "file", path
+	}
+	if fi, err := os.Stat(o.Location); err == nil {
+		changed := fi.ModTime().UTC().Truncate(time.Second)
+		o.There, o.Changed = true, &changed
+	} else if !errors.Is(err, fs.ErrNotExist) && o.err == nil {
+		o.err = err
+	}
+	if o.There && o.err != nil {
+		o.Error = classOf(o.err)
+	}
+	return o, nil
+}
+
+// others returns az's cache and the one that -other names, if they are there. One
+// that was named is returned in any case.
+func (c *call) others() (all []*other, err error) {
+	for _, name := range []string{azureCLI, c.other} {
+		if name == "" || name == azureCLI && len(all) > 0 {
+			continue
+		}
+		o, err := findOther(name)
+		switch {
+		case err != nil && name != c.other: // no home folder: no az either
+		case err != nil:
+			return nil, err
+		case o.There || name == c.other:
+			all = append(all, o)
+		}
+	}
+	return all, nil
+}
+
+// theOther returns the cache that -other names, which must be there.
+func (c *call) theOther() (*other, error) {
+	o, err := findOther(c.other)
+	if err != nil {
+		return nil, err
+	}
+	if !o.There && o.err == nil {
+		o.err = &refusal{fmt.Sprintf("%s has no token cache at %s", o.name(), o.Location), "Sign in with that program first, or give the right path.", persistence.ErrNotFound}
+	}
+	return o, o.err
+}
+
+// view returns the tokens in the cache: of az those of its own client, of a file
+// all.
+func (o *other) view(ctx context.Context) ([]byte, error) {
+	if o.store != nil {
+		return o.store.Load(ctx)
+	}
+	return o.read(ctx)
+}
+
+func (o *other) read(ctx context.Context) ([]byte, error) {
+	data, _, err := neighbour.Read(ctx, o.Location)
+	if err != nil {
+		return nil, &refusal{fmt.Sprintf("%s cannot be read: %v", o.Location, pathless(err)), persistence.Remedy(err), err}
+	}
+	return data, nil
+}
+
+func (o *other) String() string {
+	switch {
+	case !o.There:
+		return "not there"
+	case o.Encrypted:
+		return "encrypted by its program"
+	case o.err != nil:
+		return cause(o.err)
+	}
+	return "NOT encrypted"
+}
+
+func checkOthers(ctx context.Context, x *examination) outcome {
+	all, err := x.others()
+	if err != nil {
+		o := outcome{Summary: "not known"}
+		o.problem(finding{ID: "others.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
+		return o
+	}
+	var o outcome
+	var said []string
+	for _, other := range all {
+		before := len(o.Findings)
+		state := x.examineOther(ctx, other, &o)
+		if len(o.Findings) > before {
+			state = "with a problem or a note"
+		}
+		said = append(said, other.name()+", "+state)
+	}
+	if o.Summary = strings.Join(said, "; "); o.Summary == "" {
+		o.Summary = "no cache of theirs is there"
+	}
+	return o
+}
+
+// examineOther says what is to be known of another program's cache, and in two
+// words how it is.
+func (x *examination) examineOther(ctx context.Context, other *other, o *outcome) (state string) {
+	name, path := other.name(), other.Location
+	add := func(problem bool, id, what, remedy, command string) {
+		f := finding{ID: "others." + id, What: name + ": " + what, Remedy: remedy, Command: command}
+		if problem {
+			o.problem(f)
+		} else {
+			o.note(f)
+		}
+	}
+	switch {
+	case !other.There && other.err == nil:
+		return "not there"
+	case other.Encrypted:
+		o.Details = append(o.Details, name+" keeps its tokens encrypted, in "+path+".")
+		return "encrypted"
+	case other.err != nil:
+		add(true, "unreadable", cause(other.err)+".", persistence.Remedy(other.err), "")
+		return ""
+	}
+	x.lockOfOther(other, add)
+	notOurs, places := false, []string{path}
+	if other.Program == azureCLI { // whose folder is its own
+		places = []string{filepath.Dir(path), path}
+	}
+	for _, place := range places {
+		fi, err := os.Stat(place)
+		if err != nil || notOurs {
+			continue
+		}
+		if who := foreign(fi); who != "" {
+			notOurs = true
+			add(true, "foreign", fmt.Sprintf("%s belongs to %s. Most likely a program was run with sudo once. Other programs of yours cannot write there.", place, who),
+				"Give it back:", fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, x.commandPath(place)))
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	data, fi, err := neighbour.Read(ctx, path)
+	if notOurs && errors.Is(err, fs.ErrPermission) {
+		return ""
+	}
+	if err != nil {
+		add(true, "unreadable", fmt.Sprintf("%s cannot be read: %v.", path, pathless(err)), persistence.Remedy(err), "")
+		return ""
+	}
+	if !isWindows && fi.Mode().Perm()&0o077 != 0 {
+		add(true, "open", fmt.Sprintf("other users can open %s (mode %04o), and the tokens in it are not encrypted.", path, fi.Mode().Perm()),
+			"Close it:", "chmod 600 "+x.commandPath(path))
+	}
+	if neighbour.Mounted(path) {
+		add(false, "mounted", path+" is mounted by itself, so programs that replace the file, as package interop does, cannot write it.", "Share the folder with the container, not the file alone.", "")
+	}
+	again, command := "Sign in again with the program that keeps it.", ""
+	if other.Program == azureCLI {
+		command = "az account clear; az login"
+	}
+	h, err := lens.Examine(data)
+	switch {
+	case err != nil:
+		add(true, "damaged", "the cache is not one JSON object. Most likely a program was ended while it wrote it. A program with package interop that has read it before puts it right with its next save.", again, command)
+		return ""
+	case len(data) == 0:
+		add(false, "empty", "the cache is an empty file: nobody is signed in, or a program was ended while it wrote it.", again, "")
+		return ""
+	}
+	if h.Bad != nil {
+		add(true, "shape", fmt.Sprintf("the section %s is not as MSAL libraries write it. MSAL.NET deletes such a file, and package interop does not write it.", strings.Join(h.Bad, ", ")), again, command)
+	}
+	if h.Null != nil {
+		add(true, "null-section", fmt.Sprintf("the section %s is null. MSAL Python fails on that.", strings.Join(h.Null, ", ")), again, command)
+	}
+	if h.Usernames > 0 && other.Program == azureCLI {
+		add(true, "usernames", `two accounts have one username. Azure CLI fails: "Found multiple accounts".`, again, command)
+	}
+	if h.Twice > 0 {
+		add(false, "twice", fmt.Sprintf("%s under a second key, as MSAL Go writes it without package interop. A program may go on with the older one.", areThere(h.Twice)), "If a program fails to refresh, sign in again with it.", "")
+	}
+	detail := fmt.Sprintf("%s: %s, %s.", name, path, count(len(data), "byte"))
+	state = "sound"
+	if n := len(h.Clients); n > 0 {
+		detail += fmt.Sprintf(" It has tokens of %s.", count(n, "client id"))
+		state = "sound, with tokens of " + count(n, "client id")
+	}
+	o.Details = append(o.Details, detail)
+	return state
+}
+
+// areThere is "1 token is there", "2 tokens are there", …
+func areThere(n int) string {
+	if n == 1 {
+		return "1 token is there"
+	}
+	return fmt.Sprintf("%d tokens are there", n)
+}
+
+// lockOfOther says what is to be known of the lock file beside the cache.
+func (x *examination) lockOfOther(other *other, add func(problem bool, id, what, remedy, command string)) {
+	path := neighbour.LockPath(other.Location)
+	lock, err := neighbour.LockOf(other.Location)
+	switch {
+	case err != nil:
+		add(true, "lock-unreadable", fmt.Sprintf("its lock file cannot be examined: %v.", pathless(err)), "", "")
+		return
+	case lock == nil:
+		return
+	}
+	since := fmt.Sprintf("since %s (%s)", lock.Since.Local().Format(time.DateTime), ago(time.Since(lock.Since)))
+	by := "by a process that it does not name"
+	if lock.PID != 0 {
+		by = fmt.Sprintf("by process %d, as %s makes it", lock.PID, lock.Writer)
+	}
+	what := fmt.Sprintf("its lock file has been there %s, made %s", since, by)
+	switch {
+	case time.Since(lock.Since) <= longHeld: // a save is under way
+	case lock.Held:
+		add(true, "lock-stuck", what+", and a living process has it locked. Programs that want to save wait, or fail.", "Look for a program that hangs, and end it.", "")
+	case lock.Alive:
+		add(true, "lock-stuck", what+". That process is there, or another one of its number. MSAL Python waits five seconds for each save, and MSAL Node for ever.",
+			"See what the process is. If it has nothing to do with the cache, remove the lock file:", x.removeCommand([]string{path}))
+	default:
+		add(true, "lock-left", what+". No process here has that number, and nobody has the file locked. MSAL Python waits five seconds for each save, and MSAL Node for ever.",
+			"The next save of a program with package interop removes it. To do that now, if no container shares the folder:", x.removeCommand([]string{path}))
+	}
+}

@@ -1,0 +1,14 @@
+//go:build !unix
+
+package neighbour
+
+import "os"
+
+func open(path string) (*os.File, error)     { return os.Open(path) }
+func openLock(path string) (*os.File, error) { return os.Open(path) }
+
+// alive reports true: it is not known.
+func alive(pid int) bool { return pid > 0 }
+
+// held reports false: here, the programs' locks keep others from opening the file.
+func held(*os.File) bool { return false }

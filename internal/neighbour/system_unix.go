@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package neighbour
+
+const noAccessTime = 0
