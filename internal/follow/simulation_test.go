@@ -33,7 +33,7 @@ func right() rules {
 
 // without returns own without the notes of a kind.
 func without(own []byte, kind string) []byte {
-	c := read2(own)
+	c := read2(orEmpty(own))
 	for key, n := range c[Section] {
 		if n["note"] == kind {
 			delete(c[Section], key)
@@ -129,6 +129,7 @@ type user struct {
 	hidden bool // signed out here while signed in over there
 	own    bool // signed in here, with the program's own client id
 	ownZ   bool // signed in here, with the client id that is followed, while it was not shown
+	mine   int  // when the tokens of the followed client came last, here
 	latest int  // when the newest refresh token of the followed client came, 0 if none is to be seen
 }
 
@@ -152,7 +153,7 @@ func simulate(r rules, rnd *rand.Rand, steps int) (failed error) {
 	at := 100
 	load := func() cache {
 		own = r.purge(sides(own, theirs))
-		return read2(r.view(sides(own, theirs)))
+		return read2(orEmpty(r.view(sides(own, theirs))))
 	}
 	for range steps {
 		at++
@@ -164,9 +165,9 @@ func simulate(r rules, rnd *rand.Rand, steps int) (failed error) {
 			case what == 0 && u.there:
 				log = append(log, "over there "+name+" signs out")
 				theirs.signOut(name, followed)
-				u.there = false
-				if !u.ownZ {
-					u.latest = 0
+				u.there, u.latest = false, 0
+				if u.ownZ {
+					u.latest = u.mine
 				}
 			case u.there || what == 1:
 				log = append(log, fmt.Sprintf("over there %s gets tokens at %d", name, at))
@@ -214,7 +215,7 @@ func simulate(r rules, rnd *rand.Rand, steps int) (failed error) {
 			}
 			view.answer(name, followed, fmt.Sprint("s", rnd.IntN(2)), at, "own")
 			view.account(name, "go")
-			u.latest = at
+			u.mine, u.latest = at, at
 		}
 		own = r.put(sides(own, theirs), view.data())
 		if string(theirs.data()) != string(before) {
@@ -234,7 +235,7 @@ func latestOf(c cache, name string) (at int) {
 
 // check checks what the program sees and keeps against what the users have done.
 func check(view cache, own []byte, users map[string]*user, theirs cache) error {
-	kept := read2(append(own[:0:0], orEmpty(own)...))
+	kept := read2(orEmpty(own))
 	for name, u := range users {
 		if view.has(name) != u.seen() {
 			return fmt.Errorf("%s is seen: %v, want %v", name, view.has(name), u.seen())
