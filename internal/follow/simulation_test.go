@@ -268,7 +268,7 @@ func orEmpty(data []byte) []byte {
 func TestSimulation(t *testing.T) {
 	runs := 40
 	if os.Getenv("TOKENKEEP_LONG") == "1" {
-		runs = 2000
+		runs = 800
 	}
 	seed := rand.Uint64()
 	rnd := rand.New(rand.NewPCG(seed, 0))
