@@ -255,15 +255,15 @@ func (f *followed) SaveIf(ctx context.Context, data []byte, rev string) (string,
 	if b.theirs.revision(b.rev) != rev {
 		return "", f.fail("save", ErrConflict)
 	}
-	view, err := tokencache.Parse(tokencache.Trim(data))
-	if err != nil || b.cache && b.Alone() {
-		now, err := f.own.SaveIf(ctx, data, b.rev)
-		return b.theirs.revision(now), err
-	}
-	if !b.cache {
+	if !b.cache { // it is replaced
 		if b.Own, err = tokencache.Parse(nil); err != nil {
 			return "", f.fail("save", err)
 		}
+	}
+	view, err := tokencache.Parse(tokencache.Trim(data))
+	if err != nil || b.Alone() {
+		now, err := f.own.SaveIf(ctx, data, b.rev)
+		return b.theirs.revision(now), err
 	}
 	now := b.rev
 	rest := b.Put(view)
