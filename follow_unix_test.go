@@ -421,3 +421,40 @@ func TestFollowUnreadable(t *testing.T) {
 	_, err = tokenkeep.Open(ended, cfg)
 	require.ErrorIs(t, err, context.Canceled)
 }
+
+// A sign-out, on either side, is not undone by a refresh that was under way here.
+func TestFollowSignOutDuringRefresh(t *testing.T) {
+	for name, signOut := range map[string]func(n *neighbourhood){
+		"here": func(n *neighbourhood) {
+			client := n.client(n.start(), followed)
+			require.NoError(n.t, client.RemoveAccount(ctx, n.accounts(client)[0]))
+		},
+		"over there": func(n *neighbourhood) { require.NoError(n.t, n.there().Delete(ctx)) },
+	} {
+		for _, kept := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				n := newNeighbourhood(t)
+				n.signIn(n.there(), followed, entratest.Alice)
+				c := n.start()
+				client := n.client(c, followed)
+				if kept {
+					n.token(client, "Files.Read")
+				}
+				account := n.accounts(client)[0]
+				hold := n.s.Hold(entratest.GrantRefreshToken)
+				done := make(chan error)
+				go func() {
+					_, err := client.AcquireTokenSilent(ctx, []string{"Mail.Read"}, public.WithSilentAccount(account))
+					done <- err
+				}()
+				<-hold.Arrived()
+				signOut(n)
+				hold.Release()
+				require.NoError(t, <-done)
+				require.Empty(t, n.accounts(n.client(n.start(), followed)))
+				require.Empty(t, n.accounts(client))
+				require.NotContains(t, n.kept(c), `"secret"`)
+			})
+		}
+	}
+}
