@@ -33,7 +33,7 @@ func right() rules {
 
 // without returns own without the notes of a kind.
 func without(own []byte, kind string) []byte {
-	c := read2(orEmpty(own))
+	c := read(orEmpty(own))
 	for key, n := range c[Section] {
 		if n["note"] == kind {
 			delete(c[Section], key)
@@ -114,8 +114,8 @@ var wrong = map[string]func(r *rules){
 
 // overlay returns both, with top's entry where both have one.
 func overlay(bottom, top *tokencache.Doc) []byte {
-	c := read2(bottom.Data())
-	for section, entries := range read2(top.Data()) {
+	c := read(bottom.Data())
+	for section, entries := range read(top.Data()) {
 		for key, f := range entries {
 			c.set(section, key, f)
 		}
@@ -153,7 +153,7 @@ func simulate(r rules, rnd *rand.Rand, steps int) (failed error) {
 	at := 100
 	load := func() cache {
 		own = r.purge(sides(own, theirs))
-		return read2(orEmpty(r.view(sides(own, theirs))))
+		return read(orEmpty(r.view(sides(own, theirs))))
 	}
 	for range steps {
 		at++
@@ -235,7 +235,7 @@ func latestOf(c cache, name string) (at int) {
 
 // check checks what the program sees and keeps against what the users have done.
 func check(view cache, own []byte, users map[string]*user, theirs cache) error {
-	kept := read2(orEmpty(own))
+	kept := read(orEmpty(own))
 	for name, u := range users {
 		if view.has(name) != u.seen() {
 			return fmt.Errorf("%s is seen: %v, want %v", name, view.has(name), u.seen())
