@@ -20,6 +20,9 @@
 // for golang.org/x/oauth2. Web apps, with one cache per account, use
 // persistence.NewPartitioned and the stores of the module web.
 //
+// Config.Follow makes the sign-in of another program, such as Azure CLI, one of this
+// program's too; see package interop.
+//
 // The packages below this one can be used on their own: persistence has the
 // Load/Save interface and the shared Cache, encrypted and keyring have backends,
 // fallback has the plaintext file that warns and the choice between backends.

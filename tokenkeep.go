@@ -95,6 +95,15 @@ type Config struct {
 	// does not touch what is stored.
 	Store string
 
+	// Follow are token caches of other programs whose sign-ins are to be one with
+	// this program's, such as interop.AzureCLI's. They are only read, and shown beside
+	// what this cache has; see persistence.WithFollow for what a sign-out does, on
+	// either side. They count for nothing in the choice where this cache is kept. Open
+	// fails with ErrUnavailable if one has only sign-ins that cannot be followed, those
+	// of other authorities than Microsoft Entra ID. Remove forgets also what was hidden
+	// of them.
+	Follow []persistence.Neighbour
+
 	// Strict lets storage errors fail the sign-in; see persistence.WithStrict.
 	Strict bool
 
@@ -138,10 +147,13 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.cfg.checkFollow(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.choose(ctx); err != nil {
 		return nil, err
 	}
-	opts := []persistence.Option{persistence.WithLogger(cfg.Logger)}
+	opts := []persistence.Option{persistence.WithLogger(cfg.Logger), persistence.WithFollow(s.cfg.Follow...)}
 	if cfg.Strict {
 		opts = append(opts, persistence.WithStrict())
 	}
@@ -150,7 +162,7 @@ func Open(ctx context.Context, cfg Config) (*persistence.Cache, error) {
 
 // prepare returns the store of cfg, which has chosen nothing yet.
 func prepare(cfg Config) (*store, error) {
-	cfg.Order = slices.Clone(cfg.Order)
+	cfg.Order, cfg.Follow = slices.Clone(cfg.Order), slices.Clone(cfg.Follow)
 	cfg.nameKernel()
 	if err := cfg.check(); err != nil {
 		return nil, err

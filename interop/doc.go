@@ -11,11 +11,12 @@
 //	...
 //	client, err := public.New(clientID, public.WithCache(cache))
 //
-// Azure CLI's sign-in, without ever writing to Azure CLI's folder:
+// Azure CLI's sign-in, without ever writing to Azure CLI's folder, beside this
+// program's own, encrypted cache:
 //
 //	az, err := interop.AzureCLI(interop.Options{})
 //	...
-//	cache, err := persistence.New(az)
+//	cache, err := tokenkeep.Open(ctx, tokenkeep.Config{Name: "contoso-cli", Follow: []persistence.Neighbour{az}})
 //	...
 //	client, err := public.New(interop.AzureCLIClientID, public.WithCache(cache),
 //		public.WithClientCapabilities([]string{"CP1"}))
@@ -54,10 +55,32 @@
 // # Reading
 //
 // Without Write nothing is made or changed in the other program's folder: no lock
-// file, no time. A read-only mount will do. A token that a refresh brings stays in
-// this program's memory, and the Cache logs that once. So do not read a cache of an
+// file, no time. A read-only mount will do. Where such a Store is all that a Cache
+// has, a token that a refresh brings stays in this program's memory, and the Cache
+// logs that once. So do not read a cache of an
 // authority that lets a refresh token be used only once: a refresh here would spend
 // the other program's. Microsoft Entra ID lets it be used again.
+//
+// # Following
+//
+// A Store is a [persistence.Neighbour]: with the field Follow of tokenkeep.Config, or
+// [persistence.WithFollow], a program keeps a cache of its own and is shown the
+// other's beside it.
+//
+//   - What a refresh here brings is kept in the own cache, and survives a restart.
+//     Nothing that the other program has is copied there.
+//   - What a refresh over there brings is used here.
+//   - A sign-out over there is one here, and takes away what was kept here since.
+//     What the user has signed in to here, with another client id or while the
+//     account was not to be seen, is the program's own and stays.
+//   - A sign-out here hides the account, until the user signs in again here, and is
+//     none over there.
+//   - Only sign-ins at the hosts of Microsoft Entra ID's own clouds are shown. The
+//     entries name the host, so nobody has to be asked: tenants of AD FS, B2C and
+//     other providers are left out, with a warning, and tokenkeep.Open fails where
+//     there is nothing else.
+//
+// A program of your own that follows nobody does not link this package.
 //
 // Other programs write in place, so a reader may see half a file. A Store waits
 // for up to a second for the rest. If the file stays half, and the Store has read

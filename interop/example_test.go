@@ -10,17 +10,20 @@ import (
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 
+	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/interop"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// A Go program gets a token from Azure CLI's sign-in, without running az.
+// A Go program gets a token from Azure CLI's sign-in, without running az. What a
+// refresh brings is kept in a cache of its own.
 func ExampleAzureCLI() {
 	az, err := interop.AzureCLI(interop.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	cache, err := persistence.New(az)
+	ctx := context.Background()
+	cache, err := tokenkeep.Open(ctx, tokenkeep.Config{Name: "contoso-cli", Follow: []persistence.Neighbour{az}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -29,7 +32,6 @@ func ExampleAzureCLI() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx := context.Background()
 	accounts, err := client.Accounts(ctx)
 	if err != nil {
 		log.Fatal(err)

@@ -42,6 +42,9 @@ func newEngine(s settings, p Persistence) (engine, error) {
 	default:
 		e.store = digestVersioned{p}
 	}
+	if len(s.follow) > 0 {
+		e.store = &followed{own: e.store, theirs: s.follow, settings: s}
+	}
 	return e, nil
 }
 

@@ -32,3 +32,12 @@ func InTurn(p *Partitioned, partition string) int {
 	}
 	return 0
 }
+
+// Followed is own with neighbours, as a Cache with WithFollow has it.
+func Followed(own Versioned, neighbours ...Neighbour) (Versioned, error) {
+	c, err := New(own, WithFollow(neighbours...))
+	if err != nil {
+		return nil, err
+	}
+	return c.store, nil
+}

@@ -20,10 +20,14 @@ import (
 // what others have stored meanwhile: use it for [Move], and to ask what the
 // backend is.
 func (c *Cache) Backend() Persistence {
-	if h, ok := c.store.(digestVersioned); ok {
+	own := c.store
+	if f, ok := own.(*followed); ok {
+		own = f.own
+	}
+	if h, ok := own.(digestVersioned); ok {
 		return h.Persistence
 	}
-	return c.store
+	return own
 }
 
 // Move moves what from holds to to: it is saved there, read back, compared, and

@@ -23,6 +23,7 @@ type settings struct {
 	logged   *kinds
 	unsaved  int // bytes
 	onError  func(error)
+	follow   []Neighbour
 }
 
 // set returns what the options set.

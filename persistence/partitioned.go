@@ -135,6 +135,9 @@ func NewPartitioned(open func(ctx context.Context, partition string) (Persistenc
 	if err != nil {
 		return nil, failure(partitioned, "open", err, "Correct the option that NewPartitioned was given.")
 	}
+	if len(s.follow) > 0 {
+		return nil, failure(partitioned, "open", errors.New("other programs' sign-ins are of one user, and cannot be followed for many"), "Leave out WithFollow.")
+	}
 	return &Partitioned{settings: s, open: open, memories: weakmap.New[*clientMemory](), outbox: outbox{max: s.unsaved}, owner: rand.Text()}, nil
 }
 

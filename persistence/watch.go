@@ -94,8 +94,10 @@ type watcher struct {
 	changes chan Change
 	every   time.Duration // 0 for the default
 
-	system *fsnotify.Watcher // nil where there is none
-	folder string            // that system watches, or ""
+	system  *fsnotify.Watcher // nil where there is none
+	folders []string          // that system watches
+	all     bool              // these are all that have to be watched
+	theirs  map[string]bool   // the files of neighbours
 
 	reported, current state
 }
@@ -139,7 +141,7 @@ func (w *watcher) run(ctx context.Context) {
 			if !ok {
 				w.close()
 			}
-			sign = !ok || isSign(e)
+			sign = !ok || w.isSign(e)
 		case <-errs: // events were lost
 			sign = true
 		case <-soon:
@@ -155,8 +157,8 @@ func (w *watcher) run(ctx context.Context) {
 
 // isSign says whether e may be of a change. Lock files and temporary files are
 // written with every save, and read by nobody.
-func isSign(e fsnotify.Event) bool {
-	return e.Op != fsnotify.Chmod && layout.IsData(filepath.Base(e.Name))
+func (w *watcher) isSign(e fsnotify.Event) bool {
+	return e.Op != fsnotify.Chmod && (layout.IsData(filepath.Base(e.Name)) || w.theirs[e.Name])
 }
 
 // look brings current up to date. The folder is watched before that, so that
@@ -186,11 +188,11 @@ func (w *watcher) look(ctx context.Context) {
 var newNotifier = fsnotify.NewWatcher
 
 // follow sees that the system tells of changes, where it can: of those of the
-// folder, since the file is replaced by another one with every save. It is called
-// again and again, as the folder may be made, replaced or another one.
+// folders, since a file is replaced by another one with every save. It is called
+// again and again, as a folder may be made, replaced or another one.
 func (w *watcher) follow() {
-	place := w.cache.Describe().Location
-	if !filepath.IsAbs(place) {
+	folders, all := w.places()
+	if len(folders) == 0 {
 		w.close()
 		return
 	}
@@ -201,27 +203,58 @@ func (w *watcher) follow() {
 		}
 		w.system = system
 	}
-	folder := filepath.Dir(place)
-	if w.folder != "" && w.folder != folder {
-		_ = w.system.Remove(w.folder)
+	for _, old := range w.folders {
+		if !slices.Contains(folders, old) {
+			_ = w.system.Remove(old)
+		}
 	}
-	if w.folder = folder; w.system.Add(folder) != nil {
-		w.folder = ""
+	w.folders, w.all = nil, all
+	for _, f := range folders {
+		if w.system.Add(f) == nil {
+			w.folders = append(w.folders, f)
+		} else {
+			w.all = false
+		}
 	}
+}
+
+// places returns the folders of what is watched. all reports whether the system can
+// tell of everything.
+func (w *watcher) places() (folders []string, all bool) {
+	all, w.theirs = true, map[string]bool{}
+	add := func(path string) (watched string) {
+		if !filepath.IsAbs(path) {
+			all = false
+			return ""
+		}
+		if dir := filepath.Dir(path); !slices.Contains(folders, dir) {
+			folders = append(folders, dir)
+		}
+		return path
+	}
+	add(w.cache.Describe().Location)
+	for _, n := range w.cache.settings.follow {
+		path := n.Describe().Location
+		if to, err := filepath.EvalSymlinks(path); err == nil {
+			path = to
+		}
+		w.theirs[add(path)] = true
+	}
+	return folders, all
 }
 
 func (w *watcher) close() {
 	if w.system != nil {
 		_ = w.system.Close()
 	}
-	w.system, w.folder = nil, ""
+	w.system, w.folders, w.all = nil, nil, false
 }
 
 func (w *watcher) interval() time.Duration {
 	switch {
 	case w.every > 0:
 		return w.every
-	case w.folder != "":
+	case w.all && len(w.folders) > 0:
 		return safetyNet
 	default:
 		return pollEvery

@@ -49,6 +49,31 @@ func Cloud(environment string) string {
 // SameCloud reports whether two environments are names of one cloud.
 func SameCloud(a, b string) bool { return Cloud(a) == Cloud(b) }
 
+// single are the names of those clouds that have one name, of the same list.
+var single = map[string]bool{
+	"login.microsoftonline.de":     true,
+	"login-us.microsoftonline.com": true,
+	"login.sovcloud-identity.fr":   true,
+	"login.sovcloud-identity.de":   true,
+	"login.sovcloud-identity.sg":   true,
+}
+
+// Entra reports whether an environment is a cloud of Microsoft Entra ID itself:
+// one of those that MSAL Go 1.10.1 has built in. Customers' own hosts, AD FS and
+// other providers are none.
+func Entra(environment string) bool {
+	cloud := Cloud(environment)
+	if single[cloud] {
+		return true
+	}
+	for _, c := range clouds {
+		if c == cloud {
+			return true
+		}
+	}
+	return false
+}
+
 // Fold returns s with its ASCII letters in lower case, and all else as it is.
 func Fold(s string) string {
 	for i := range len(s) {

@@ -56,6 +56,18 @@ func Start(example string) (*Authority, error) {
 	return a, nil
 }
 
+// Env is the variable by which a program finds the authority.
+func (a *Authority) Env() string { return endpointVariable + "=" + a.Endpoint() }
+
+// HTTPClient returns the client of the authority that the environment names, and
+// else one that reaches the real one.
+func HTTPClient() (*http.Client, error) {
+	if endpoint := os.Getenv(endpointVariable); endpoint != "" {
+		return entratest.NewClient(endpoint)
+	}
+	return http.DefaultClient, nil
+}
+
 // Show is what a program does with a device code: it shows it to the user. Here
 // it also does what the user would do then.
 func (a *Authority) Show(ctx context.Context, code public.DeviceCode) error {
@@ -72,7 +84,7 @@ func (a *Authority) Command(ctx context.Context, args ...string) (*exec.Cmd, err
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Env = append(os.Environ(), endpointVariable+"="+a.Endpoint())
+	cmd.Env = append(os.Environ(), a.Env())
 	cmd.Stderr = os.Stderr
 	return cmd, nil
 }
