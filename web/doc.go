@@ -16,7 +16,9 @@
 //	left, err := cache.Flush(ctx) // every few seconds, and before the program ends
 //
 // Set the timeout. The default of 30 seconds is for a person who unlocks a keyring;
-// a store that hangs would hold each request for that long.
+// a store that hangs would hold each request for that long. It is for requests whose
+// context has no deadline, as those of net/http; under an http.TimeoutHandler, its
+// time limit counts instead.
 //
 // [github.com/tokenkeep/tokenkeep/persistence.Partitioned] is the cache, and says
 // what is to be known about MSAL in a web app. A store is one of
@@ -27,7 +29,7 @@
 //
 // The first two have leases, so that one of all servers refreshes an account's
 // tokens and the others wait for them. With a web session, each server may refresh
-// once.
+// once, and Flush stores nothing: outside of a request there is no session.
 //
 // In front of it there may be
 //

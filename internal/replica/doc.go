@@ -48,7 +48,8 @@
 //	left     kept out of the store by a refused Export, and still in MSAL's memory
 //
 // with two marks: the tick (the number of the call) and the time at which it was
-// last found lost. (Where it was only left, the tick moves and the time does not.)
+// last found lost. (Where it was only left, the tick moves and the time does not,
+// unless it was held when it was left, and has gone from the store since.)
 // A mark never goes; it only moves forward. So no answer can
 // use it up, and ten refreshes under way are refused like one.
 //

@@ -62,6 +62,7 @@ type account struct {
 	tokencache.Account // its identity
 
 	held, left bool
+	was        bool      // held, when it was left
 	lost       uint64    // the tick at which it was last found lost; 0 for never
 	at         time.Time // when it was last found to have gone from the store
 	touched    uint64
@@ -150,8 +151,12 @@ func (s *SignOuts) given(present []tokencache.Account, covers scope, now time.Ti
 		switch {
 		case st.left:
 			// Other calls may have seen the account in the memory until now. The time
-			// stays: else each try to sign in that is refused would put off the next.
+			// stays: else each try to sign in that is refused would put off the next. But
+			// an account that was held then may have gone from the store since.
 			st.lost, st.left = s.tick, false
+			if st.was && !there[st.Account] {
+				st.at = now
+			}
 		case st.held && !there[st.Account]:
 			st.lost, st.at, st.held = s.tick, now, false
 		}
@@ -186,7 +191,7 @@ func (s *SignOuts) holds(a tokencache.Account) bool {
 // still in MSAL's memory.
 func (s *SignOuts) leave(a tokencache.Account) {
 	st := s.state(a)
-	st.held, st.left = false, true
+	st.held, st.left, st.was = false, true, st.held
 }
 
 // expects reports what there is to know, before an Export with that hint is looked

@@ -20,6 +20,7 @@ package discovery
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
@@ -45,8 +46,9 @@ const (
 
 // Transport is an [http.RoundTripper] that keeps documents of discovery for
 // [Lifetime], in memory. It keeps what is answered with status 200 to a GET that
-// has no Authorization and no Cookie, and nothing else; all other requests pass
-// through.
+// has no Authorization and no Cookie, if it names an issuer and both endpoints, and
+// nothing else: a proxy's page would be in the way of every sign-in for an hour. All
+// other requests pass through.
 //
 // Requests for one document at once become one request. If that one fails, each
 // of the others asks for itself, so nobody gets an error that was another's.
@@ -157,9 +159,23 @@ func (t *Transport) ask(r *http.Request, d *document) (*http.Response, error) {
 		return res, nil
 	}
 	res.Body.Close()
+	if !names(body) {
+		res.Body = io.NopCloser(bytes.NewReader(body))
+		return res, nil
+	}
 	d.header, d.body, d.expires, d.ok = res.Header.Clone(), body, t.now().Add(Lifetime), true
 	res.Body = io.NopCloser(bytes.NewReader(body))
 	return res, nil
+}
+
+// names reports whether a body names what a program needs of a document.
+func names(body []byte) bool {
+	var d struct {
+		Issuer        string `json:"issuer"`
+		Authorization string `json:"authorization_endpoint"`
+		Token         string `json:"token_endpoint"`
+	}
+	return json.Unmarshal(body, &d) == nil && d.Issuer != "" && d.Authorization != "" && d.Token != ""
 }
 
 // response returns the document as the answer to r.

@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -27,13 +28,18 @@ func (a *authority) RoundTrip(r *http.Request) (*http.Response, error) {
 	n := a.requests.Add(1)
 	if a.answer != nil {
 		a.answer(n, w)
-	} else {
-		io.WriteString(w, "document of "+r.URL.String()) //nolint:errcheck // a recorder
+	}
+	if w.Code == 200 && w.Body.Len() == 0 {
+		io.WriteString(w, documentOf(r.URL.String())) //nolint:errcheck // a recorder
 	}
 	if w.Code == 599 {
 		return nil, errors.New("no answer")
 	}
 	return w.Result(), nil
+}
+
+func documentOf(url string) string {
+	return fmt.Sprintf(`{"issuer":%q,"authorization_endpoint":"https://login.example/authorize","token_endpoint":"https://login.example/token"}`, url)
 }
 
 func get(t testing.TB, rt http.RoundTripper, url string) (int, string) {
@@ -58,11 +64,11 @@ func TestDocumentsAreKeptForAnHour(t *testing.T) {
 	for range 3 {
 		status, body := get(t, transport, contoso)
 		require.Equal(t, 200, status)
-		require.Equal(t, "document of "+contoso, body)
+		require.Equal(t, documentOf(contoso), body)
 	}
 	require.EqualValues(t, 1, a.requests.Load())
 	_, body := get(t, transport, fabrikam)
-	require.Equal(t, "document of "+fabrikam, body)
+	require.Equal(t, documentOf(fabrikam), body)
 	require.EqualValues(t, 2, a.requests.Load())
 	now = now.Add(Lifetime)
 	get(t, transport, contoso)
@@ -93,9 +99,14 @@ func TestOtherRequestsPassThrough(t *testing.T) {
 // What is no document is passed on as it is, and asked for again.
 func TestFailuresAreNotKept(t *testing.T) {
 	for name, answer := range map[string]func(w http.ResponseWriter){
-		"a status":  func(w http.ResponseWriter) { w.WriteHeader(503) },
-		"no answer": func(w http.ResponseWriter) { w.WriteHeader(599) },
-		"too large": func(w http.ResponseWriter) { w.Write(make([]byte, maxBytes+1)) }, //nolint:errcheck // a recorder
+		"a status":          func(w http.ResponseWriter) { w.WriteHeader(503) },
+		"no answer":         func(w http.ResponseWriter) { w.WriteHeader(599) },
+		"a page of a proxy": func(w http.ResponseWriter) { io.WriteString(w, "<html>Please sign in to the network</html>") }, //nolint:errcheck // a recorder
+		"another document": func(w http.ResponseWriter) {
+			io.WriteString(w, `{"issuer":"https://login.example","token_endpoint":""}`)
+		}, //nolint:errcheck // a recorder
+		"half of one": func(w http.ResponseWriter) { io.WriteString(w, documentOf(contoso)[:60]) }, //nolint:errcheck // a recorder
+		"too large":   func(w http.ResponseWriter) { w.Write(make([]byte, maxBytes+1)) },           //nolint:errcheck // a recorder
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := &authority{answer: func(n int64, w http.ResponseWriter) {
@@ -110,8 +121,11 @@ func TestFailuresAreNotKept(t *testing.T) {
 				require.Equal(t, 503, status)
 			case "no answer":
 				require.Equal(t, "no answer", body)
-			default:
+			case "too large":
 				require.Len(t, body, maxBytes+1)
+			default:
+				require.Equal(t, 200, status)
+				require.NotEqual(t, documentOf(contoso), body)
 			}
 			status, _ = get(t, transport, contoso)
 			require.Equal(t, 200, status)

@@ -161,11 +161,20 @@ func (m *Memory) put(key, rev string, data []byte, began uint64) {
 	}
 }
 
-// confirm notes that the store has just said that h is current.
-func (m *Memory) confirm(h *held) {
+// check notes that the store has just said which revision of a key is current. Data
+// of another one is forgotten, so that it is not answered if the store fails next.
+func (m *Memory) check(key, rev string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h.current = m.now()
+	e, ok := m.of[key]
+	if !ok {
+		return
+	}
+	if h := e.Value.(*held); h.rev == rev {
+		h.current = m.now()
+	} else {
+		m.remove(e)
+	}
 }
 
 // stale returns what may be answered for a key where the store has failed with
@@ -215,8 +224,10 @@ func (a *account) Revision(ctx context.Context) (string, error) {
 		if h := a.memory.stale(a.key, err); h != nil {
 			return h.rev, nil
 		}
+		return rev, err
 	}
-	return rev, err
+	a.memory.check(a.key, rev)
+	return rev, nil
 }
 
 // LoadRevision implements [persistence.Versioned].
@@ -230,8 +241,7 @@ func (a *account) LoadRevision(ctx context.Context) ([]byte, string, error) {
 			}
 			return nil, "", err
 		}
-		if rev == h.rev {
-			a.memory.confirm(h)
+		if a.memory.check(a.key, rev); rev == h.rev {
 			return append([]byte{}, h.data...), rev, nil
 		}
 	}

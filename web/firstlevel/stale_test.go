@@ -16,15 +16,21 @@ import (
 // outage is a store that fails with err while that is not nil.
 type outage struct {
 	persistence.Versioned
-	err error
+	err   error
+	after map[string]error // what err becomes after an operation
 }
 
 func newOutage() *outage {
 	o := &outage{}
-	o.Versioned = persistencetest.Intercept(persistence.NewMemory(), func(_ context.Context, _ string, call func() error) error {
+	o.Versioned = persistencetest.Intercept(persistence.NewMemory(), func(_ context.Context, op string, call func() error) error {
 		if o.err != nil {
 			return o.err
 		}
+		defer func() {
+			if err := o.after[op]; err != nil {
+				o.err = err
+			}
+		}()
 		return call()
 	}).(persistence.Versioned)
 	return o
@@ -83,6 +89,33 @@ func TestStale(t *testing.T) {
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 	_, err = a.Revision(ctx)
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
+
+	// What the store has said is current no more is not answered, though the load
+	// that was to follow has failed; and one that it has confirmed is for longer.
+	store.err = nil
+	_, err = a.Load(ctx)
+	require.NoError(t, err)
+	now = now.Add(50 * time.Second)
+	_, err = a.Revision(ctx)
+	require.NoError(t, err)
+	store.err = persistence.ErrUnavailable
+	now = now.Add(50 * time.Second)
+	_, err = a.Load(ctx)
+	require.NoError(t, err)
+	for name, look := range map[string]func() error{
+		"Load":     func() error { _, err := a.Load(ctx); return err },
+		"Revision": func() error { _, err := a.Revision(ctx); return err },
+	} {
+		store.err = nil
+		_, err = a.Load(ctx)
+		require.NoError(t, err)
+		require.NoError(t, other.Save(ctx, []byte("of "+name)))
+		store.after = map[string]error{"Revision": persistence.ErrUnavailable}
+		require.Equal(t, name == "Load", errors.Is(look(), persistence.ErrUnavailable))
+		_, err = a.Load(ctx)
+		require.ErrorIs(t, err, persistence.ErrUnavailable, name)
+		store.after = nil
+	}
 
 	// A sign-out at another server is seen when the store answers again.
 	store.err = nil

@@ -21,7 +21,7 @@ type mutant struct {
 
 var mutants = []mutant{
 	{"a refusal uses the sign-out up", "internal/replica/signouts.go",
-		"st.held, st.left = false, true", "st.held, st.left, st.lost = false, false, 0", "P1"},
+		"st.held, st.left, st.was = false, true, st.held", "st.held, st.left, st.lost = false, false, 0", "P1"},
 	{"only what the Export's own Replace finds lost", "internal/replica/signouts.go",
 		"old := reads.first != 0 && reads.first < st.lost", "old := reads.first != 0 && st.lost+1 == s.tick", "P1"},
 	{"a sign-in is taken for a refresh", "internal/replica/signouts.go",

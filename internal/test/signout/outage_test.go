@@ -79,12 +79,17 @@ func TestSignOutsStickInAnOutage(t *testing.T) {
 // So it is in larger scenarios.
 func TestSignOutsStickInAnOutageAtRandom(t *testing.T) {
 	runs := 2000
-	if long {
+	first := uint64(0)
+	if long || newSeeds {
 		runs = 100_000
+	}
+	if newSeeds {
+		first = rand.Uint64()
 	}
 	synctest.Test(t, func(t *testing.T) {
 		for i := range runs {
-			rnd := rand.New(rand.NewPCG(uint64(i), 7))
+			seed := first + uint64(i)
+			rnd := rand.New(rand.NewPCG(seed, 7))
 			s, _ := randomScenario(rnd)
 			if !s.processes[0].partitioned {
 				continue
@@ -112,7 +117,7 @@ func TestSignOutsStickInAnOutageAtRandom(t *testing.T) {
 			}
 			schedule := shuffled(s, rnd)
 			if w := run(s, schedule); w.bad != "" {
-				t.Fatalf("seed %d:\n%s", i, least(s, schedule))
+				t.Fatalf("seed %d:\n%s", seed, least(s, schedule))
 			}
 		}
 	})

@@ -93,6 +93,9 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C14, a refresh that asks for a lease when its answer has come", sharingPartitioned, one, func(k kind) []actor {
 			return []actor{in(0, silent(alice)), in(1, out(k), signIn(alice)), in(0, inTurn(alice))}
 		}, "0 1 0 2 0 111 0 222", 3},
+		{"C15, signed out again long after an answer was left out", []kind{kindNamed("partitioned, shared client")}, one, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(1, out(k)), in(0, look(alice)), in(0, signIn(alice)), in(0, silent(alice)), events("time goes by"), in(0, out(k))}
+		}, "00 1 2 333 44 00 5 6 44", 3},
 		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
 			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
 		}, "1 00 1 222 0", 1},

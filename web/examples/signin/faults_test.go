@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -205,28 +206,42 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 
 // Keys roll from server to server, in the wrong order: the first server seals
 // with a key that the second does not know yet. No account and no session is
-// lost.
+// lost. The control deletes what does not open.
 func TestNoAccountIsDeletedWhileKeysRoll(t *testing.T) {
-	authority, secret := newAuthority(t)
-	s, old, young := newStores(), newKey("old"), newKey("young")
-	one, two := serve(t, authority, secret, s, old), serve(t, authority, secret, s, old)
-	const people = 5
-	var all []person
-	for range people {
-		p := visitor(t, authority)
-		require.Contains(t, p.signIn(one.URL, "alice@contoso.example"), "Hello, Alice Ames")
-		all = append(all, p)
-	}
-	require.NoError(t, one.keys.Replace(young, old))
-	require.Contains(t, all[0].get(one.URL), "Hello, Alice Ames") // sealed with the new key now
-	for _, p := range all {
-		res, err := p.c.Get(two.URL)
-		body := p.read(res, err)
-		require.Equal(t, http.StatusServiceUnavailable, res.StatusCode, body)
-	}
-	require.NoError(t, two.keys.Replace(young, old))
-	for _, p := range all {
-		require.Contains(t, p.get(two.URL), "Hello, Alice Ames")
+	for name, deletes := range map[string]bool{"the example": false, "a program that deletes, the control": true} {
+		t.Run(name, func(t *testing.T) {
+			authority, secret := newAuthority(t)
+			s, old, young := newStores(), newKey("old"), newKey("young")
+			one, two := serve(t, authority, secret, s, old), serve(t, authority, secret, s, old)
+			people := map[string]person{}
+			for _, u := range []entratest.User{entratest.Alice, entratest.Bob, entratest.Carol} {
+				p := visitor(t, authority)
+				require.Contains(t, p.signIn(one.URL, u.Username), "Hello, "+u.Name)
+				people[u.HomeAccountID()] = p
+			}
+			require.NoError(t, one.keys.Replace(young, old))
+			for id, p := range people {
+				require.Contains(t, p.get(one.URL), "Hello, ") // sealed with the new key now
+				res, err := p.c.Get(two.URL)
+				body := p.read(res, err)
+				require.Equal(t, http.StatusServiceUnavailable, res.StatusCode, body)
+				if _, err := two.app.tokenOnce(t.Context(), id); deletes && errors.Is(err, persistence.ErrKeyMissing) {
+					require.NoError(t, two.app.accounts.SignOut(t.Context(), id))
+				}
+			}
+			require.NoError(t, two.keys.Replace(young, old))
+			deleted := 0
+			for _, p := range people {
+				if !strings.Contains(p.get(two.URL), "Hello, ") {
+					deleted++
+				}
+			}
+			if deletes {
+				require.Equal(t, len(people), deleted)
+			} else {
+				require.Zero(t, deleted)
+			}
+		})
 	}
 }
 
@@ -256,7 +271,7 @@ func TestManyTabsMakeOneRequest(t *testing.T) {
 	alice.signIn(one.URL, "alice@contoso.example")
 	before := authority.Requests(entratest.GrantRefreshToken)
 	authority.SetLifetime(time.Hour, 0)
-	const tabs = 16
+	const tabs = 64
 	pages := make(chan string, tabs)
 	for range tabs {
 		go func() { pages <- alice.get(one.URL) }()
@@ -265,6 +280,27 @@ func TestManyTabsMakeOneRequest(t *testing.T) {
 		require.Contains(t, <-pages, "Hello, Alice Ames")
 	}
 	require.Equal(t, before+1, authority.Requests(entratest.GrantRefreshToken))
+
+	// The control: two requests that do not take turns.
+	authority.SetLifetime(time.Minute, 0)
+	require.NoError(t, one.app.accounts.SignOut(t.Context(), entratest.Alice.HomeAccountID()))
+	alice.get(one.URL) // which ends the session, too
+	alice.signIn(one.URL, "alice@contoso.example")
+	before = authority.Requests(entratest.GrantRefreshToken)
+	held := authority.Hold(entratest.GrantRefreshToken)
+	ended := make(chan error, 2)
+	request := func() {
+		_, err := one.app.tokenOnce(t.Context(), entratest.Alice.HomeAccountID())
+		ended <- err
+	}
+	go request()
+	<-held.Arrived()
+	go request()
+	for authority.Requests(entratest.GrantRefreshToken) < before+2 {
+		runtime.Gosched()
+	}
+	held.Release()
+	require.Error(t, errors.Join(<-ended, <-ended), "one of them spent a spent token")
 }
 
 // A sign-in while the accounts cannot be read keeps its tokens, and they are
