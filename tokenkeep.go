@@ -29,7 +29,8 @@ type Config struct {
 	// DefaultDir. If it is missing it is created, with mode 0700 or, on Windows, an
 	// access list that admits the user, the system and administrators. In a packaged
 	// program on Windows (MSIX) a folder in AppData is not the one that other programs
-	// see; Warn says so.
+	// see; Warn says so. A folder of its own is best: on macOS Cache.Watch opens every
+	// file of the folder.
 	Dir string
 
 	// Key is a key of the program's own: a mounted secret, a variable, a command, a

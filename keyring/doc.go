@@ -70,10 +70,14 @@
 // An item takes 2,560 bytes on Windows and about 3,000 on macOS, names included;
 // the ItemLimit method of [Limited] returns the exact number. On Linux an item
 // takes at most 64 MiB. [New] splits larger data over several items; a megabyte
-// on Windows needs 550 of them. The kernel's keyring takes 32,766 bytes for an
+// on Windows needs 550 of them, and on macOS 350, each a run of /usr/bin/security. The kernel's keyring takes 32,766 bytes for an
 // item and by default 20,000 for all.
 //
 // # What is not promised
+//
+// A Windows service that impersonates a user asks for its own items, not for that
+// user's: calls run on another thread. On macOS a key that is not found counts as
+// missing only in a session that searches the login keychain.
 //
 // Every keyring protects its items from other users and, while it is locked, from
 // anybody who has the disk. None protects them from other programs of the same
@@ -95,8 +99,8 @@
 //	macOS        see     security find-generic-password -s SERVICE -a USER
 //	             remove  security delete-generic-password -s SERVICE -a USER
 //	             or      Keychain Access, login, SERVICE
-//	Windows      see     cmdkey /list:SERVICE:USER
-//	             remove  cmdkey /delete:SERVICE:USER
+//	Windows      see     cmdkey "/list:SERVICE:USER"
+//	             remove  cmdkey "/delete:SERVICE:USER"
 //	             or      Control Panel, Credential Manager, Windows Credentials, Generic Credentials
 //	kernel       see     keyctl get_persistent @s; keyctl search @s user 'tokenkeep "SERVICE" "USER"'
 //	             remove  keyctl revoke with the number that search prints

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"path/filepath"
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/tokenkeep/tokenkeep/internal/within"
 )
@@ -30,18 +31,15 @@ func whenFetched[T any](ctx context.Context, path string, evicted bool, read fun
 // adviseProtected says what helps where macOS keeps a program out of a folder until
 // its user has permitted that, or "". It answers EPERM then, whatever owner and mode
 // say.
-func adviseProtected(system, home, path string) string {
+func adviseProtected(system, home, file string) string {
 	if system != "darwin" {
 		return ""
 	}
-	inside := func(dir string) bool {
-		rel, err := filepath.Rel(dir, path)
-		return err == nil && filepath.IsLocal(rel)
-	}
+	inside := func(dir string) bool { return file == dir || strings.HasPrefix(file, dir+"/") }
 	protected := []string{"/Volumes"}
-	if filepath.IsAbs(home) {
+	if path.IsAbs(home) {
 		for _, name := range []string{"Desktop", "Documents", "Downloads", "Library/Mobile Documents", "Library/CloudStorage"} {
-			protected = append(protected, filepath.Join(home, name))
+			protected = append(protected, path.Join(home, name))
 		}
 	}
 	if !slices.ContainsFunc(protected, inside) {

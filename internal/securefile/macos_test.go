@@ -44,17 +44,17 @@ func TestFilesThatAreOnlyInACloud(t *testing.T) {
 // nothing.
 func TestAdviceForProtectedFolders(t *testing.T) {
 	for path, advised := range map[string]bool{
-		"/Users/alice/Documents/contoso/cache.enc":                  true,
-		"/Users/alice/Desktop":                                      true,
-		"/Users/alice/Library/Mobile Documents/com~apple~CloudDocs": true,
+		"/homes/alice/Documents/contoso/cache.enc":                  true,
+		"/homes/alice/Desktop":                                      true,
+		"/homes/alice/Library/Mobile Documents/com~apple~CloudDocs": true,
 		"/Volumes/Stick/cache.enc":                                  true,
-		"/Users/alice/Documents2/cache.enc":                         false,
-		"/Users/alice/Library/Application Support/tokenkeep/a.enc":  false,
-		"/Users/bob/Documents/cache.enc":                            false,
-		"/Users/alice/cache.enc":                                    false,
+		"/homes/alice/Documents2/cache.enc":                         false,
+		"/homes/alice/Library/Application Support/tokenkeep/a.enc":  false,
+		"/homes/bob/Documents/cache.enc":                            false,
+		"/homes/alice/cache.enc":                                    false,
 	} {
-		require.Equal(t, advised, adviseProtected("darwin", "/Users/alice", path) != "", path)
-		require.Empty(t, adviseProtected("linux", "/Users/alice", path))
+		require.Equal(t, advised, adviseProtected("darwin", "/homes/alice", path) != "", path)
+		require.Empty(t, adviseProtected("linux", "/homes/alice", path))
 	}
 	require.Empty(t, adviseProtected("darwin", "", "/Documents/cache"))
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/internal/quote"
@@ -28,7 +29,7 @@ func (c *call) ask(ctx context.Context, prompt, variable, flag string, twice boo
 			return nil, &refusal{fmt.Sprintf("the environment variable %s is not set", variable), "Set it, or leave out " + flag + " to be asked.", nil}
 		}
 	case !isTerminal(c.Stdin):
-		return nil, &refusal{"there is no terminal to ask for a passphrase on", "Give it in an environment variable that you name with " + flag + ".", nil}
+		return nil, noTerminal(runtime.GOOS, flag)
 	default:
 		if answer, err = c.readHidden(ctx, prompt+": "); err != nil {
 			return nil, err
@@ -45,6 +46,16 @@ func (c *call) ask(ctx context.Context, prompt, variable, flag string, twice boo
 	}
 	c.asked[prompt] = bytes.Clone(answer)
 	return answer, nil
+}
+
+// noTerminal is the refusal where nobody can be asked, on a system as runtime.GOOS
+// names it.
+func noTerminal(system, flag string) *refusal {
+	advice := "Give it in an environment variable that you name with " + flag + "."
+	if system == "windows" {
+		advice += " In a terminal that is no console of Windows, such as Git Bash's, start the command with winpty."
+	}
+	return &refusal{"there is no terminal to ask for a passphrase on", advice, nil}
 }
 
 // readHidden reads a line from the terminal with its echo off. The terminal is

@@ -362,6 +362,13 @@ func (c *call) removeCommand(paths []string) string {
 	return "rm " + c.quoteAll(paths)
 }
 
+// storedSource is encrypted.StoredSource within the time for an answer.
+func (x *examination) storedSource(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	return encrypted.StoredSource(ctx, path)
+}
+
 func checkUnencrypted(ctx context.Context, x *examination) outcome {
 	all, err := x.caches()
 	if err != nil {
@@ -372,7 +379,7 @@ func checkUnencrypted(ctx context.Context, x *examination) outcome {
 		switch {
 		case f.plaintext && f.encrypted:
 			to := storeKeyring
-			if source, err := encrypted.StoredSource(ctx, f.encryptedPath()); err == nil && checkStore(source) == nil {
+			if source, err := x.storedSource(ctx, f.encryptedPath()); err == nil && checkStore(source) == nil {
 				to = source
 			}
 			o.problem(finding{ID: "unencrypted.beside", Cache: f.name,
