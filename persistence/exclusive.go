@@ -120,7 +120,7 @@ func (p *Partitioned) exclusiveOf(ctx context.Context, partition string) *exclus
 
 // take takes the store's lease, at most once, and reports whether there is one
 // to take: then the stored tokens may have changed while it waited. It returns
-// without the lease if that cannot be had.
+// without the lease if it does not get that.
 func (x *exclusive) take(ctx context.Context, store Versioned) bool {
 	l, ok := store.(Leaser)
 	if !ok {
