@@ -28,7 +28,7 @@ func (c *call) ask(ctx context.Context, prompt, variable, flag string, twice boo
 			return nil, &refusal{fmt.Sprintf("the environment variable %s is not set", variable), "Set it, or leave out " + flag + " to be asked.", nil}
 		}
 	case !isTerminal(c.Stdin):
-		return nil, &refusal{"there is no terminal to ask for a passphrase on", "Give it in an environment variable that you name with " + flag + ".", nil}
+		return nil, &refusal{"cannot ask for a passphrase, because there is no terminal", "Give it in an environment variable that you name with " + flag + ".", nil}
 	default:
 		if answer, err = c.readHidden(ctx, prompt+": "); err != nil {
 			return nil, err
@@ -110,7 +110,7 @@ func (c *call) confirm(ctx context.Context, question string) error {
 		return nil
 	}
 	if !isTerminal(c.Stdin) {
-		return &refusal{"there is no terminal to ask on whether to go on", "Pass -yes if you are sure.", nil}
+		return &refusal{"cannot ask whether to go on, because there is no terminal", "Pass -yes if you are sure.", nil}
 	}
 	fmt.Fprint(c.Stderr, quote.Inline(question)+" [y/N] ")
 	read := make(chan string, 1)
