@@ -219,7 +219,7 @@ func (s *store) plaintextAfter(refusals []fallback.Refusal) error {
 	}
 	for _, r := range refusals {
 		if !absent(r) {
-			return remedy.Errorf(`See to that, or set the program's store to "plaintext" to keep the tokens unencrypted all the same.`,
+			return remedy.Errorf(`Repair that, or set the program's store to "plaintext" to keep the tokens unencrypted all the same.`,
 				"tokens are kept unencrypted only where there is no keyring, but there is a place that did not work just now (%s)", r.Candidate)
 		}
 	}

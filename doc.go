@@ -13,8 +13,8 @@
 //	client, err := public.New(clientID, public.WithCache(c))
 //
 // The Watch method of the Cache tells an app when the user signs in or out
-// elsewhere. [Rotate] gives the cache a new key, and [Remove] signs out where
-// the key cannot be had.
+// elsewhere. [Rotate] gives the cache a new key, and [Remove] signs out while the
+// key is not available.
 //
 // Package tokensource keeps the tokens of any other OAuth provider in that cache,
 // for golang.org/x/oauth2. Web apps, with one cache per account, use
@@ -49,16 +49,16 @@
 //
 // It upgrades, where plaintext is permitted: Config.AllowPlaintext is set, and
 // neither Config.Order nor Config.Store leaves plaintext out. If it finds a
-// plaintext file and something safer that lasts works, it moves the tokens, reads them
-// back, and only then removes the plaintext file. The kernel's keyring does not last. If there is an encrypted file already,
-// it only adds to it: entries under keys that the encrypted file does not have, of
-// accounts that it has or of no account. No entry is replaced and no account comes
-// back; what may not be added stays in the plaintext file. Where plaintext is not
-// permitted it stays as it is; [MovePlaintext] moves it because the user asks.
-// Config.Warn is told in each case.
+// plaintext file, and something safer works that lasts, it moves the tokens, reads them
+// back, and only then removes the plaintext file. (The kernel's keyring does not last.)
+// If there is an encrypted file already, Open only adds to it: entries under keys that
+// the encrypted file does not have, of accounts that it has or of no account. No entry
+// is replaced and no account comes back; what may not be added stays in the plaintext
+// file. Where plaintext is not permitted, the file stays as it is, and [MovePlaintext]
+// moves it if the user asks. Config.Warn is told in each case.
 //
-// A sign-in whose key was in the kernel's keyring ends with a restart. That is logged,
-// and nothing to warn of.
+// A sign-in whose key was in the kernel's keyring ends with a restart. That is logged
+// at the level Info, without a warning.
 //
 // A file that is certainly damaged, or whose key is certainly gone, is renamed to
 // NAME.enc.damaged-TIME and kept, with a warning, and the user signs in again. The
@@ -70,11 +70,11 @@
 // After a crash, a kill or a power cut, what is loaded is the last completed
 // save or the one that was under way. Processes that each add a token lose
 // none. Nothing secret is on disk in plain text unless AllowPlaintext was set.
-// Every wait ends with its context, except for that of a disk.
+// Every wait ends with its context, except a wait for a disk.
 //
 // # Not guaranteed
 //
 // Protection from other programs of the same user, from root, from swap and
-// core dumps; erasure from flash memory; that an older copy put back is noticed;
+// core dumps; erasure from flash memory; notice of an older copy that is put back;
 // locks on network file systems. SECURITY.md has the whole list.
 package tokenkeep

@@ -125,7 +125,7 @@ func TestRestartProcess(t *testing.T) {
 // the file stays. The boot and the id are what the kernel and the system say, in a
 // mount namespace.
 func TestKernelSignInAfterARestart(t *testing.T) {
-	env.Require(t, os.Geteuid() == 0 && canMount(), "needs to mount file systems, as root")
+	env.Require(t, os.Geteuid() == 0 && env.CanMount(), "needs to mount file systems, as root")
 	_, err := os.Stat("/etc/machine-id")
 	env.Require(t, err == nil, "there is no /etc/machine-id to mount over")
 	exe, err := os.Executable()

@@ -46,7 +46,7 @@ func use(c *persistence.Cache) (had string, err error) {
 	if client.data == nil {
 		client.data = map[string]json.RawMessage{}
 	}
-	client.data["Mine"] = json.RawMessage(`{"k":"` + planted + `"}`)
+	client.data["Mine"] = json.RawMessage(fmt.Sprintf(`{"k":"%s after %d bytes"}`, planted, len(had))) // another value each time
 	return had, c.Export(ctx, client, cache.ExportHints{})
 }
 

@@ -110,10 +110,6 @@ func newHome(t *testing.T, uid int) string {
 	return home
 }
 
-func canMount() bool {
-	return exec.Command("unshare", "-m", "sh", "-c", "mount --make-rprivate / && mount -t tmpfs none /mnt").Run() == nil
-}
-
 func giveTo(t *testing.T, uid, gid int, root string) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
@@ -224,7 +220,7 @@ func TestPlaceOfAnotherUser(t *testing.T) {
 // is said. The volume may be one that Kubernetes has opened to a group.
 func TestPlaceThatIsReadOnly(t *testing.T) {
 	newHome(t, visitor) // needs root
-	env.Require(t, canMount(), "needs unshare and to mount, as root")
+	env.Require(t, env.CanMount(), "needs unshare and to mount, as root")
 	const group = 4713
 	for name, modes := range map[string][2]fs.FileMode{
 		"ours": {0o700, 0o600}, "a volume of a group": {0o770 | fs.ModeSetgid, 0o660}, "a read-only volume of a group": {0o750 | fs.ModeSetgid, 0o640},

@@ -42,8 +42,8 @@ type Config struct {
 	// can sign in again. Waiting for it ends with ctx only. nil means no such key.
 	Key encrypted.KeySource
 
-	// OldKey is the key that Key has replaced. What is stored with it opens, and
-	// [Rotate] encrypts it with Key. nil means that there is none.
+	// OldKey is the key that Key has replaced. What is stored with it can be opened,
+	// and [Rotate] encrypts it with Key. nil means no such key.
 	OldKey encrypted.KeySource
 
 	// Keyring holds the key. nil means the operating system's, keyring.System,
@@ -57,8 +57,9 @@ type Config struct {
 
 	// Kernel is the Linux kernel's keyring, which keeps the key where nothing
 	// lasting works, until a restart or three days without use. nil means
-	// keyring.Kernel on Linux if Keyring is nil too, or if Order names it, and else
-	// none. So a test that sets Keyring alone uses no keyring of the machine.
+	// keyring.Kernel on Linux, if Keyring is nil too or if Order names "kernel";
+	// otherwise there is none. So a test that sets Keyring alone uses no keyring of
+	// the machine.
 	Kernel keyring.Keyring
 
 	// Passphrase returns the passphrase that protects the file where no keyring
@@ -74,8 +75,8 @@ type Config struct {
 	// keyring. A keyring that is locked, does not answer or is full is there, so it
 	// does not lead to plaintext; only the user's own Store "plaintext" does then.
 	// Anybody who can read the user's files can use the plaintext file. Warn is told
-	// before it is made. AllowPlaintext also permits to move a plaintext file that is
-	// found into the encrypted one, see the package comment.
+	// before it is made. AllowPlaintext also permits Open to move a plaintext file that
+	// it finds into the encrypted one; see the package comment.
 	AllowPlaintext bool
 
 	// Order names the candidates that may keep the cache, the preferred one
@@ -203,8 +204,8 @@ func (cfg *Config) folder() (string, error) {
 }
 
 // withVariable adds to the remedy of a folder that cannot be used which variable
-// names another one, where the platform's is used. A remedy that mends the folder
-// stays as it is.
+// names another one, where the platform's is used. A remedy for that folder stays as
+// it is.
 func withVariable(err error, ofUser bool) error {
 	var folder *securefile.Error
 	var e *persistence.Error

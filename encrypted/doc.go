@@ -1,30 +1,28 @@
 // Package encrypted keeps a token cache in a file that is encrypted with
-// AES-256-GCM. [New] makes a [File], a persistence.Persistence; where its key
-// comes from is a [KeySource]. The key of a user's own program belongs in the
-// OS keyring, whose source is in package
-// [github.com/tokenkeep/tokenkeep/keyring]; those of this package are for where
-// there is none: [DPAPI] on Windows, [Passphrase], [Raw], [Env], [KeyFile] and
-// [Command].
+// AES-256-GCM. [New] makes a [File], a persistence.Persistence. A [KeySource] gives
+// it its key. The key of a program on a user's machine belongs in the OS keyring, whose
+// source is in package [github.com/tokenkeep/tokenkeep/keyring]. The sources of this
+// package are for machines without a keyring: [DPAPI] on Windows, [Passphrase], [Raw],
+// [Env], [KeyFile] and [Command].
 //
 // # What is guaranteed
 //
-// Whoever has the file and not the key learns the cache's size, when it was
-// saved, where the key comes from, the key's random id and what is in the key's
-// reference besides (see [KeySource]), and nothing else. A changed byte is
-// noticed, wherever it is. Every save has a key and a nonce of its own, derived
+// Somebody who has the file and not the key learns the cache's size, when it was
+// saved, where the key comes from, the key's random id and what else is in the key's
+// reference (see [KeySource]), and nothing else. Every changed byte is noticed. Every save has a key and a nonce of its own, derived
 // from the master key and a new random salt. A file opens with one key and under
 // one cache's name only.
 //
-// A save is all or nothing and durable, whenever the process or the system
-// dies. A file that cannot be opened is never overwritten.
+// A save is all or nothing, and durable, at whatever point the process or the
+// system dies. A file that cannot be opened is never overwritten.
 //
-// What went wrong is told apart, because the file's fate depends on it:
+// The errors say what went wrong, because it decides what becomes of the file:
 // persistence.ErrCorrupt is certain damage; persistence.ErrWrongKey is a sound
 // file and a wrong key, passphrase or name, or with DPAPI the wrong user;
 // persistence.ErrKeyMissing is a source without the key;
 // persistence.ErrUnsupportedVersion is a file of a newer version.
 //
-// # What is not
+// # What is not guaranteed
 //
 // An older copy of the file that is put back is not noticed. Programs of the
 // same user can get at the key as this program does. The key and the cache are
@@ -36,9 +34,9 @@
 //
 // A key is made when [File.Check] or the first save needs one, and kept in
 // memory. [File.Rotate] replaces it, also by one from another source, and keeps
-// the one before until the next time. [File.Delete] deletes the keys with the
-// file. For keys that a source stores, the lock file notes those that are being
-// made or deleted, so that a killed process leaves none behind.
+// the replaced key until the next Rotate. [File.Delete] deletes the keys with the
+// file. The lock file records stored keys that are being made or deleted, so that a
+// killed process leaves none behind.
 //
 // # The format
 //

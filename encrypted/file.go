@@ -197,7 +197,7 @@ func (f *File) LoadRevision(ctx context.Context) (data []byte, rev string, err e
 		}
 		return err
 	})
-	// Who only reads writes nothing, neither a key nor the lock file.
+	// A read writes nothing, neither a key nor the lock file.
 	return data, rev, wrap("load", f.store.Path(), f.resolve(ctx, false, err))
 }
 
@@ -291,7 +291,7 @@ func (f *File) LockName(ctx context.Context, name string) (unlock func() error, 
 
 // SetAside renames the file, if its revision still is rev, and returns the new
 // name: the file's own with ".damaged-" and the time in UTC added. It is for a
-// file that is of no more use: one with ErrCorrupt or ErrKeyMissing. Its keys
+// file that cannot be used any more: one with ErrCorrupt or ErrKeyMissing. Its keys
 // stay where they are, so that it opens again if it is repaired.
 //
 // A file whose key was not found is set aside only if the key is certainly gone.
@@ -323,8 +323,8 @@ func (f *File) SetAside(ctx context.Context, rev string) (newPath string, err er
 	return newPath, wrap("set aside", f.store.Path(), err)
 }
 
-// Check shows that this File can keep what it will be given, before anybody takes
-// the trouble to sign in. If there is a file, its key is fetched and checked
+// Check shows that this File can keep what it will be given, before anybody signs
+// in. If there is a file, its key is fetched and checked
 // against the header. If there is none, its key is made and, where the source
 // stores keys, read back. The first save uses that key. If there is never a first
 // save, the next process that checks or saves uses the key.

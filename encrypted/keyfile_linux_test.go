@@ -32,8 +32,7 @@ func TestReadKeyFile(t *testing.T) {
 // program cannot write. The control is the same without a mount, or mounted to be
 // written: there somebody else could change the key.
 func TestKeyFileInAMount(t *testing.T) {
-	env.Require(t, os.Geteuid() == 0 && exec.Command("unshare", "-m", "sh", "-c", "mount --make-rprivate / && mount -t tmpfs none /mnt").Run() == nil,
-		"needs to mount file systems, as root")
+	env.Require(t, os.Geteuid() == 0 && env.CanMount(), "needs to mount file systems, as root")
 	const user = 12345
 	key := base64.StdEncoding.EncodeToString(randomKey())
 	exe, err := os.Executable()

@@ -39,8 +39,8 @@ type KeySource interface {
 	NewKey(ctx context.Context, id string) (ref string, key []byte, err error)
 	// Key returns the key of that reference. It fails with ErrKeyMissing only if
 	// the place that stores this user's keys has answered, is open and has no
-	// such key. Where it is not certain who has answered, as over a socket whose
-	// peer was not checked, the class is ErrUnavailable.
+	// such key. If it is not certain who answered, as over a socket whose peer was
+	// not checked, the class is ErrUnavailable.
 	Key(ctx context.Context, ref string) (key []byte, err error)
 }
 

@@ -1,6 +1,6 @@
 // Package persistence has the interface that every backend of tokenkeep
-// implements, and the [Cache] that makes of a backend a token cache which many
-// processes share.
+// implements. Its [Cache] turns a backend into a token cache that many processes
+// share.
 //
 // Most programs call tokenkeep.Open and need nothing from here but the error
 // classes. A program with a storage of its own (a vault, an HSM, a session)
@@ -14,9 +14,10 @@
 // A web app, with one cache per account, calls [NewPartitioned]. [Cache.Watch] tells
 // who signs in or out elsewhere, and [Move] moves a cache to another backend.
 //
-// What more a backend can do it says with optional interfaces, in the manner of
-// package io/fs: [Versioned] tells whether anything changed, [Locker] brings
-// the lock that writers share, [Describer] says what it is.
+// Optional interfaces say what more a backend can do, as in package io/fs:
+// [Versioned] tells whether anything changed, [Locker] and [NamedLocker] bring the
+// locks that writers share, [Leaser] has leases, [SetAsider] moves damaged data away,
+// [Describer] says what the backend is.
 //
 // # Errors
 //

@@ -14,16 +14,16 @@ var (
 	// returns it where nobody has signed in yet.
 	ErrNotFound error = &class{"nothing is stored", fs.ErrNotExist}
 	// ErrUnavailable: this backend cannot work in this environment (no D-Bus,
-	// no keyring service, an unsupported platform). Another backend may. What is
-	// there and did not answer in time is also context.DeadlineExceeded.
+	// no keyring service, an unsupported platform). Another backend may. If it is
+	// there and did not answer in time, the error is also context.DeadlineExceeded.
 	ErrUnavailable error = &class{"not available in this environment", nil}
 	// ErrKeyringLocked: the keyring is there, but locked, and nobody can be
 	// asked to unlock it. What is stored is sound; try again later.
 	ErrKeyringLocked error = &class{"the keyring is locked", nil}
-	// ErrCorrupt: the stored bytes are certainly not what was saved. They are
-	// of no more use.
+	// ErrCorrupt: the stored bytes are certainly not what was saved. They cannot
+	// be used any more.
 	ErrCorrupt error = &class{"the stored data is damaged", nil}
-	// ErrWrongKey: the stored bytes are sound and the key is not theirs, as
+	// ErrWrongKey: the stored bytes are sound and need another key, as
 	// after a mistyped passphrase. Try again with another key.
 	ErrWrongKey error = &class{"wrong key or passphrase", nil}
 	// ErrKeyMissing: the place where the key should be is open and has no such

@@ -124,7 +124,7 @@ func (p *Partitioned) exclusiveOf(ctx context.Context, partition string) *exclus
 
 // take takes the store's lease, or the lock that stands for it, at most once, and
 // reports whether there is one to take: then the stored tokens may have changed while
-// it waited. It returns without if that cannot be had.
+// it waited. It returns without it if it does not get it.
 func (x *exclusive) take(ctx context.Context, e *engine) bool {
 	store := e.store
 	l, leases := store.(Leaser)

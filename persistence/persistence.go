@@ -9,9 +9,9 @@ import "context"
 // returns nil data with a nil error. What Load returns belongs to the caller,
 // and Save keeps no reference to its argument.
 //
-// Every method is safe for concurrent use, obeys its context while it waits
-// for anything but a disk, and fails with an [*Error]. A Save that fails or is
-// cancelled has left the old value or the new one, whole.
+// Every method is safe for concurrent use. It obeys its context in every wait but
+// that for a disk, and fails with an [*Error]. A Save that fails or is cancelled
+// leaves the old value or the new one, whole.
 //
 // To test an implementation, run the suite of package
 // [github.com/tokenkeep/tokenkeep/persistence/persistencetest] on it.
@@ -28,8 +28,8 @@ type Persistence interface {
 // Versioned is a [Persistence] that can tell whether what it holds has changed.
 //
 // A revision names one saved state. It is random or a digest, never a counter
-// and never a time: a counter starts again after a Delete, and then an old
-// memory passes for current. Equal revisions mean equal data; the same data
+// and never a time: a counter would start again after a Delete, and could then match
+// that of an old memory. Equal revisions mean equal data; the same data
 // saved twice may have two revisions. "" means that nothing is stored.
 type Versioned interface {
 	Persistence
@@ -37,14 +37,15 @@ type Versioned interface {
 	// is called before every use of a token, so it should cost much less than
 	// Load.
 	Revision(ctx context.Context) (string, error)
-	// LoadRevision returns what is stored and its revision, both of one moment.
+	// LoadRevision returns what is stored and its revision, both of one moment. If it
+	// fails, data is nil, and rev is the stored revision, if that is known, or "".
 	LoadRevision(ctx context.Context) (data []byte, rev string, err error)
-	// SaveIf saves data if the stored revision still is rev ("" for: nothing
-	// is stored) and returns the new revision. Otherwise it changes nothing and
+	// SaveIf saves data if the stored revision still is rev, and returns the new
+	// revision. A rev of "" means that nothing is stored. Otherwise it changes nothing and
 	// fails with ErrConflict.
 	SaveIf(ctx context.Context, data []byte, rev string) (string, error)
 	// DeleteIf deletes what is stored if its revision still is rev, else fails
-	// with ErrConflict.
+	// with ErrConflict. With "" it succeeds only if nothing is stored.
 	DeleteIf(ctx context.Context, rev string) error
 }
 
@@ -58,8 +59,8 @@ type Locker interface {
 	Lock(ctx context.Context) (unlock func() error, err error)
 }
 
-// NamedLocker is a [Locker] that has further locks, one for each name, that
-// are independent of each other and of the one that Lock takes.
+// NamedLocker is a [Locker] with further locks, one for each name. They are
+// independent of each other and of the one that Lock takes.
 // [Cache.Exclusive] needs it.
 type NamedLocker interface {
 	Locker
@@ -67,8 +68,8 @@ type NamedLocker interface {
 	LockName(ctx context.Context, name string) (unlock func() error, err error)
 }
 
-// SetAsider is an ability of a [Versioned]: it moves data that is of no more use out
-// of the way, so that nobody has to do that by hand. A [Cache] asks for it when MSAL
+// SetAsider is an ability of a [Versioned]: it moves data that cannot be used any more
+// out of the way, so that nobody has to do that by hand. A [Cache] asks for it when MSAL
 // refuses what is stored and it is no token cache.
 type SetAsider interface {
 	// SetAside moves what is stored, whole, to another place if its revision still

@@ -8,7 +8,7 @@ import (
 	"os"
 )
 
-// renameIfAbsent is the best that can be had where the system cannot refuse to
+// renameIfAbsent is the best that there is where the system cannot refuse to
 // overwrite.
 func renameIfAbsent(from, to string) error {
 	_, err := os.Lstat(to)

@@ -54,7 +54,7 @@ var rules = []rule{
 	{"LockExcludes", "Between Lock and unlock nobody else has the lock, neither in this instance nor in another; then one who waits gets it.", locker, testLockExcludes},
 	{"LockTimeout", "Lock waits no longer than its context, and then fails with persistence.ErrLockTimeout, which is also the context's error.", locker, testLockTimeout},
 	{"LockAbandoned", "A Lock whose context ended leaves the lock to others, and to later calls.", locker, testLockAbandoned},
-	{"LockedCalls", "Whoever has the lock can load, save and delete; no call waits for the lock that its caller has.", locker, testLockedCalls},
+	{"LockedCalls", "The holder of the lock can load, save and delete; no call waits for the lock that its caller has.", locker, testLockedCalls},
 	{"NameExcludes", "LockName excludes all others of the same name, and times out as Lock does.", namedLocker, testNameExcludes},
 	{"NamesIndependent", "The locks of two names are independent, whatever the names, and so is the one of Lock; calls work under each.", namedLocker, testNamesIndependent},
 

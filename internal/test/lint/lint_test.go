@@ -81,6 +81,8 @@ var laws = map[string]law{
 	"nothing names a folder of the machine it was written on": noLocalPaths,
 	"no module needs another one's internal packages":         noForeignInternals,
 	"documents name tests that exist":                         namedTests,
+	"links in comments lead somewhere":                        docLinks,
+	"docs/design.md names every internal package":             designedPackages,
 }
 
 func TestLaws(t *testing.T) {
@@ -482,6 +484,121 @@ func namedTests(sources []*source) (broken []string) {
 	return broken
 }
 
+// docLink is a link to a name of this package, or of another one by its name.
+var docLink = regexp.MustCompile(`\[\*?(?:([a-z][a-z0-9]*)\.)?([A-Z][A-Za-z0-9]*(?:\.[A-Z][A-Za-z0-9]*)?)\]`)
+
+// docLinks checks links to names of this repository's packages. Of other packages it
+// knows nothing.
+func docLinks(sources []*source) (broken []string) {
+	inFolder, inPackage := map[string]map[string]bool{}, map[string]map[string]bool{}
+	add := func(to map[string]map[string]bool, of, name string) {
+		if to[of] == nil {
+			to[of] = map[string]bool{}
+		}
+		to[of][name] = true
+	}
+	for _, s := range sources {
+		if s.ast == nil {
+			continue
+		}
+		for _, name := range declaredIn(s.ast) {
+			add(inFolder, path.Dir(s.path), name)
+			add(inPackage, s.ast.Name.Name, name)
+		}
+	}
+	for _, s := range sources {
+		if s.ast == nil || s.isTest() {
+			continue
+		}
+		for _, comment := range s.ast.Comments {
+			for _, m := range docLink.FindAllStringSubmatch(comment.Text(), -1) {
+				names := inFolder[path.Dir(s.path)]
+				if m[1] != "" {
+					names = inPackage[m[1]]
+				}
+				if !names[m[2]] && (m[1] == "" || names != nil && path.Base(imported(s.ast, m[1])) != m[1]) {
+					broken = append(broken, fmt.Sprintf("%s: the link %s leads nowhere", s.at(comment), m[0]))
+				}
+			}
+		}
+	}
+	return broken
+}
+
+// imported returns the path of a package from elsewhere that the file imports under
+// that name, or "".
+func imported(f *ast.File, name string) string {
+	for _, i := range f.Imports {
+		p := strings.Trim(i.Path.Value, `"`)
+		if path.Base(p) == name && !strings.HasPrefix(p, "github.com/tokenkeep/") {
+			return p
+		}
+	}
+	return ""
+}
+
+// declaredIn returns the names that a file declares: T, and T.M for the methods and
+// fields of T.
+func declaredIn(f *ast.File) (names []string) {
+	for _, d := range f.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			name := d.Name.Name
+			if d.Recv != nil {
+				name = typeName(d.Recv.List[0].Type) + "." + name
+			}
+			names = append(names, name)
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				switch spec := spec.(type) {
+				case *ast.ValueSpec:
+					for _, n := range spec.Names {
+						names = append(names, n.Name)
+					}
+				case *ast.TypeSpec:
+					names = append(names, spec.Name.Name)
+					var fields *ast.FieldList
+					switch t := spec.Type.(type) {
+					case *ast.StructType:
+						fields = t.Fields
+					case *ast.InterfaceType:
+						fields = t.Methods
+					}
+					if fields == nil {
+						continue
+					}
+					for _, field := range fields.List {
+						for _, n := range field.Names {
+							names = append(names, spec.Name.Name+"."+n.Name)
+						}
+					}
+				}
+			}
+		}
+	}
+	return names
+}
+
+func designedPackages(sources []*source) (broken []string) {
+	var design string
+	packages := map[string]bool{}
+	for _, s := range sources {
+		if s.path == "docs/design.md" {
+			design = string(s.text)
+		}
+		if name, ok := strings.CutPrefix(path.Dir(s.path), "internal/"); ok && s.ast != nil && !strings.Contains(name, "/") {
+			packages[name] = true
+		}
+	}
+	for name := range packages {
+		if !regexp.MustCompile(`\b` + name + `\b`).MatchString(design) {
+			broken = append(broken, "docs/design.md does not name internal/"+name)
+		}
+	}
+	slices.Sort(broken)
+	return broken
+}
+
 func TestLawsCatch(t *testing.T) {
 	type files map[string]string
 	for _, test := range []struct {
@@ -533,6 +650,10 @@ func TestLawsCatch(t *testing.T) {
 
 		{"a test that is nowhere", namedTests, files{"a.md": "`TestA` and `FuzzB`\n", "a.go": "package a\nfunc TestA() {}\n"}, 2},
 		{"tests that are there", namedTests, files{"a.md": "`TestA`, `Test`, `tests`\n", "a_test.go": "package a\nfunc TestA() {}\n"}, 0},
+
+		{"links that lead nowhere", docLinks, files{"a/a.go": "package a\n// See [F], [T.M], [*U] and [b.F].\ntype T int\n", "b/b.go": "package b\nfunc G() {}\n"}, 4},
+		{"links that lead somewhere", docLinks, files{"a/a.go": "package a\n// See [T], [*T], [T.M], [S.F], [b.G], [fs.File] and [1].\ntype T int\nfunc (*T) M() {}\ntype S struct{ F int }\n", "b/b.go": "package b\nfunc G() {}\n"}, 0},
+		{"a package that the design leaves out", designedPackages, files{"docs/design.md": "internal/a\n", "internal/a/a.go": "package a\n", "internal/b/b.go": "package b\n"}, 1},
 
 		{"local paths", noLocalPaths, files{"a.md": "see /root" + "/x\n`/home" + "/me/x`\n"}, 2},
 		{"other paths", noLocalPaths, files{"a.md": "https://example.org/root" + "/x and ~/x and /etc/passwd\n"}, 0},

@@ -121,7 +121,7 @@ func (c *call) confirm(ctx context.Context, question string) error {
 		return nil
 	}
 	if !isTerminal(c.Stdin) {
-		return &refusal{"there is no terminal to ask on whether to go on", "Pass -yes if you are sure.", nil}
+		return &refusal{"cannot ask whether to go on, because there is no terminal", "Pass -yes if you are sure.", nil}
 	}
 	fmt.Fprint(c.Stderr, quote.Inline(question)+" [y/N] ")
 	read := make(chan string, 1)

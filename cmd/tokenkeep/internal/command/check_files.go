@@ -35,7 +35,7 @@ func checkFolder(_ context.Context, x *examination) outcome {
 	}
 	if err != nil {
 		o := outcome{Summary: dir}
-		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be examined: %v.", dir, pathless(err)), Remedy: "See that it belongs to you."})
+		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be examined: %v.", dir, pathless(err)), Remedy: "Make sure that it belongs to you."})
 		return o
 	}
 	o := outcome{Summary: dir + modeWords(fi)}
@@ -274,7 +274,7 @@ func (x *examination) holder(f *files, path string, o *outcome) {
 			Remedy: "See what the process is, and end it if it hangs:", Command: fmt.Sprintf("ps -p %d; kill %d", pid, pid)})
 	default:
 		o.problem(finding{ID: "locks.stuck", Cache: f.name, What: what + ". Programs that want to save wait for the lock, and give up in the end.",
-			Remedy: "It is not certain that the process of that number here is meant: it may run in a container, on another machine or for another user. Look for a program that hangs, and end it."})
+			Remedy: "The process with that number here may be another one: the holder of the lock may run in a container, on another machine or for another user. Look for a program that hangs, and end it."})
 	}
 }
 

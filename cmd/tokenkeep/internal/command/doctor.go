@@ -76,7 +76,7 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 	}
 	x := &examination{call: c, session: c.findSession(), caches: once(func() ([]*files, error) { return scan(dir) })}
 	x.keyring = x.askKeyring()
-	r := &examined{Dir: c.hide(dir), Session: x.session.ids(), verbose: c.verbose, partial: len(c.args) > 0}
+	r := &examined{Dir: c.redact(dir), Session: x.session.ids(), verbose: c.verbose, partial: len(c.args) > 0}
 	for _, check := range checks() {
 		if len(c.args) > 0 && !slices.Contains(c.args, check.id) || check.here != nil && !check.here(c) {
 			continue
@@ -97,13 +97,13 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 		if o.Details == nil {
 			o.Details = []string{}
 		}
-		o.Summary = c.hide(o.Summary)
+		o.Summary = c.redact(o.Summary)
 		for i := range o.Details {
-			o.Details[i] = c.hide(o.Details[i])
+			o.Details[i] = c.redact(o.Details[i])
 		}
 		for i := range o.Findings {
 			f := &o.Findings[i]
-			f.What, f.Remedy = c.hide(f.What), c.hide(f.Remedy)
+			f.What, f.Remedy = c.redact(f.What), c.redact(f.Remedy)
 			if f.Status == statusProblem {
 				r.Problems++
 			}

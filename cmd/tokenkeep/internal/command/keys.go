@@ -50,7 +50,7 @@ func (c *call) newPassphrase(name string) func(context.Context) ([]byte, error) 
 
 // keySource returns the source of keys for that store. known says whether the
 // passphrase is the one of a file that is there. A new one is asked for at once,
-// since who asks for the key later has the lock.
+// because a later question would be asked under the lock.
 func (c *call) keySource(ctx context.Context, store, name string, known bool) (encrypted.KeySource, error) {
 	switch store {
 	case storeKeyring:

@@ -204,7 +204,7 @@ func yesFlag(set *flag.FlagSet, o *options) { set.BoolVar(&o.yes, "yes", false, 
 func (c *call) explain(err error) (what, remedy string) {
 	what, remedy = explain(err)
 	if c.command != nil && c.command.public {
-		return c.hide(what), c.hide(remedy)
+		return c.redact(what), c.redact(remedy)
 	}
 	return what, remedy
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/shell"
 )
 
-// hide takes what is the user's own out of a text of the doctor, unless names
+// redact takes what is the user's own out of a text of the doctor, unless names
 // were asked for: the home folder becomes ~, and in another home folder of the
 // user the name USER. It is not for commands; see commandPath.
-func (c *call) hide(text string) string {
+func (c *call) redact(text string) string {
 	if c.names {
 		return text
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 )
 
-// Only the doctor hides names; all other commands show paths as they are.
+// Only the doctor redacts names; all other commands show paths as they are.
 func TestOthersShowTruePaths(t *testing.T) {
 	home := filepath.Join(t.TempDir(), "alice")
 	dir := filepath.Join(home, "alice", "tokens")

@@ -37,10 +37,10 @@ func TestHide(t *testing.T) {
 		"/srv/alice/x, /backup" + otherHomes + "/alice":          "/srv/alice/x, /backup" + otherHomes + "/alice",
 		"alice keeps it":                                         "alice keeps it",
 	} {
-		require.Equal(t, want, c.hide(text))
+		require.Equal(t, want, c.redact(text))
 	}
 	c.names = true
-	require.Equal(t, "/srv/people/alice/x", c.hide("/srv/people/alice/x"))
+	require.Equal(t, "/srv/people/alice/x", c.redact("/srv/people/alice/x"))
 }
 
 func TestCommandPath(t *testing.T) {
