@@ -5,8 +5,8 @@ go 1.25.0
 replace github.com/tokenkeep/tokenkeep => ../
 
 require (
-	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.18.0
-	github.com/Azure/azure-sdk-for-go/sdk/azidentity v1.8.2
+	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.18.0 // has AccessToken.RefreshOn
+	github.com/Azure/azure-sdk-for-go/sdk/azidentity v1.8.2 // azcore requires it
 	github.com/AzureAD/microsoft-authentication-library-for-go v1.8.0
 	github.com/stretchr/testify v1.11.1
 	github.com/tokenkeep/tokenkeep v0.1.0
