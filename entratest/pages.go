@@ -255,7 +255,7 @@ func Browser(client *http.Client, username string) func(authURL string) error {
 		if err != nil {
 			return err
 		}
-		if to, err := res.Location(); err == nil { // response mode "query", as of MSAL before 1.7
+		if to, err := res.Location(); err == nil { // response mode "query", which MSAL's AuthCodeURL uses; AcquireTokenInteractive has asked for "form_post" since MSAL 1.7
 			r, err := http.NewRequestWithContext(ctx, http.MethodGet, to.String(), nil)
 			if err != nil {
 				return err
