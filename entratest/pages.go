@@ -255,7 +255,9 @@ func Browser(client *http.Client, username string) func(authURL string) error {
 		if err != nil {
 			return err
 		}
-		if to, err := res.Location(); err == nil { // response mode "query", as of MSAL before 1.7
+		// Of the response mode "query", as an address of AuthCodeURL asks for it.
+		// AcquireTokenInteractive asks for "form_post".
+		if to, err := res.Location(); err == nil {
 			r, err := http.NewRequestWithContext(ctx, http.MethodGet, to.String(), nil)
 			if err != nil {
 				return err

@@ -4,8 +4,8 @@ import "github.com/tokenkeep/tokenkeep/internal/layout"
 
 // Kernel returns the keyring that the Linux kernel keeps in its memory for the
 // calling user (persistent-keyring(7)). It is for servers, SSH sessions and
-// containers, where nobody unlocks a desktop's keyring. It is a [Limited]. Its
-// calls ask nobody anything and wait for nothing.
+// containers, where nobody unlocks a desktop's keyring. It is a [Limited] and, on
+// Linux, a [Lister]. Its calls ask nobody anything and wait for nothing.
 //
 // tokenkeep.Open uses it by itself where nothing that lasts works. Config.Order or
 // Config.Store name it "kernel".
@@ -39,10 +39,22 @@ import "github.com/tokenkeep/tokenkeep/internal/layout"
 // The key of an encrypted file has the source word "kernel" (see [Keys]), and the
 // file's header also says for which boot and in which user namespace it was
 // stored: each user namespace has keyrings of its own.
-func Kernel() Limited { return &kernelKeyring{system{newKernel()}} }
+func Kernel() Limited {
+	k := newKernel()
+	if lister, ok := k.(Lister); ok {
+		return &kernelLister{kernelKeyring{system{k}}, listing{lister}}
+	}
+	return &kernelKeyring{system{k}}
+}
 
 // kernelKeyring is a system that names the kernel as the source of its keys.
 type kernelKeyring struct{ system }
+
+// kernelLister is a kernelKeyring that is a Lister.
+type kernelLister struct {
+	kernelKeyring
+	listing
+}
 
 // KeySource returns "kernel"; see [Keys].
 func (*kernelKeyring) KeySource() string { return layout.Kernel }

@@ -2,9 +2,11 @@ package keyring
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,6 +69,55 @@ func (kernel) Delete(ctx context.Context, service, user string) error {
 		unix.KeyctlInt(unix.KEYCTL_UNLINK, id, ring, 0, 0)
 		return nil
 	})
+}
+
+// List finds the items by their names, which the kernel shows without the secrets.
+func (kernel) List(ctx context.Context, service string) (users []string, err error) {
+	err = withKernelRing(ctx, func(ring int) error {
+		ids, err := keyNumbers(ring)
+		if err != nil {
+			return err
+		}
+		prefix := description(service, "")
+		prefix = prefix[:len(prefix)-len(`""`)]
+		for _, id := range ids {
+			text, err := unix.KeyctlString(unix.KEYCTL_DESCRIBE, id)
+			if err != nil { // it is gone, or another's
+				continue
+			}
+			fields := strings.SplitN(text, ";", 5) // type;uid;gid;permissions;name
+			if len(fields) < 5 || fields[0] != "user" {
+				continue
+			}
+			quoted, ours := strings.CutPrefix(fields[4], prefix)
+			if user, err := strconv.Unquote(quoted); ours && err == nil && fields[4] == description(service, user) {
+				users = append(users, user)
+			}
+		}
+		return nil
+	})
+	slices.Sort(users)
+	return slices.Compact(users), err
+}
+
+// keyNumbers returns the numbers of the keys that a keyring holds.
+func keyNumbers(ring int) ([]int, error) {
+	ids := make([]byte, 4*64)
+	for {
+		n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, ring, ids, 0)
+		if err != nil {
+			return nil, err
+		}
+		if n > len(ids) { // then nothing, or a part, was copied
+			ids = make([]byte, 2*n)
+			continue
+		}
+		var keys []int
+		for id := range slices.Chunk(ids[:n], 4) {
+			keys = append(keys, int(int32(binary.NativeEndian.Uint32(id))))
+		}
+		return keys, nil
+	}
 }
 
 // maxKernelSecret is the kernel's limit for a key of this type, 32,767 bytes,

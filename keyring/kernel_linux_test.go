@@ -63,19 +63,6 @@ func keysIn(t testing.TB, ring int) []int {
 	return keys
 }
 
-func keyNumbers(ring int) ([]int, error) {
-	ids := make([]int32, 1<<16)
-	n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, ring, unsafe.Slice((*byte)(unsafe.Pointer(&ids[0])), 4*len(ids)), 0)
-	if err != nil {
-		return nil, err
-	}
-	var keys []int
-	for _, id := range ids[:n/4] {
-		keys = append(keys, int(id))
-	}
-	return keys, nil
-}
-
 // withKey calls fn with the kernel's number of an item.
 func withKey(t *testing.T, service, user string, fn func(id int) error) {
 	t.Helper()
@@ -452,4 +439,33 @@ func TestKernelOtherUsers(t *testing.T) {
 			runKernel(t, service, "uid="+strconv.Itoa(another), "get=alice", "read="+strconv.Itoa(id), "ring=0", "fill"))
 		return nil
 	})
+}
+
+func TestKernelLists(t *testing.T) {
+	k, service := needKernel(t)
+	ctx := t.Context()
+	lister, ok := k.(Lister)
+	require.True(t, ok)
+	users, err := lister.List(ctx, service)
+	require.NoError(t, err)
+	require.Empty(t, users)
+	for _, user := range []string{"b", `a "é" \`, "gone"} {
+		require.NoError(t, k.Set(ctx, service, user, "planted-secret"))
+	}
+	require.NoError(t, k.Set(ctx, service+" more", "c", "x"))
+	withKey(t, service, "gone", func(id int) error {
+		_, err := unix.KeyctlInt(unix.KEYCTL_REVOKE, id, 0, 0, 0)
+		return err
+	})
+	users, err = lister.List(ctx, service)
+	require.NoError(t, err)
+	require.Equal(t, []string{`a "é" \`, "b"}, users)
+	_, err = lister.List(ctx, "")
+	require.Error(t, err)
+	for i := range 70 { // keyNumbers has to ask twice
+		require.NoError(t, k.Set(ctx, service+" many", strconv.Itoa(i), "x"))
+	}
+	users, err = lister.List(ctx, service+" many")
+	require.NoError(t, err)
+	require.Len(t, users, 70)
 }

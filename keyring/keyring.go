@@ -34,7 +34,7 @@ type Limited interface {
 }
 
 // Lister is a [Keyring] that can list its items. The Secret Service on Linux and the
-// BSDs can.
+// BSDs can, and the Linux kernel's keyring.
 type Lister interface {
 	Keyring
 	// List returns the users of the items of a service, each once, sorted; none, and
@@ -128,20 +128,21 @@ func newSettings(opts []Option) settings {
 func System(opts ...Option) Limited {
 	platform := newSystem(newSettings(opts))
 	if lister, ok := platform.(Lister); ok {
-		return &listing{&system{platform}, lister}
+		return &systemLister{system{platform}, listing{lister}}
 	}
 	return &system{platform}
 }
 
-// listing is a system that is a Lister.
-type listing struct {
-	*system
-	lister Lister
+// systemLister is a system that is a Lister.
+type systemLister struct {
+	system
+	listing
 }
 
-var _ Lister = (*listing)(nil)
+// listing is List of a system.
+type listing struct{ lister Lister }
 
-func (l *listing) List(ctx context.Context, service string) ([]string, error) {
+func (l listing) List(ctx context.Context, service string) ([]string, error) {
 	if err := checkName(service, "any"); err != nil {
 		return nil, wrap("list", service, "", err)
 	}

@@ -23,6 +23,9 @@ func Keys(ctx context.Context, c *persistence.Cache) ([]string, error) {
 		return nil, err
 	}
 	d, err := tokencache.Parse(data)
+	if err != nil && setAside(ctx, c, nil, errFormat) {
+		return Keys(ctx, c)
+	}
 	if err != nil {
 		at := c.Describe()
 		return nil, &persistence.Error{Op: "load", Backend: at.Backend, Location: at.Location,

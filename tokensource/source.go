@@ -641,6 +641,9 @@ func (s *Source) load(ctx context.Context) (entry, error) {
 		return nil, err
 	}
 	e, err := find(data, s.key)
+	if err != nil && setAside(ctx, s.cache, s.logger, err) {
+		return s.load(ctx)
+	}
 	if err != nil {
 		return nil, s.corrupt("load", err)
 	}
@@ -667,6 +670,9 @@ func (s *Source) store(ctx context.Context, e entry, replaces func(found entry) 
 		}
 		return replace(data, s.key, e)
 	})
+	if err != nil && setAside(ctx, s.cache, s.logger, err) {
+		return s.store(ctx, e, replaces)
+	}
 	return found, stored, err
 }
 

@@ -1,0 +1,42 @@
+package tokensource
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/tokenkeep/tokenkeep/internal/tokencache"
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// setAside renames what is stored and is no token cache, as the Cache does for MSAL,
+// if the backend can do that, and reports whether to try again. Nobody should have to
+// do that by hand. The renamed file keeps what was in it; l, or slog's default where
+// it is nil, says where it is.
+func setAside(ctx context.Context, c *persistence.Cache, l *slog.Logger, why error) bool {
+	if !errors.Is(why, errFormat) {
+		return false
+	}
+	b, ok := c.Backend().(interface {
+		LoadRevision(ctx context.Context) (data []byte, rev string, err error)
+		SetAside(ctx context.Context, rev string) (newPath string, err error)
+	})
+	if !ok {
+		return false
+	}
+	data, rev, err := b.LoadRevision(ctx)
+	if errors.Is(err, persistence.ErrNotFound) { // another process was faster
+		return true
+	}
+	if _, bad := tokencache.Parse(tokencache.Trim(data)); err != nil || bad == nil {
+		return false // it has another fault, which renaming all would not serve
+	}
+	to, err := b.SetAside(ctx, rev)
+	if err == nil && to != "" { // else the backend has told its user
+		if l == nil {
+			l = slog.Default()
+		}
+		l.Warn("tokenkeep: what was stored is not a token cache, and was renamed to " + to)
+	}
+	return err == nil || errors.Is(err, persistence.ErrConflict)
+}
