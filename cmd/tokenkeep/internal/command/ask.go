@@ -55,7 +55,7 @@ func noTerminal(system, flag string) *refusal {
 	if system == "windows" {
 		advice += " In a terminal that is no console of Windows, such as Git Bash's, start the command with winpty."
 	}
-	return &refusal{"there is no terminal to ask for a passphrase on", advice, nil}
+	return &refusal{"cannot ask for a passphrase, because there is no terminal", advice, nil}
 }
 
 // readHidden reads a line from the terminal with its echo off. The terminal is
