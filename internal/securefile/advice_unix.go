@@ -41,6 +41,9 @@ func Explain(path string, err error) error {
 
 func protectedAdvice(path string) string {
 	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
 	if path, err = filepath.Abs(path); err != nil {
 		return ""
 	}
