@@ -27,7 +27,7 @@ func CallOf(ctx context.Context) Call { return Call{weakmap.KeyOf(ctx)} }
 type SignOuts struct {
 	tick   uint64 // counts Replaces and Exports
 	public bool
-	last   *read // the call before, if it was a Replace of which it is not known yet whether it was an Export's own
+	last   read // the call before, if it was a Replace of which it is not known yet whether it was an Export's own
 
 	accounts map[string][]*account // by the folded home account id; an id is rarely in two clouds
 	count    int                   // of accounts
@@ -35,7 +35,7 @@ type SignOuts struct {
 	crowd    span // of the readers that were too many to be told apart
 }
 
-// A read is a Replace.
+// A read is a Replace, or the zero read for none.
 type read struct {
 	reader
 	tick uint64
@@ -78,18 +78,18 @@ const (
 func (s *SignOuts) read(call Call, hint string) {
 	s.settleLast()
 	s.tick++
-	s.last = &read{reader{call, hint}, s.tick}
+	s.last = read{reader{call, hint}, s.tick}
 }
 
 // unread takes back the last Replace, which failed: no Export follows it.
-func (s *SignOuts) unread() { s.last = nil }
+func (s *SignOuts) unread() { s.last = read{} }
 
 // settleLast counts the last Replace as one that was no Export's own.
 func (s *SignOuts) settleLast() {
 	last := s.last
-	s.last = nil
+	s.last = read{}
 	switch {
-	case last == nil:
+	case last.tick == 0:
 	case last.hint == "":
 		s.public = true
 	default:
@@ -136,10 +136,10 @@ func (s *SignOuts) readsOf(call Call, hint string) span {
 
 // export notes an Export.
 func (s *SignOuts) export(call Call, hint string) {
-	if s.last != nil && s.last.reader != (reader{call, hint}) {
+	if s.last.tick != 0 && s.last.reader != (reader{call, hint}) {
 		s.settleLast()
 	}
-	s.last = nil
+	s.last = read{}
 	s.tick++
 }
 
