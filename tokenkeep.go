@@ -68,7 +68,8 @@ type Config struct {
 	// again for a minute. The bytes count as they are: nothing is trimmed, and
 	// nothing is normalised, so "é" as one character is another passphrase than "é"
 	// as two, which keyboards of other systems may send. nil means that there is no
-	// passphrase.
+	// passphrase. To derive the key from it costs each process a tenth of a second or
+	// more and 64 MiB, once (encrypted.DefaultCost).
 	Passphrase func(ctx context.Context) ([]byte, error)
 
 	// AllowPlaintext permits a plaintext file as the last resort, where there is no

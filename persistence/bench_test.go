@@ -1,6 +1,8 @@
 package persistence_test
 
 import (
+	"context"
+	"path/filepath"
 	"testing"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
@@ -23,6 +25,19 @@ func BenchmarkWarmReplace(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := c.Replace(ctx, a, cache.ReplaceHints{PartitionKey: "ann"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// An Exclusive that waits for nobody.
+func BenchmarkExclusive(b *testing.B) {
+	c, err := persistence.New(persistence.NewMemory(), persistence.WithLockFile(filepath.Join(b.TempDir(), "lock")))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := c.Exclusive(b.Context(), "alice", func(context.Context) error { return nil }); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -8,7 +8,8 @@ import (
 )
 
 // The classes of error, to be tested with [errors.Is]. They are chosen by what
-// a caller does next.
+// a caller does next. MSAL Go wraps the errors of its cache, so the test also works on
+// what AcquireTokenSilent and its other calls return.
 var (
 	// ErrNotFound: nothing is stored. It is also an fs.ErrNotExist. Load
 	// returns it where nobody has signed in yet.

@@ -569,6 +569,34 @@ func TestMSALFirstReadThatFailsIsReported(t *testing.T) {
 	require.NoError(t, err, "the next read works")
 }
 
+// The class of a storage error can be told from what MSAL's calls return.
+func TestMSALKeepsTheClassOfAnError(t *testing.T) {
+	s := msalAuthority(t, entratest.Options{})
+	memory := persistence.NewMemory()
+	r := msalSignIn(t, s, msalPublic(t, s, msalCache(t, memory), msalApp), entratest.Alice)
+	for _, class := range []error{persistence.ErrUnavailable, persistence.ErrKeyringLocked, persistence.ErrCorrupt, persistence.ErrWrongKey,
+		persistence.ErrKeyMissing, persistence.ErrUnsupportedVersion, persistence.ErrLockTimeout} {
+		failing := persistencetest.Faulty(memory, persistencetest.Fault{Op: "LoadRevision", Call: 1, Err: class})
+		_, err := msalSilent(msalPublic(t, s, msalCache(t, failing), msalApp), r.Account, userRead)
+		require.ErrorIs(t, err, class)
+	}
+}
+
+// A Cache keeps any bytes for Load and Update, also such as are no token cache.
+func TestCacheKeepsAnyBytes(t *testing.T) {
+	c := msalCache(t, persistence.NewMemory())
+	for _, data := range [][]byte{[]byte("\x00\xff not JSON"), {}, []byte("{"), []byte("null\n")} {
+		require.NoError(t, c.Update(t.Context(), func([]byte) ([]byte, error) { return data, nil }))
+		got, err := c.Load(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, data, got)
+		require.NoError(t, c.Update(t.Context(), func(current []byte) ([]byte, error) {
+			require.Equal(t, data, current)
+			return nil, nil
+		}))
+	}
+}
+
 // TestMSALConcurrentClients: what many goroutines acquire at once on several
 // Caches is all there afterwards.
 func TestMSALConcurrentClients(t *testing.T) {

@@ -22,7 +22,8 @@ import (
 var (
 	// ErrSignInRequired: there is no token, or the provider no longer accepts
 	// the refresh token, or it is another client's (then the error is also
-	// ErrOtherClient). The user has to sign in; then call Save.
+	// ErrOtherClient). The user has to sign in; then call Save. If the provider
+	// refused, the error also wraps its *oauth2.RetrieveError.
 	ErrSignInRequired = errors.New("sign-in required")
 	// ErrTemporary: the provider could not be reached, did not answer in time,
 	// said that it cannot serve now, or something else answered for it. Nothing

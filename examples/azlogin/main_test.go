@@ -31,7 +31,7 @@ func TestAzlogin(t *testing.T) {
 
 	path := filepath.Join(p.Home, ".azure", "msal_token_cache.json")
 	require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
-	store, err := interop.File(path, interop.Options{Clients: []string{interop.AzureCLIClientID}, Write: true})
+	store, err := interop.File(path, interop.Options{Clients: []string{interop.AzureCLIClientID}, Write: true, WriteAsAzureCLI: true})
 	require.NoError(t, err)
 	az, err := persistence.New(store)
 	require.NoError(t, err)
