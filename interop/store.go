@@ -135,6 +135,9 @@ func openPlace(p place, o Options) (*Store, error) {
 			return nil, s.fail("open", remedy.Errorf("Name the client ids in Options.Clients.", "a client id is empty"))
 		}
 	}
+	if o.Write && p.overwritten != "" {
+		return nil, s.fail("open", remedy.Errorf("Leave Options.Write unset.", "%w: %s", ErrReadOnly, p.overwritten))
+	}
 	l := lens.New(o.Clients, o.SignOut)
 	if l.Shows(AzureCLIClientID) {
 		if o.Write && !o.WriteAsAzureCLI {
@@ -144,9 +147,6 @@ func openPlace(p place, o Options) (*Store, error) {
 		l = l.OneAccountPerUsername()
 	}
 	if o.Write {
-		if p.overwritten != "" {
-			return nil, s.fail("open", remedy.Errorf("Leave Options.Write unset.", "%w: %s", ErrReadOnly, p.overwritten))
-		}
 		if err := canWrite(); err != nil {
 			return nil, s.fail("open", err)
 		}

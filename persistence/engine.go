@@ -43,7 +43,7 @@ func newEngine(s settings, p Persistence) (engine, error) {
 		e.store = digestVersioned{p}
 	}
 	if len(s.follow) > 0 {
-		e.store = &followed{own: e.store, theirs: s.follow, settings: s}
+		e.store = s.followOn(e.store)
 	}
 	return e, nil
 }

@@ -65,6 +65,8 @@ type followed struct {
 	settings
 }
 
+func (f *followed) ownBackend() Versioned { return f.own }
+
 // purgeTime bounds how long a load waits to remove what has ended over there.
 const purgeTime = time.Second
 
@@ -323,14 +325,20 @@ func (f *followed) hide(ctx context.Context, b both, deleted error) error {
 	return err
 }
 
-// SetAside is that of own, if it has one.
-func (f *followed) SetAside(ctx context.Context, rev string) (newPath string, err error) {
-	s, ok := f.own.(interface {
-		SetAside(ctx context.Context, rev string) (newPath string, err error)
-	})
-	if !ok {
-		return "", f.fail("set aside", errors.ErrUnsupported)
+// setAsideFollowed is a followed whose own backend is a [SetAsider].
+type setAsideFollowed struct{ *followed }
+
+// followOn returns own with neighbours.
+func (s settings) followOn(own Versioned) Versioned {
+	f := &followed{own: own, theirs: s.follow, settings: s}
+	if _, ok := own.(SetAsider); ok {
+		return setAsideFollowed{f}
 	}
+	return f
+}
+
+// SetAside is that of own.
+func (f setAsideFollowed) SetAside(ctx context.Context, rev string) (newPath string, err error) {
 	own, err := f.own.Revision(ctx)
 	if err != nil {
 		return "", err
@@ -342,7 +350,7 @@ func (f *followed) SetAside(ctx context.Context, rev string) (newPath string, er
 	if t.revision(own) != rev {
 		return "", f.fail("set aside", ErrConflict)
 	}
-	return s.SetAside(ctx, own)
+	return f.own.(SetAsider).SetAside(ctx, own)
 }
 
 // Describe describes own.

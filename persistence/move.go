@@ -21,8 +21,8 @@ import (
 // backend is.
 func (c *Cache) Backend() Persistence {
 	own := c.store
-	if f, ok := own.(*followed); ok {
-		own = f.own
+	if f, ok := own.(interface{ ownBackend() Versioned }); ok {
+		own = f.ownBackend()
 	}
 	if h, ok := own.(digestVersioned); ok {
 		return h.Persistence

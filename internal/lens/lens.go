@@ -170,7 +170,10 @@ func parseSection(name string, value []byte) *shared {
 // times are the fields that hold Unix times, of any section.
 var times = map[string]bool{"cached_at": true, "expires_on": true, "extended_expires_on": true, "refresh_on": true, lastModified: true}
 
-const lastModified = "last_modification_time"
+const (
+	lastModified   = "last_modification_time"
+	credentialType = "credential_type"
+)
 
 // known are the fields that MSAL Go 1.10.1 reads and writes, with those that other
 // libraries need to be strings.
@@ -213,6 +216,9 @@ func parseEntry(section string, m tokencache.Member) entry {
 			}
 		case isKnown:
 			e.odd = e.odd || !scalar
+			if name == credentialType && strings.EqualFold(text, section) {
+				text = section // MSAL Go before 1.9 writes IDToken, on which MSAL Python fails
+			}
 		}
 		of[name] = text
 		if !hidden(section, name) {
@@ -233,7 +239,7 @@ func parseEntry(section string, m tokencache.Member) entry {
 		scopes := strings.Fields(tokencache.Fold(of["target"]))
 		slices.Sort(scopes)
 		e.id.more = strings.Join([]string{strings.Join(scopes, " "), scheme, of["keyid"], of["key_id"], of["kid"], of["user_assertion_hash"], of["ext_cache_key"]}, "\n")
-		kind := of["credential_type"]
+		kind := of[credentialType]
 		if of["ext_cache_key"] != "" {
 			kind = "atext"
 		}
@@ -245,13 +251,13 @@ func parseEntry(section string, m tokencache.Member) entry {
 		}
 	case tokencache.RefreshToken:
 		e.id.realm, e.id.more = "", of["user_assertion_hash"]
-		e.key = join(e.id.home, e.id.env, of["credential_type"], e.id.client)
+		e.key = join(e.id.home, e.id.env, of[credentialType], e.id.client)
 		if f := of["family_id"]; f != "" {
-			e.key = join(e.id.home, e.id.env, of["credential_type"], f)
+			e.key = join(e.id.home, e.id.env, of[credentialType], f)
 		}
 	case tokencache.IDToken:
 		e.id.more = of["user_assertion_hash"]
-		e.key = join(e.id.home, e.id.env, of["credential_type"], e.id.client, e.id.realm)
+		e.key = join(e.id.home, e.id.env, of[credentialType], e.id.client, e.id.realm)
 	case tokencache.AccountSection:
 		e.id.client = ""
 		e.key = join(e.id.home, e.id.env, e.id.realm)

@@ -642,3 +642,13 @@ func TestKnownFieldsAreMSALs(t *testing.T) {
 		}
 	}
 }
+
+// MSAL Go before 1.9 gives an ID token another credential_type than all others do,
+// and MSAL Python's RemoveAccount fails on it.
+func TestPutWritesTheCredentialTypeOfAll(t *testing.T) {
+	v := `{"IdToken":{"u.t-e-idtoken-client-a-t":{"home_account_id":"u.t","environment":"e","client_id":"client-a","credential_type":"IDToken","realm":"t","secret":"i"}}}`
+	got, err := New([]string{"client-a"}, false).Put(nil, []byte(v), time.Unix(1_750_000_000, 0))
+	require.NoError(t, err)
+	require.Contains(t, string(got), `"credential_type":"IdToken"`)
+	require.NotContains(t, string(got), "IDToken")
+}

@@ -46,6 +46,8 @@ var harmless = map[string]string{
 	"encrypted.Cost":           "numbers",
 	"fallback.Warning":         "sentences",
 	"fallback.Options":         "names and settings",
+	"interop.Item":             "names",
+	"keyring.ForeignItem":      "names",
 	"keyring.Situation":        "a word",
 	"keyring.Option":           "a function that holds a setting",
 	"keyring/keyringtest.Item": "names",
