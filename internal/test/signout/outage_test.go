@@ -48,7 +48,7 @@ func outageScenarios(k kind) (all []scenario) {
 func TestSignOutsStickInAnOutage(t *testing.T) {
 	most := 300
 	if long {
-		most = 20_000
+		most = 8_000
 	}
 	for _, k := range kinds {
 		if !k.partitioned {
@@ -81,7 +81,7 @@ func TestSignOutsStickInAnOutageAtRandom(t *testing.T) {
 	runs := 2000
 	first := uint64(0)
 	if long || newSeeds {
-		runs = 100_000
+		runs = 40_000
 	}
 	if newSeeds {
 		first = rand.Uint64()
