@@ -27,8 +27,7 @@ import (
 // administrators), with missing folders, and never deleted. Deleting them by hand while a
 // program runs may let two programs in at once. On Windows the first byte of a file
 // whose lock is held can be read by nobody else (LockFileEx), so a backup may report
-// it; there is nothing in it to back up. The lock is not promised to hold
-// on NFS. On Unix a lock file is refused that is not a regular file of this user,
+// it. The lock is not promised to hold on NFS. On Unix a lock file is refused that is not a regular file of this user,
 // that others can write, or that lies in a folder where another user can rename
 // or delete files. One that others can read is closed to them, as they could hold
 // the lock.
