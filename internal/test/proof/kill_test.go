@@ -186,7 +186,7 @@ func TestKills(t *testing.T) {
 }
 
 func killSavers(t *testing.T, p place, args []any, keys int) {
-	kills, rnd := times(25, 500), random(t)
+	kills, rnd := times(25, 250), random(t)
 	running, err := p.cache(t.Context(), true)
 	require.NoError(t, err)
 	var last uint64
@@ -283,7 +283,7 @@ func TestKillsLeaveNoKeys(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			p := newPlace(t, kind)
-			most := kill(t, "first save", p, times(15, 300), limit)
+			most := kill(t, "first save", p, times(15, 150), limit)
 			require.LessOrEqual(t, most, limit)
 			t.Logf("at most %d keys at once", most)
 			require.NoError(t, p.save([]byte("{}")))

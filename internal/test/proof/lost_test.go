@@ -90,7 +90,7 @@ func addAll(t testing.TB, p place, glue string) (keys []string) {
 func TestNoUpdateIsLost(t *testing.T) {
 	for _, kind := range backends {
 		t.Run(kind, func(t *testing.T) {
-			repetitions := times(1, 20)
+			repetitions := times(1, 10)
 			if kind == keyringItem || kind == openedPlain {
 				repetitions = times(1, 5)
 			}
@@ -223,7 +223,7 @@ var usersEach = times(1, 5)
 func TestNoUpdateOfMSALIsLost(t *testing.T) {
 	for _, kind := range []string{encryptedFile, plaintextFile, opened} {
 		t.Run(kind, func(t *testing.T) {
-			for range times(1, 7) {
+			for range times(1, 4) {
 				s := newAuthority(t, writers*usersEach, entratest.Options{})
 				p := newPlace(t, kind)
 				require.Empty(t, addByMSAL(t, s, p, tokenkeepGlue))

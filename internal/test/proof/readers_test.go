@@ -111,7 +111,7 @@ func readWhile(t *testing.T, p place, program string, n int, args ...any) (bad [
 // keys: every read is of something that was saved, and never older than the
 // one before.
 func TestReaders(t *testing.T) {
-	reads := times(60, 1500)
+	reads := times(60, 800)
 	for _, kind := range backends {
 		t.Run(kind, func(t *testing.T) {
 			require.Empty(t, readWhile(t, newPlace(t, kind), "save", reads))

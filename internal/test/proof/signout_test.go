@@ -275,7 +275,7 @@ func TestSignOutsAndRefreshes(t *testing.T) {
 	const users = 4
 	for _, exclusive := range []bool{true, false} {
 		t.Run(map[bool]string{true: "exclusive", false: "reuse allowed"}[exclusive], func(t *testing.T) {
-			for i := range times(1, 12) {
+			for i := range times(1, 6) {
 				kind := []string{opened, encryptedFile, plaintextFile}[i%3]
 				s := newAuthority(t, users, entratest.Options{AllowReuse: !exclusive})
 				s.SetLifetime(time.Minute, 0) // so short that every silent sign-in refreshes

@@ -48,7 +48,7 @@ func outageScenarios(k kind) (all []scenario) {
 func TestSignOutsStickInAnOutage(t *testing.T) {
 	most := 300
 	if long {
-		most = 8_000
+		most = 5_000
 	}
 	for _, k := range kinds {
 		if !k.partitioned {
@@ -81,7 +81,7 @@ func TestSignOutsStickInAnOutageAtRandom(t *testing.T) {
 	runs := 2000
 	first := uint64(0)
 	if long || newSeeds {
-		runs = 40_000
+		runs = 25_000
 	}
 	if newSeeds {
 		first = rand.Uint64()
