@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/follow"
 	"github.com/tokenkeep/tokenkeep/internal/quote"
@@ -11,16 +12,19 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
+// neighbourTime bounds how long a neighbour is waited for.
+const neighbourTime = 2 * time.Second
+
 // checkFollow refuses neighbours that cannot be followed. One that cannot be read
 // now may be later, and is no reason to fail.
 func (cfg *Config) checkFollow(ctx context.Context) error {
 	if _, err := persistence.New(persistence.NewMemory(), persistence.WithFollow(cfg.Follow...)); err != nil {
 		return openError("", fmt.Errorf("Config.Follow: %w", persistence.Cause(err)), "Leave it out of Config.Follow.")
 	}
-	ctx, cancel := boundedWait(ctx)
-	defer cancel()
 	for _, n := range cfg.Follow {
-		data, _, err := n.LoadRevision(ctx)
+		bounded, cancel := context.WithTimeout(ctx, neighbourTime)
+		data, _, err := n.LoadRevision(bounded)
+		cancel()
 		if ctx.Err() != nil {
 			return openError(n.Describe().Location, ctx.Err(), "")
 		}

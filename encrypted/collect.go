@@ -169,7 +169,7 @@ func (f *File) giveUp(names ...string) error {
 
 // forget gives up, under the lock, the keys of the files old, which are about to
 // be removed.
-func (f *File) forget(ctx context.Context, old, _ []string) error {
+func (f *File) forget(ctx context.Context, old []string) error {
 	for _, path := range old {
 		h, err := readHeader(ctx, path)
 		if err != nil {

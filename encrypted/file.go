@@ -315,7 +315,7 @@ func (f *File) SetAside(ctx context.Context, rev string) (newPath string, err er
 		return nil
 	})
 	if err == nil {
-		newPath, err = f.store.SetAside(ctx, rev, func(old, kept []string) error { return f.forget(ctx, old, kept) })
+		newPath, err = f.store.SetAside(ctx, rev, func(old []string) error { return f.forget(ctx, old) })
 	}
 	if err == nil {
 		f.collectIfNeeded(ctx, keep)

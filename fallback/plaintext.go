@@ -92,7 +92,7 @@ func NewInsecurePlaintextFile(path string, warn func(Warning), o *Options) (*Ins
 	if o == nil {
 		o = &Options{}
 	}
-	store, err := filestore.New(path, plaintextCodec{}, filestore.Options{Backend: plaintext, Lock: o.Lock, MaxSize: o.MaxSize})
+	store, err := filestore.New(path, plaintextCodec{}, filestore.Options{Backend: plaintext, Lock: o.Lock, MaxSize: o.MaxSize, Plain: true})
 	if err != nil {
 		return nil, err
 	}

@@ -154,6 +154,14 @@ func (l listing) List(ctx context.Context, service string) ([]string, error) {
 // own backend does the rest.
 type system struct{ platform Limited }
 
+// seesAll is that of a platform where a session may see a part of the keyring only.
+func (s *system) seesAll(ctx context.Context) error {
+	if p, ok := s.platform.(interface{ seesAll(context.Context) error }); ok {
+		return p.seesAll(ctx)
+	}
+	return nil
+}
+
 func (s *system) Get(ctx context.Context, service, user string) (string, error) {
 	if err := checkName(service, user); err != nil {
 		return "", wrap("get", service, user, err)

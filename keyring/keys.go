@@ -113,12 +113,8 @@ func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
 
 // checkAbsence returns an error if the keyring may hold a key that it does not find.
 func (k *Keys) checkAbsence(ctx context.Context) error {
-	s, ok := k.keyring.(*system)
-	if !ok {
-		return nil
-	}
-	if p, ok := s.platform.(interface{ seesAll(context.Context) error }); ok {
-		return p.seesAll(ctx)
+	if s, ok := k.keyring.(interface{ seesAll(context.Context) error }); ok {
+		return s.seesAll(ctx)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/follow"
@@ -39,8 +40,9 @@ type Neighbour interface {
 // Only sign-ins with Microsoft Entra ID are shown, by the hosts of its clouds:
 // another authority may let a refresh token be used only once, and a refresh here
 // would sign the user out over there. If there are others, that is logged. A
-// neighbour that cannot be read counts as empty, and that is logged too: what was
-// stored of its accounts here is kept, but not shown meanwhile. Neighbours are not
+// neighbour that cannot be read, or does not answer within two seconds, counts as
+// empty, and that is logged too: what was stored of its accounts here is kept, but not
+// shown meanwhile. One that did not answer is asked again after a minute. Neighbours are not
 // locked, so a change over there may show with the next call only.
 //
 // Programs that share a cache should follow the same neighbours: another one sees
@@ -63,6 +65,37 @@ type followed struct {
 	own    Versioned
 	theirs []Neighbour
 	settings
+
+	mu    sync.Mutex
+	rests []time.Time // until when each neighbour is not asked, because it did not answer
+}
+
+// lookTime bounds how long one look at a neighbour takes, and restTime is how long
+// one counts as empty, without being asked, that took longer.
+const (
+	lookTime = 2 * time.Second
+	restTime = time.Minute
+)
+
+var errRests = errors.New("it did not answer a moment ago")
+
+// ask has call ask the neighbour i, unless that rests.
+func (f *followed) ask(ctx context.Context, i int, call func(context.Context, Neighbour) error) error {
+	f.mu.Lock()
+	rests := f.now().Before(f.rests[i])
+	f.mu.Unlock()
+	if rests {
+		return errRests
+	}
+	bounded, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	err := call(bounded, f.theirs[i])
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		f.mu.Lock()
+		f.rests[i] = f.now().Add(restTime)
+		f.mu.Unlock()
+	}
+	return err
 }
 
 func (f *followed) ownBackend() Versioned { return f.own }
@@ -81,8 +114,13 @@ type theirs struct {
 func (f *followed) look(ctx context.Context) (theirs, error) {
 	var t theirs
 	var docs []*tokencache.Doc
-	for _, n := range f.theirs {
-		data, rev, err := n.LoadRevision(ctx)
+	for i, n := range f.theirs {
+		var data []byte
+		var rev string
+		err := f.ask(ctx, i, func(ctx context.Context, n Neighbour) (err error) {
+			data, rev, err = n.LoadRevision(ctx)
+			return err
+		})
 		var doc *tokencache.Doc
 		if errors.Is(err, ErrNotFound) {
 			data, rev, err = nil, "", nil
@@ -149,8 +187,12 @@ func (f *followed) Revision(ctx context.Context) (string, error) {
 		return "", err
 	}
 	var t theirs
-	for _, n := range f.theirs {
-		rev, err := n.Revision(ctx)
+	for i, n := range f.theirs {
+		var rev string
+		err := f.ask(ctx, i, func(ctx context.Context, n Neighbour) (err error) {
+			rev, err = n.Revision(ctx)
+			return err
+		})
 		if err != nil {
 			if err := f.unreadable(ctx, n, err); err != nil {
 				return "", err
@@ -293,14 +335,19 @@ func (f *followed) SaveIf(ctx context.Context, data []byte, rev string) (string,
 func (f *followed) Delete(ctx context.Context) error {
 	return f.untilSaved(ctx, "delete", func() error {
 		b, err := f.load(ctx)
-		if err != nil || !b.cache {
-			t, err := f.look(ctx)
-			if err != nil {
-				return err
-			}
-			b = both{Sides: follow.Sides{Theirs: t.doc, Unread: t.unread, Now: f.now()}}
+		if err == nil && b.cache {
+			return f.replaceByHidden(ctx, b)
 		}
-		return f.hide(ctx, b, f.own.Delete(ctx))
+		t, err := f.look(ctx)
+		if err != nil {
+			return err
+		}
+		hidden := follow.Sides{Theirs: t.doc, Unread: t.unread, Now: f.now()}.OnlyHidden()
+		if err := f.own.Delete(ctx); err != nil || len(hidden) == 0 {
+			return err
+		}
+		_, err = f.own.SaveIf(ctx, hidden, "")
+		return err
 	})
 }
 
@@ -312,16 +359,21 @@ func (f *followed) DeleteIf(ctx context.Context, rev string) error {
 	if b.theirs.revision(b.rev) != rev {
 		return f.fail("delete", ErrConflict)
 	}
-	return f.hide(ctx, b, f.own.DeleteIf(ctx, b.rev))
+	return f.replaceByHidden(ctx, b)
 }
 
-// hide stores what is hidden after own was deleted.
-func (f *followed) hide(ctx context.Context, b both, deleted error) error {
+// replaceByHidden leaves nothing in own but what it hides of the neighbours. It does
+// so at once: a process that is killed in between would show their accounts again.
+func (f *followed) replaceByHidden(ctx context.Context, b both) error {
 	hidden := b.OnlyHidden()
-	if deleted != nil || len(hidden) == 0 {
-		return deleted
+	if len(hidden) == 0 {
+		return f.own.DeleteIf(ctx, b.rev)
 	}
-	_, err := f.own.SaveIf(ctx, hidden, "")
+	_, err := f.own.SaveIf(ctx, hidden, b.rev)
+	if err != nil && !errors.Is(err, ErrConflict) && b.rev != "" {
+		// As on a full disk. The tokens go all the same.
+		return errors.Join(err, f.own.DeleteIf(ctx, b.rev))
+	}
 	return err
 }
 
@@ -330,7 +382,7 @@ type setAsideFollowed struct{ *followed }
 
 // followOn returns own with neighbours.
 func (s settings) followOn(own Versioned) Versioned {
-	f := &followed{own: own, theirs: s.follow, settings: s}
+	f := &followed{own: own, theirs: s.follow, settings: s, rests: make([]time.Time, len(s.follow))}
 	if _, ok := own.(SetAsider); ok {
 		return setAsideFollowed{f}
 	}

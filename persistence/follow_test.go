@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/cache"
 	"github.com/stretchr/testify/require"
@@ -227,4 +229,96 @@ func TestFollowedNoCache(t *testing.T) {
 	require.NoError(t, c.Replace(t.Context(), &client{}, cache.ReplaceHints{}))
 	require.NoFileExists(t, path)
 	require.Contains(t, shownBy(t, c), "theirs")
+}
+
+// deaf is a neighbour that answers no more, but obeys its context.
+type deaf struct {
+	persistence.Neighbour
+	on    bool
+	asked int
+}
+
+func (s *deaf) LoadRevision(ctx context.Context) ([]byte, string, error) {
+	if s.asked++; s.on {
+		<-ctx.Done()
+		return nil, "", ctx.Err()
+	}
+	return s.Neighbour.LoadRevision(ctx)
+}
+
+func (s *deaf) Revision(ctx context.Context) (string, error) {
+	_, rev, err := s.LoadRevision(ctx)
+	if errors.Is(err, persistence.ErrNotFound) {
+		err = nil
+	}
+	return rev, err
+}
+
+// A neighbour that does not answer holds the program up once a minute, for two
+// seconds, and not at all what the program has itself.
+func TestFollowedThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own, there := persistence.NewMemory(), persistence.NewMemory()
+		theirs := &deaf{Neighbour: there}
+		c := follower(t, own, theirs)
+		put(t, c, signedIn("u.o", "c", "own", 100))
+		require.NoError(t, there.Save(t.Context(), []byte(signedIn("u.a", "z", "theirs", 100))))
+		require.Contains(t, shownBy(t, c), "theirs")
+		took := func() time.Duration {
+			start := time.Now()
+			got := shownBy(t, c)
+			require.Contains(t, got, "own")
+			require.NotContains(t, got, "theirs")
+			return time.Since(start)
+		}
+		theirs.on = true
+		require.Equal(t, 2*time.Second, took())
+		asked := theirs.asked
+		require.Zero(t, took())
+		require.Equal(t, asked, theirs.asked)
+		put(t, c, signedIn("u.o", "c", "own too", 200))
+
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := c.Load(ended)
+		require.ErrorIs(t, err, context.Canceled)
+
+		<-time.After(time.Minute)
+		require.Equal(t, 2*time.Second, took())
+		theirs.on = false
+		<-time.After(time.Minute)
+		require.Contains(t, shownBy(t, c), "theirs")
+	})
+}
+
+// A Delete hides the neighbours' accounts in the same step in which it removes the
+// own tokens; where nothing can be stored, it removes them all the same, and fails.
+func TestFollowedIsDeletedAtOnce(t *testing.T) {
+	var ops []string
+	full := false
+	memory, theirs := persistence.NewMemory(), persistence.NewMemory()
+	own := persistencetest.Intercept(memory, func(_ context.Context, op string, call func() error) error {
+		switch op {
+		case "SaveIf", "Save", "Delete", "DeleteIf":
+			ops = append(ops, op)
+		}
+		if full && op == "SaveIf" {
+			return errors.New("no space left on device")
+		}
+		return call()
+	})
+	c := follower(t, own, theirs)
+	require.NoError(t, theirs.Save(t.Context(), []byte(signedIn("u.a", "z", "theirs", 100))))
+	put(t, c, signedIn("u.o", "c", "own", 100))
+
+	ops = nil
+	require.NoError(t, c.Delete(t.Context()))
+	require.Equal(t, []string{"SaveIf"}, ops)
+	require.NotContains(t, storedIn(t, memory), "own")
+	require.NotContains(t, shownBy(t, c), "theirs")
+
+	put(t, c, signedIn("u.o", "c", "own", 100))
+	full = true
+	require.ErrorContains(t, c.Delete(t.Context()), "no space")
+	require.Empty(t, storedIn(t, memory))
 }

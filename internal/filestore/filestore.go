@@ -46,6 +46,7 @@ type Options struct {
 	HeadSize int                   // of the head in bytes; 0 means the whole file
 	Lock     *persistence.FileLock // nil means that of layout.LockOf
 	Clock    func() time.Duration  // a monotonic clock; nil means the system's
+	Plain    bool                  // the file holds secrets that are not encrypted
 }
 
 // DefaultMaxSize is the largest file that is read or written unless the Options
@@ -312,7 +313,11 @@ func (s *Store) write(ctx context.Context, data, head []byte, encode encoder) (r
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	stamp, err := securefile.Replace(ctx, s.path, file...)
+	replace := securefile.Replace
+	if s.o.Plain {
+		replace = securefile.ReplacePlain
+	}
+	stamp, err := replace(ctx, s.path, file...)
 	if err != nil {
 		return "", err
 	}
@@ -375,10 +380,10 @@ const KeepAside = 5
 // number.
 //
 // Then it removes older files that were set aside, so that KeepAside of them
-// remain. Before that it calls forget, unless it is nil, with the paths that go
-// and those that stay. If forget fails, none is removed. Failing to remove older
-// files is no error: the next SetAside tries again.
-func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept []string) error) (newPath string, err error) {
+// remain. Before that it calls forget, unless it is nil, with the paths that go. If
+// forget fails, none is removed. Failing to remove older files is no error: the next
+// SetAside tries again.
+func (s *Store) SetAside(ctx context.Context, rev string, forget func(old []string) error) (newPath string, err error) {
 	err = s.underLock(ctx, "set aside", func() error {
 		_, current, err := s.head(ctx)
 		if err != nil {
@@ -401,16 +406,11 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old, kept 
 		}
 		s.last.Store(nil)
 		// The new one is kept, whatever its name says: a clock may have been wrong.
-		kept := []string{newPath}
 		var old []string
-		for _, f := range others {
-			if path := s.path + f.Suffix(); len(kept) < KeepAside {
-				kept = append(kept, path)
-			} else {
-				old = append(old, path)
-			}
+		for _, f := range others[min(KeepAside-1, len(others)):] {
+			old = append(old, s.path+f.Suffix())
 		}
-		if len(old) > 0 && (forget == nil || forget(old, kept) == nil) {
+		if len(old) > 0 && (forget == nil || forget(old) == nil) {
 			for _, path := range old {
 				_ = securefile.Remove(ctx, path)
 			}

@@ -1,6 +1,7 @@
 package securefile_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,10 +16,10 @@ import (
 // Time Machine leaves plaintext files out, and keeps the others.
 func TestPlaintextIsLeftOutOfBackups(t *testing.T) {
 	dir := t.TempDir()
-	for name, excluded := range map[string]string{"contoso.plaintext.json": "[Excluded]", "contoso.enc": "[Included]"} {
-		path := filepath.Join(dir, name)
+	for excluded, replace := range map[string]func(context.Context, string, ...[]byte) (securefile.Stamp, error){"[Excluded]": securefile.ReplacePlain, "[Included]": securefile.Replace} {
+		path := filepath.Join(dir, excluded)
 		for range 2 { // the second file replaces the first
-			_, err := securefile.Replace(t.Context(), path, []byte("data"))
+			_, err := replace(t.Context(), path, []byte("data"))
 			require.NoError(t, err)
 		}
 		out, err := exec.Command("/usr/bin/tmutil", "isexcluded", path).CombinedOutput()
@@ -41,7 +42,7 @@ func TestVolumeWithoutOwners(t *testing.T) {
 		require.NoError(t, securefile.MkdirAll(folder))
 		_, err := securefile.Replace(t.Context(), filepath.Join(folder, "contoso.enc"), []byte("data"))
 		require.NoError(t, err)
-		_, err = securefile.Replace(t.Context(), filepath.Join(folder, "contoso.plaintext.json"), []byte("data"))
+		_, err = securefile.ReplacePlain(t.Context(), filepath.Join(folder, "contoso.plaintext.json"), []byte("data"))
 		if taken {
 			require.NoError(t, err)
 		} else {

@@ -13,7 +13,7 @@ func isEvicted(path string) bool {
 	return lstat(path, &st) == nil && st.Flags&unix.SF_DATALESS != 0
 }
 
-// keepPlain prepares the temporary file of a plaintext cache: it refuses a volume on
+// keepPlain prepares a temporary file for plain text: it refuses a volume on
 // which every user counts as the owner, and keeps the file out of backups.
 func (t *temp) keepPlain(path string) error {
 	var volume unix.Statfs_t

@@ -281,13 +281,21 @@ func MakeDir(dir string) (ID, error) {
 // does not share it, until ctx ends, and for ten seconds at most; then it fails with
 // an [Error] that says so. The end of ctx ends nothing else.
 //
-// On macOS a cache's plaintext file is left out of Time Machine's backups, and is
-// not written to a volume that ignores owners.
-//
 // On Windows the new file has an access list that admits the user, the system and
 // administrators, whatever the folder's says. (In a sandbox that Windows calls an
 // AppContainer, and for a restricted user, it inherits the folder's.)
 func Replace(ctx context.Context, path string, parts ...[]byte) (Stamp, error) {
+	return replace(ctx, path, false, parts)
+}
+
+// ReplacePlain is [Replace] for secrets that are not encrypted. On macOS it keeps the
+// file out of Time Machine's backups, and does not write it to a volume that ignores
+// owners.
+func ReplacePlain(ctx context.Context, path string, parts ...[]byte) (Stamp, error) {
+	return replace(ctx, path, true, parts)
+}
+
+func replace(ctx context.Context, path string, plain bool, parts [][]byte) (Stamp, error) {
 	fail := func(step, stored string, err error) (Stamp, error) {
 		return Stamp{}, &ReplaceError{Step: step, Path: path, Stored: stored, Err: err}
 	}
@@ -307,7 +315,7 @@ func Replace(ctx context.Context, path string, parts ...[]byte) (Stamp, error) {
 		return fail("create", Old, err)
 	}
 	defer t.release()
-	if layout.Parse(base).Kind == layout.PlaintextFile {
+	if plain {
 		if err := t.keepPlain(path); err != nil {
 			t.discard()
 			return Stamp{}, err
