@@ -27,16 +27,16 @@
 // keeps it encrypted. A shared cache is as safe as the least careful of its programs:
 //
 //   - To read costs the other program nothing. A process that starts after the access
-//     token has expired makes a refresh of its own, and what that brings is gone with
-//     the process.
+//     token has expired refreshes it for itself. What that brings is gone with the
+//     process, unless it follows the cache; see Following.
 //   - To read and write beside MSAL Python, beside MSAL.NET, or beside one process of
 //     MSAL Node loses nothing, as long as nobody is killed; see Writing.
 //   - Some pairs of other programs are not safe among themselves, and this package
 //     does not make them so; see Pairs that are never safe.
 //   - To write Azure CLI's cache is to act as Azure CLI; see there.
 //
-// What is risked, in any case: the file is not encrypted, and every program of the
-// user can read it, and so can everybody with a copy of the disk. A program that is
+// What is risked, in any case: every program of the user can read the tokens, and
+// where the file is plain, so can everybody with a copy of the disk. A program that is
 // killed at the wrong moment can empty the file for all. One program's bug signs the
 // user out of all of them.
 //
@@ -57,9 +57,13 @@
 // Without Write nothing is made or changed in the other program's folder: no lock
 // file, no time. A read-only mount will do. Where such a Store is all that a Cache
 // has, a token that a refresh brings stays in this program's memory, and the Cache
-// logs that once. So do not read a cache of an
-// authority that lets a refresh token be used only once: a refresh here would spend
-// the other program's. Microsoft Entra ID lets it be used again.
+// logs that once. So do not read a cache of an authority that lets a refresh token be
+// used only once: a refresh here would spend the other program's. Microsoft Entra ID
+// lets it be used again.
+//
+// Other programs write in place, so a reader may see half a file. A Store waits
+// for up to a second for the rest. If the file stays half, and the Store has read
+// it before, it goes on with what it read; if not, it fails with ErrCorrupt.
 //
 // # Following
 //
@@ -73,18 +77,14 @@
 //   - A sign-out over there is one here, and takes away what was kept here since.
 //     What the user has signed in to here, with another client id or while the
 //     account was not to be seen, is the program's own and stays.
-//   - A sign-out here hides the account, until the user signs in again here, and is
-//     none over there.
+//   - A sign-out here hides the account until the user signs in again here. It
+//     changes nothing over there.
 //   - Only sign-ins at the hosts of Microsoft Entra ID's own clouds are shown. The
 //     entries name the host, so nobody has to be asked: tenants of AD FS, B2C and
 //     other providers are left out, with a warning, and tokenkeep.Open fails where
 //     there is nothing else.
 //
 // A program of your own that follows nobody does not link this package.
-//
-// Other programs write in place, so a reader may see half a file. A Store waits
-// for up to a second for the rest. If the file stays half, and the Store has read
-// it before, it goes on with what it read; if not, it fails with ErrCorrupt.
 //
 // # Writing
 //
@@ -93,8 +93,8 @@
 // millisecond: the new file is made and flushed before. A lock file that a dead
 // process has left is removed: at once if it was one of this package, after a second
 // if its process is not there any more, and after five seconds in any case, as
-// MSAL Python does it. Who has it locked with flock is waited for until the context
-// ends.
+// MSAL Python does it. If a process has it locked with flock, a save waits for that
+// process until the context ends.
 //
 // The file is replaced, not written in place, and its time is set by hand a little
 // ahead, because other programs read it again only if its time is later than their
@@ -147,8 +147,8 @@
 //
 //   - The key is gone, as after a restart: ErrKeyMissing. Another key is there:
 //     ErrWrongKey. Sign in again with the other program.
-//   - The keyring is locked: ErrKeyringLocked; nobody is asked. There is none, it does
-//     not answer, or this session cannot use it: ErrUnavailable.
+//   - The keyring is locked: ErrKeyringLocked; nobody is asked. There is no keyring,
+//     it does not answer, or this session cannot use it: ErrUnavailable.
 //   - The file is half, and stays so: ErrCorrupt, or what was read before. DPAPI does
 //     not tell a file that is half from one of another user: ErrWrongKey.
 //   - The file or the item is missing or empty: ErrNotFound.
@@ -164,14 +164,14 @@
 // To write there is to do that in Azure CLI's name, so it has to be said twice, by
 // Options.Write and Options.WriteAsAzureCLI, wherever the client id is Azure CLI's:
 //
-//   - A sign-out here is one of az. A sign-in here is there for az, too; but az lists
-//     no subscriptions of it, which it keeps in azureProfile.json: that is for az
-//     login to write, or for you.
-//   - az fails on two accounts with one username ("Found multiple accounts"), as they
-//     come of a user who was deleted and made again, or who has a personal account of
-//     the same address. So a write that would add the second one fails with
-//     ErrUsername. A sign-in then succeeds in memory only, or with
-//     persistence.WithStrict fails. Tell the user to sign the other account out.
+//   - A sign-out here signs az out too. After a sign-in here az has the account, but
+//     lists no subscriptions of it: it keeps these in azureProfile.json, which az login
+//     writes, or you do.
+//   - az fails on two accounts with one username ("Found multiple accounts"). A user
+//     has two who was deleted and made again, or who also has a personal account with
+//     that address. So a write that would add the second one fails with ErrUsername. A
+//     sign-in then succeeds in memory only, or fails with persistence.WithStrict. Tell
+//     the user to sign the other account out.
 //
 // # What is refused
 //
@@ -187,8 +187,8 @@
 // # What has been tried with what
 //
 // On Linux, with the real programs: Debian's msal-extensions 1.0 and MSAL Python
-// 1.21, the lock of msal-node-extensions 5.6.1, Azure CLI 2.45, read and written. MSAL.NET's lock is
-// a stand-in after its source. macOS: built, and its way to make files is tested on
+// 1.21, the lock of msal-node-extensions 5.6.1, and Azure CLI 2.45, read and written.
+// MSAL.NET's lock is a stand-in after its source. macOS: built, and its way to make files is tested on
 // Linux, but not beside another program. Windows: the files that DPAPI encrypts are
 // read under Wine, with stand-ins for the other programs; nothing can be written.
 // Caches in the macOS Keychain cannot be used. The comment of each constructor says

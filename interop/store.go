@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/lens"
+	"github.com/tokenkeep/tokenkeep/internal/neighbour"
 	"github.com/tokenkeep/tokenkeep/internal/opaque"
 	"github.com/tokenkeep/tokenkeep/internal/quote"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
@@ -291,10 +292,6 @@ func damaged(now *sight, err error, last *sight) bool {
 	return errors.Is(err, persistence.ErrCorrupt) || err == nil && now.stamp != (stamp{}) && len(bytes.TrimSpace(now.raw)) == 0
 }
 
-// unsettled is how young a file is that may be about to be written: other programs
-// write in place. A writer takes less than a millisecond for it.
-const unsettled = time.Second
-
 // read reads the file and waits while it is being written. A missing file has no
 // stamp.
 func (s *Store) read(ctx context.Context) (*sight, error) {
@@ -312,7 +309,7 @@ func (s *Store) read(ctx context.Context) (*sight, error) {
 		if !torn && lens.Whole(raw) {
 			return s.sight(raw, at, start)
 		}
-		if waited > unsettled || at.age() > unsettled {
+		if waited > neighbour.Unsettled || at.age() > neighbour.Unsettled {
 			if torn {
 				return nil, err
 			}

@@ -54,7 +54,7 @@ func settle(t testing.TB, path string) {
 	for {
 		at, err := stampOf(path)
 		require.NoError(t, err)
-		if at.age() > unsettled {
+		if at.age() > neighbour.Unsettled {
 			return
 		}
 		wait(t, 20*time.Millisecond)

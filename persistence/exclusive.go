@@ -57,7 +57,7 @@ const (
 // token. Those that wait hold no connection to the store.
 //
 // Where the store's Persistence is a [Leaser], the same holds for all servers. Where
-// it is none but a [NamedLocker], or [WithLockFile] is given, it holds for all
+// it is a [NamedLocker] instead, or [WithLockFile] is given, it holds for all
 // processes that share the locks, and each account leaves a small lock file. A lease
 // or lock is asked for only if an access token of the account is missing or about to
 // expire, so that other requests cost nothing more; fn must therefore use the ctx

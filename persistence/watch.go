@@ -94,7 +94,7 @@ type watcher struct {
 	changes chan Change
 	every   time.Duration // 0 for the default
 
-	system  *fsnotify.Watcher // nil where there is none
+	system  *fsnotify.Watcher // nil where the system has none
 	folders []string          // that system watches
 	all     bool              // these are all that have to be watched
 	theirs  map[string]bool   // the files of neighbours

@@ -18,8 +18,8 @@ func setAside(ctx context.Context, c *persistence.Cache, l *slog.Logger, why err
 		return false
 	}
 	b, ok := c.Backend().(interface {
-		LoadRevision(ctx context.Context) (data []byte, rev string, err error)
-		SetAside(ctx context.Context, rev string) (newPath string, err error)
+		persistence.Versioned
+		persistence.SetAsider
 	})
 	if !ok {
 		return false
@@ -29,7 +29,7 @@ func setAside(ctx context.Context, c *persistence.Cache, l *slog.Logger, why err
 		return true
 	}
 	if _, bad := tokencache.Parse(tokencache.Trim(data)); err != nil || bad == nil {
-		return false // it has another fault, which renaming all would not serve
+		return false // it has another fault, and is to stay
 	}
 	to, err := b.SetAside(ctx, rev)
 	if err == nil && to != "" { // else the backend has told its user

@@ -250,7 +250,7 @@ func (s Sides) view(n notes, shown *tokencache.Doc) []byte {
 }
 
 // Purge returns own without what is theirs and has ended over there. It reports false
-// if there is none, and where theirs could not be read.
+// if there is nothing of that kind, and where theirs could not be read.
 func (s Sides) Purge() (own []byte, purged bool) {
 	n := notesIn(s.Own)
 	if len(n.theirs) == 0 || s.Unread {
@@ -370,17 +370,13 @@ func (p *putter) choose() {
 		}
 	}
 	each(p.view, func(section string, e *tokencache.Entry) {
-		if g := grantOf(e); credential(section) && p.isOwn[g] && p.stands(section, e) != nil {
+		if g := grantOf(e); tokencache.Credential(section) && p.isOwn[g] && p.stands(section, e) != nil {
 			p.keeps[g.account], p.clients[g.client] = true, true
 		}
 	})
 	for a := range p.keeps {
 		p.isOwn[grant{account: a}] = true
 	}
-}
-
-func credential(section string) bool {
-	return section != tokencache.AccountSection && section != tokencache.AppMetadata
 }
 
 // stands returns the entry that own is to have where the view has e, or nil.
@@ -395,7 +391,7 @@ func (p *putter) stands(section string, e *tokencache.Entry) *tokencache.Entry {
 	if g.account.HomeAccountID != "" && !p.isOwn[g] {
 		return nil
 	}
-	if old := find(p.Own, section, e); old != nil && credential(section) && !p.theirs[g] {
+	if old := find(p.Own, section, e); old != nil && tokencache.Credential(section) && !p.theirs[g] {
 		return old // theirs is shown over it
 	}
 	if section == tokencache.AccountSection && p.keeps[g.account] || section == tokencache.AppMetadata && p.clients[g.client] {

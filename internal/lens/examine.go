@@ -43,7 +43,7 @@ func Examine(data []byte) (*Health, error) {
 				h.Twice++
 			}
 			seen[e.id] = true
-			if credential(name) && e.id.client != "" {
+			if tokencache.Credential(name) && e.id.client != "" {
 				h.Clients = append(h.Clients, e.id.client)
 			}
 		}

@@ -105,7 +105,7 @@ type field struct {
 // shared is a section that all MSAL libraries share.
 type shared struct {
 	entries []entry
-	bad     bool // it is no object, or one of its entries is none
+	bad     bool // it is no object, or one of its entries is not
 }
 
 // file is a parsed file.
@@ -313,10 +313,6 @@ type shown struct {
 	madeUp []entry // AppMetadata that the file does not have
 }
 
-func credential(section string) bool {
-	return section != tokencache.AccountSection && section != tokencache.AppMetadata
-}
-
 // look finds out what a view shows.
 func (l *Lens) look(f *file) *shown {
 	s := &shown{of: map[identity]*entry{}, order: map[string][]*entry{}, others: map[tokencache.Account]bool{}}
@@ -331,7 +327,7 @@ func (l *Lens) look(f *file) *shown {
 		for i := range sec.entries {
 			e := &sec.entries[i]
 			if e.odd {
-				if credential(name) && e.account.HomeAccountID != "" {
+				if tokencache.Credential(name) && e.account.HomeAccountID != "" {
 					s.others[e.account] = true
 				}
 				continue
@@ -342,11 +338,11 @@ func (l *Lens) look(f *file) *shown {
 					continue
 				}
 			case !l.clients[e.id.client]:
-				if credential(name) {
+				if tokencache.Credential(name) {
 					s.others[e.account] = true
 				}
 				continue
-			case credential(name):
+			case tokencache.Credential(name):
 				own[e.account] = true
 				if a := (app{e.id.env, e.id.client}); apps[a] == nil {
 					apps[a] = e
@@ -765,7 +761,7 @@ func (p *putter) value(was, e *entry) []byte {
 	for _, fd := range left {
 		put(quoted(fd.name), fd.value)
 	}
-	if credential(section) {
+	if tokencache.Credential(section) {
 		put(quoted(lastModified), quoted(strconv.FormatInt(p.now, 10)))
 	}
 	b.WriteByte('}')

@@ -54,6 +54,11 @@ func Shared(section string) bool {
 	return false
 }
 
+// Credential reports whether the entries of a shared section are tokens.
+func Credential(section string) bool {
+	return Shared(section) && section != AccountSection && section != AppMetadata
+}
+
 // ErrFormat says that data is not a token cache: it does not begin with a JSON
 // object.
 var ErrFormat = errors.New("not a token cache")

@@ -472,7 +472,7 @@ type world struct {
 	now       int // tick
 	failLoads bool
 	failSaves bool
-	// loseAnswers: saves and sign-outs are carried out, and whoever asked for them is
+	// loseAnswers: saves and sign-outs are carried out, and their caller is
 	// told that they failed.
 	loseAnswers bool
 	inside      func()

@@ -33,7 +33,7 @@ const (
 // Message is a JWE that has not been decrypted yet.
 type Message struct{ iv, text, tag []byte }
 
-// Parse takes a JWE apart. It fails with ErrCorrupt for what is none, also for one
+// Parse takes a JWE apart. It fails with ErrCorrupt for anything else, also for a JWE
 // that was cut off, and with ErrUnsupportedVersion for one of another kind.
 func Parse(data []byte) (*Message, error) {
 	all := bytes.SplitN(data, []byte("."), parts+1)
