@@ -39,7 +39,8 @@ func (w Warning) String() string {
 // that only its owner can read (mode 0600; on Windows an access list, which also
 // admits the system and administrators). Anybody who gets the file can sign in as
 // the user: from a backup, from a stolen disk, as root, or as another program of the
-// user.
+// user. On macOS the file is kept out of Time Machine's backups, and is not written to
+// a volume that ignores owners.
 //
 // It is a [persistence.Versioned] and a [persistence.NamedLocker], safe for
 // concurrent use by goroutines and processes. Saves are atomic and durable. The
