@@ -122,8 +122,9 @@ func TestRestartProcess(t *testing.T) {
 
 // A restart ends a sign-in in the kernel's keyring where the machine has an id. A
 // container without one cannot tell a restart from another machine: it says so, and
-// the file stays. The boot and the id are what the kernel and the system say, in a
-// mount namespace.
+// the file stays. Nor is the id of a machine alone a proof: machines are copied with it,
+// and images of containers are made with one. The boot, the id and the machine's name are
+// what the kernel and the system say, in a mount namespace.
 func TestKernelSignInAfterARestart(t *testing.T) {
 	env.Require(t, os.Geteuid() == 0 && env.CanMount(), "needs to mount file systems, as root")
 	_, err := os.Stat("/etc/machine-id")
@@ -131,38 +132,60 @@ func TestKernelSignInAfterARestart(t *testing.T) {
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	const here, none = "92f6a4d1c5b84a8bb2a3f0a3c1d7e9f0", ""
+	const (
+		byItself = `for f in /etc/machine-id /var/lib/dbus/machine-id; do [ ! -e $f ] || mount --bind "$0/etc/machine-id" $f; done && { [ ! -e /etc/hostname ] || mount --bind "$0/etc/hostname" /etc/hostname; }`
+		host     = `mount --bind "$0/etc" /etc`
+		image    = `mount -t tmpfs tmpfs "$0/disk" && mkdir "$0/disk/work" "$0/disk/$2" && mount -t overlay overlay -o "lowerdir=$0/etc,upperdir=$0/disk/$2,workdir=$0/disk/work" /etc`
+	)
 	for name, c := range map[string]struct {
-		before, after string // machine's ids
+		before, after string // machine's ids, then its name
 		boot          string // of the second process
 		ends          bool
+		etc           string // how the process comes to its /etc, byItself if it is ""
+		container     string // of the second process; the first one's is "A"
 	}{
-		"a restart of a machine":                {here, here, "2", true},
-		"a restart where no id is known":        {none, none, "2", false},
-		"a restart since which an id is known":  {none, here, "2", false},
-		"another machine":                       {here, "00000000000000000000000000000001", "2", false},
-		"control: no restart, and an id":        {here, here, "1", true},
-		"control: no restart, where none known": {none, none, "1", true},
+		"a restart of a machine":                {here, here, "2", true, "", ""},
+		"a restart where no id is known":        {none, none, "2", false, "", ""},
+		"a restart since which an id is known":  {none, here, "2", false, "", ""},
+		"another machine":                       {here, "00000000000000000000000000000001", "2", false, "", ""},
+		"control: no restart, and an id":        {here, here, "1", true, "", ""},
+		"control: no restart, where none known": {none, none, "1", true, "", ""},
+
+		"a restart of a machine with a name":                {here + " pool-1", here + " pool-1", "2", true, host, ""},
+		"a copy of the machine, or it was renamed":          {here + " pool-1", here + " pool-2", "2", false, host, ""},
+		"a new container, with the id of the host":          {here + " a", here + " b", "2", true, "", ""},
+		"a restart of a container of an image with an id":   {here + " a", here + " a", "2", true, image, "A"},
+		"another container of that image":                   {here + " a", here + " a", "2", false, image, "B"},
+		"control: a name is no reason where no id is known": {none + " a", none + " a", "1", true, host, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			run := func(id, boot string) string {
-				for file, text := range map[string]string{"id": id, "boot": "00000000-0000-0000-0000-00000000000" + boot} {
+			for _, folder := range []string{"etc", "disk"} {
+				require.NoError(t, os.Mkdir(filepath.Join(dir, folder), 0o755))
+			}
+			etc := c.etc
+			if etc == "" {
+				etc = byItself
+			}
+			run := func(machine, boot, container string) string {
+				id, name, _ := strings.Cut(machine, " ")
+				for file, text := range map[string]string{"etc/machine-id": id, "etc/hostname": name, "boot": "00000000-0000-0000-0000-00000000000" + boot} {
 					require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(text+"\n"), 0o644))
 				}
 				require.NoError(t, os.RemoveAll(filepath.Join(dir, "items"))) // a restart, or three days
 				require.NoError(t, os.Mkdir(filepath.Join(dir, "items"), 0o700))
 				cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-c", `mount --make-rprivate / && mount --bind "$0/boot" /proc/sys/kernel/random/boot_id && `+
-					`for f in /etc/machine-id /var/lib/dbus/machine-id; do [ ! -e $f ] || mount --bind "$0/id" $f; done && exec "$1" -test.run='^TestRestartProcess$'`, dir, exe)
+					etc+` && exec "$1" -test.run='^TestRestartProcess$'`, dir, exe, container)
 				cmd.Env = append(os.Environ(), restartVariable+"="+dir)
 				out, err := cmd.CombinedOutput()
 				require.NoError(t, err, string(out))
 				return string(out)
 			}
-			require.Contains(t, run(c.before, "1"), "HAD {}.")
+			require.Contains(t, run(c.before, "1", "A"), "HAD {}.")
 			path := filepath.Join(dir, "data", "app.enc")
 			file, err := os.ReadFile(path)
 			require.NoError(t, err)
-			out := run(c.after, c.boot)
+			out := run(c.after, c.boot, c.container)
 			aside, err := filepath.Glob(path + ".damaged-*")
 			require.NoError(t, err)
 			now, err := os.ReadFile(path)

@@ -55,7 +55,7 @@ func (a absence) judge() verdict {
 	case !a.stores:
 		return verdict{because: "somebody else keeps this key"}
 	case a.origin == different:
-		return verdict{because: "the key was stored on another machine or by another user"}
+		return verdict{because: "the key was stored on another machine, in another container or by another user, or this machine was renamed since"}
 	case a.source != kernelSource && a.origin == same:
 		return verdict{probe: true}
 	case a.source != kernelSource:

@@ -3,6 +3,9 @@ package encrypted
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,13 +31,13 @@ func on(t testing.TB, m machine, path string, s KeySource) *File {
 	return f
 }
 
-// named is a ring under another word.
-type named struct {
+// under is a ring under another word.
+type under struct {
 	*ring
 	word string
 }
 
-func (n named) Source() string { return n.word }
+func (u under) Source() string { return u.word }
 
 // Every way in which a source can say "not there", and whether the key is gone.
 func TestWhenAKeyIsGone(t *testing.T) {
@@ -46,6 +49,8 @@ func TestWhenAKeyIsGone(t *testing.T) {
 	sameKernel := changed(func(m *machine) { m.id = "another" })
 	otherUser := changed(func(m *machine) { m.user = "1001" })
 	restartedContainer := changed(func(m *machine) { m.id, m.boot = "", "boot 2" })
+	named := func(m machine, host string) machine { m.host = host; return m }
+	pool1, pool2 := named(desktop, "pool-1"), named(desktop, "pool-2")
 	noBoot := changed(func(m *machine) { m.boot, m.userns = "", "" })
 
 	locked := remedy.Errorf("Unlock it.", "%w", persistence.ErrKeyringLocked)
@@ -82,6 +87,10 @@ func TestWhenAKeyIsGone(t *testing.T) {
 		"Windows: a logon without the profile":             {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
 		"another machine that shares the folder":           {"keyring", desktop, another, stores, "unavailable", "unavailable"},
 		"another user":                                     {"keyring", desktop, otherUser, stores, "unavailable", "unavailable"},
+		"control: a machine with a name":                   {"keyring", pool1, pool1, stores, "key-missing", "key-missing"},
+		"a copy of the machine, or it was renamed":         {"keyring", pool1, pool2, stores, "unavailable", "unavailable"},
+		"a file of before names counted":                   {"keyring", desktop, pool1, stores, "unavailable", "unavailable"},
+		"a file since names count, and no name is known":   {"keyring", pool1, desktop, stores, "unavailable", "unavailable"},
 		"a container without a machine id":                 {"keyring", desktop, container, stores, "unavailable", "unavailable"},
 		"a key that was made in such a container":          {"keyring", container, desktop, stores, "unavailable", "unavailable"},
 		"made and missing in such a container":             {"keyring", container, container, stores, "unavailable", "unavailable"},
@@ -94,6 +103,8 @@ func TestWhenAKeyIsGone(t *testing.T) {
 		"kernel: another machine":                            {"kernel", desktop, another, stores, "unavailable", "unavailable"},
 		"kernel: another machine's id on the same kernel":    {"kernel", desktop, sameKernel, stores, "unavailable", "unavailable"},
 		"kernel: another user":                               {"kernel", desktop, otherUser, stores, "unavailable", "unavailable"},
+		"kernel: a restart of a machine with a name":         {"kernel", pool1, named(restarted, "pool-1"), stores, "key-missing", "key-missing"},
+		"kernel: a copy of the machine, or a new container":  {"kernel", pool1, named(restarted, "pool-2"), stores, "unavailable", "unavailable"},
 		"kernel: a container in the same namespace":          {"kernel", container, container, stores, "key-missing", "key-missing"},
 		"kernel: a container that may be on another one":     {"kernel", container, restartedContainer, stores, "unavailable", "unavailable"},
 		"kernel: no boot is known":                           {"kernel", noBoot, desktop, stores, "unavailable", "unavailable"},
@@ -105,12 +116,12 @@ func TestWhenAKeyIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path, old := tempPath(t), newRing()
-			require.NoError(t, on(t, c.from, path, named{old, c.word}).Save(ctx, []byte("one")))
+			require.NoError(t, on(t, c.from, path, under{old, c.word}).Save(ctx, []byte("one")))
 			before := readFile(t, path)
 
 			r := newRing() // has no keys
 			c.now(r)
-			f := func() *File { return on(t, c.to, path, named{r, c.word}) }
+			f := func() *File { return on(t, c.to, path, under{r, c.word}) }
 			_, rev, err := f().LoadRevision(ctx)
 			requireError(t, c.load, err)
 			require.Empty(t, r.ids(), "who only reads keeps nothing")
@@ -118,7 +129,7 @@ func TestWhenAKeyIsGone(t *testing.T) {
 			requireError(t, c.keep, f().Save(ctx, []byte("two")))
 			_, err = f().SaveIf(ctx, []byte("two"), rev)
 			requireError(t, c.keep, err)
-			requireError(t, c.keep, f().Rotate(ctx, named{r, c.word}))
+			requireError(t, c.keep, f().Rotate(ctx, under{r, c.word}))
 			require.LessOrEqual(t, len(r.ids()), 1, "the key for the next file is made once")
 			require.Equal(t, before, readFile(t, path))
 
@@ -127,12 +138,12 @@ func TestWhenAKeyIsGone(t *testing.T) {
 				requireError(t, c.keep, err)
 				require.Equal(t, before, readFile(t, path))
 				// The key is there again, or the program is where it was.
-				mustLoad(t, on(t, c.from, path, named{old, c.word}), "one")
+				mustLoad(t, on(t, c.from, path, under{old, c.word}), "one")
 				return
 			}
 			require.NoError(t, err)
 			require.Equal(t, before, readFile(t, aside))
-			mustLoad(t, on(t, c.from, aside, named{old, c.word}), "one")
+			mustLoad(t, on(t, c.from, aside, under{old, c.word}), "one")
 		})
 	}
 }
@@ -230,7 +241,7 @@ func TestReferencesTellNothing(t *testing.T) {
 	var lines []string
 	for i := range 4 {
 		path := filepath.Join(dir, fmt.Sprint("cache", i%2))
-		f := on(t, desktop, path, named{r, "kernel"})
+		f := on(t, desktop, path, under{r, "kernel"})
 		require.NoError(t, f.Delete(ctx))
 		require.NoError(t, f.Save(ctx, []byte("one")))
 		h := headerOf(t, path)
@@ -457,12 +468,35 @@ func TestAKeyOfAnEarlierSourceIsCollected(t *testing.T) {
 	require.Error(t, err)
 }
 
+// What FORMAT.md says of the origin, done by hand: the name is a part of its own, and
+// is left out where there is none. The owner does not depend on it, so that a machine
+// that was renamed still deletes its keys.
+func TestOriginIsThatOfTheFormat(t *testing.T) {
+	const id = "adcf592e71ae3c8f79d68acf8976217a"
+	byHand := func(parts ...string) string {
+		mac := hmac.New(sha256.New, []byte(desktop.id))
+		mac.Write([]byte("tokenkeep-encrypted/1\x00origin\x00" + strings.Join(parts, "\x00")))
+		return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:16])
+	}
+	renamed := desktop
+	renamed.host = "pool-1"
+	require.Equal(t, byHand(id, desktop.user), desktop.origin("keyring", id).origin)
+	require.Equal(t, byHand(id, desktop.user, "pool-1"), renamed.origin("keyring", id).origin)
+	path, r := tempPath(t), newRing()
+	require.NoError(t, on(t, desktop, path, r).Save(ctx, nil))
+	require.NoError(t, on(t, renamed, path, r).Delete(ctx))
+	require.Empty(t, r.ids())
+}
+
 // The machine's own id, the user and the boot are read.
 func TestThisMachine(t *testing.T) {
 	m := thisMachine()
 	require.NotEmpty(t, m.user)
 	require.Equal(t, m, thisMachine())
-	require.False(t, strings.ContainsAny(m.id+m.boot+m.userns, "\n\x00"))
+	require.False(t, strings.ContainsAny(m.id+m.host+m.boot+m.userns, "\n\x00"))
+	if runtime.GOOS == "windows" && m.id != "" {
+		require.NotEmpty(t, m.host, "copies of one image have one MachineGuid")
+	}
 	if runtime.GOOS != "linux" {
 		return // only Linux has another way to read it
 	}

@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readMachineID returns the machine's UUID, or "" if it has none.
-func readMachineID(context.Context) string {
+// readMachine returns the machine's UUID, or "" if it has none.
+func readMachine(context.Context) (id, host string) {
 	for _, name := range []string{"kern.hostuuid", "hw.uuid", "machdep.dmi.system-uuid"} {
 		if id, err := unix.Sysctl(name); err == nil && id != "" {
-			return id
+			return id, ""
 		}
 	}
-	return ""
+	return "", ""
 }

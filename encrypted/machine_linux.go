@@ -3,19 +3,66 @@ package encrypted
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
-// readMachineID returns the machine's id, or "" if it has none that can be read.
-// See machine-id(5).
-func readMachineID(context.Context) string {
+// readMachine returns the machine's id, or "" if it has none that can be read, and
+// what parts machines that have the same one. See machine-id(5).
+func readMachine(context.Context) (id, host string) {
 	for _, path := range []string{"/etc/machine-id", "/var/lib/dbus/machine-id"} {
 		if id := readWord(path); id != "" && id != "uninitialized" {
-			return id
+			return id, hostOf(path, readWord("/proc/self/mountinfo"), readWord("/etc/hostname"))
 		}
 	}
-	return ""
+	return "", ""
 }
+
+// hostOf returns what parts this machine from others with the same id: machines are
+// copied with their id, and images of containers are made with one. That is the
+// machine's own name, not one that a network has given it, and in a container the
+// folder that keeps the container's changes. It is "" where the file at path, which
+// has the id, was mounted by itself: then the id is that of the host, which has
+// another name than the container.
+func hostOf(path, mountinfo, name string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	at, upper := mountOf(path, mountinfo)
+	switch {
+	case at == path:
+		return ""
+	case upper == "":
+		return name
+	}
+	return name + " " + upper
+}
+
+// mountOf returns where the file system is mounted that has the file, and the folder
+// with its changes if it is an overlay.
+func mountOf(path, mountinfo string) (at, upper string) {
+	for line := range strings.Lines(mountinfo) {
+		mount, rest, _ := strings.Cut(line, " - ")
+		fields, more := strings.Fields(mount), strings.Fields(rest)
+		if len(fields) < 5 || len(more) < 3 {
+			continue
+		}
+		point := unescapeMount.Replace(fields[4])
+		if rel, err := filepath.Rel(point, path); err != nil || !filepath.IsLocal(rel) || len(point) < len(at) {
+			continue
+		}
+		at, upper = point, "" // the last one at a place hides the others
+		for option := range strings.SplitSeq(more[2], ",") {
+			if dir, ok := strings.CutPrefix(option, "upperdir="); ok {
+				upper = dir
+			}
+		}
+	}
+	return at, upper
+}
+
+// unescapeMount undoes what the kernel does to names in mountinfo.
+var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // readBootID returns an id that the kernel makes anew at every boot, or "".
 func readBootID() string { return readWord("/proc/sys/kernel/random/boot_id") }

@@ -4,5 +4,5 @@ package encrypted
 
 import "context"
 
-// readMachineID returns "": this system has no id that is known here.
-func readMachineID(context.Context) string { return "" }
+// readMachine returns no id: this system has none that is known here.
+func readMachine(context.Context) (id, host string) { return "", "" }

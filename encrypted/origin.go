@@ -21,6 +21,7 @@ import (
 // not known.
 type machine struct {
 	id     string // of the machine
+	host   string // what parts machines that may have the same id
 	user   string // as the system names the user
 	boot   string // of this boot
 	userns string // of this process's user namespace
@@ -35,7 +36,8 @@ const machineTimeout = 5 * time.Second
 var thisMachine = sync.OnceValue(func() *machine {
 	ctx, cancel := context.WithTimeout(context.Background(), machineTimeout)
 	defer cancel()
-	return &machine{id: readMachineID(ctx), user: readUser(), boot: readBootID(), userns: readUserNamespace()}
+	id, host := readMachine(ctx)
+	return &machine{id: id, host: host, user: readUser(), boot: readBootID(), userns: readUserNamespace()}
 })
 
 // keyedHash returns the start of an HMAC of the parts.
@@ -52,7 +54,11 @@ const kernelSource = "kernel"
 // stored the key of that id.
 func (m *machine) origin(source, id string) (p fileParams) {
 	if m.id != "" {
-		p.origin = encode(keyedHash(m.id, "origin", id, m.user))
+		where := []string{id, m.user}
+		if m.host != "" {
+			where = append(where, m.host)
+		}
+		p.origin = encode(keyedHash(m.id, "origin", where...))
 	}
 	if source == kernelSource && m.boot != "" {
 		p.boot = encode(keyedHash(m.boot, "boot", id, m.user))
