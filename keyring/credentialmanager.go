@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	gokeyring "github.com/zalando/go-keyring"
 
@@ -12,14 +14,15 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// credentialManager is the keyring of Windows, through go-keyring, whose calls
-// take no context. A call that has not returned when its time is up is left
+// credentialManager is the keyring of Windows, through go-keyring and for List by
+// itself. Its calls take no context. A call that has not returned when its time is up is left
 // behind in its goroutine until the operating system returns.
 type credentialManager struct {
 	settings
 	calls    calls
-	classify func(error) error // for the platform's own errors; nil for an unknown one
-	session  func() error      // an error unless this logon session has the user's credentials and keeps them
+	list     func(filter string) ([]credential, error) // the generic credentials whose targets match
+	classify func(error) error                         // for the platform's own errors; nil for an unknown one
+	session  func() error                              // an error unless this logon session has the user's credentials and keeps them
 }
 
 // calls are the functions of go-keyring.
@@ -29,12 +32,15 @@ type calls interface {
 	Delete(service, user string) error
 }
 
+// credential is what names a credential.
+type credential struct{ target, user string }
+
 func (m *credentialManager) Get(ctx context.Context, service, user string) (string, error) {
-	return m.call(ctx, func() (string, error) { return m.found(m.calls.Get(service, user)) })
+	return callManager(ctx, m, func() (string, error) { return m.found(m.calls.Get(service, user)) })
 }
 
 func (m *credentialManager) Set(ctx context.Context, service, user, secret string) error {
-	_, err := m.call(ctx, func() (string, error) {
+	_, err := callManager(ctx, m, func() (string, error) {
 		if err := m.session(); err != nil {
 			return "", err
 		}
@@ -44,8 +50,42 @@ func (m *credentialManager) Set(ctx context.Context, service, user, secret strin
 }
 
 func (m *credentialManager) Delete(ctx context.Context, service, user string) error {
-	_, err := m.call(ctx, func() (string, error) { return m.found("", m.calls.Delete(service, user)) })
+	_, err := callManager(ctx, m, func() (string, error) { return m.found("", m.calls.Delete(service, user)) })
 	return err
+}
+
+// List lists nothing in a session that may not have all of the user's credentials.
+func (m *credentialManager) List(ctx context.Context, service string) ([]string, error) {
+	return callManager(ctx, m, func() ([]string, error) {
+		if err := m.session(); err != nil {
+			return nil, err
+		}
+		all, err := m.list(targetFilter(service))
+		return usersOf(service, all), err
+	})
+}
+
+// targetFilter returns the filter for the credentials of a service: the start of
+// their targets, and an asterisk. What Windows makes of another asterisk or a question
+// mark is not documented: the filter ends before it, and usersOf does the rest.
+func targetFilter(service string) string {
+	start := service + ":" // as go-keyring names targets
+	if i := strings.IndexAny(start, "*?"); i >= 0 {
+		start = start[:i]
+	}
+	return start + "*"
+}
+
+// usersOf returns the users of those credentials that are items of the service. The
+// target "a:b:c" is an item of "a" or of "a:b": its user says of which.
+func usersOf(service string, all []credential) (users []string) {
+	for _, c := range all {
+		if c.user != "" && c.target == service+":"+c.user {
+			users = append(users, c.user)
+		}
+	}
+	slices.Sort(users)
+	return slices.Compact(users)
 }
 
 // found returns what a call has returned, unless it has found nothing in a session
@@ -62,21 +102,22 @@ func (m *credentialManager) found(secret string, err error) (string, error) {
 // ItemLimit returns the limit of Credential Manager.
 func (*credentialManager) ItemLimit(service, user string) int { return 2560 }
 
-func (m *credentialManager) call(ctx context.Context, call func() (string, error)) (string, error) {
+func callManager[T any](ctx context.Context, m *credentialManager, call func() (T, error)) (T, error) {
+	var none T
 	if err := ctx.Err(); err != nil {
-		return "", err
+		return none, err
 	}
 	timeout := m.callTimeout(ctx)
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	secret, err := within.Call(limited, call)
+	value, err := within.Call(limited, call)
 	switch {
 	case err == nil || err != limited.Err():
-		return secret, m.classifyGoKeyring(err)
+		return value, m.classifyGoKeyring(err)
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("waiting for the keyring: %w", ctx.Err())
+		return none, fmt.Errorf("waiting for the keyring: %w", ctx.Err())
 	}
-	return "", noAnswer("the keyring", timeout)
+	return none, noAnswer("the keyring", timeout)
 }
 
 // classifyGoKeyring gives an error of go-keyring its class.

@@ -128,6 +128,70 @@ func TestCredentialManagerCallsAreBounded(t *testing.T) {
 	require.Equal(t, "answered", got)
 }
 
+// Credentials of other programs, whose targets begin alike, are not listed.
+func TestUsersOfAService(t *testing.T) {
+	all := []credential{
+		{"app:bob", "bob"}, {"app:alice", "alice"}, {"app:alice", "alice"}, {"app:Größe 名前", "Größe 名前"}, {"app:a*?", "a*?"},
+		{"app:x:y", "y"}, // of the service "app:x"
+		{"app:carol", "somebody"}, {"app:dave", ""}, {"app", "app"}, {"apple:eve", "eve"}, {"APP:frank", "frank"}, {"LegacyGeneric:target=app:g", "g"},
+		{"app*:heidi", "heidi"}, {"app:", ""},
+	}
+	require.Equal(t, []string{"Größe 名前", "a*?", "alice", "bob"}, usersOf("app", all))
+	require.Equal(t, []string{"y"}, usersOf("app:x", all))
+	require.Equal(t, []string{"heidi"}, usersOf("app*", all))
+	require.Empty(t, usersOf("nobody", all))
+	for service, filter := range map[string]string{"app": "app:*", "tokenkeep/app x": "tokenkeep/app x:*", "a*b": "a*", "a?b*": "a*", "*": "*"} {
+		require.Equal(t, filter, targetFilter(service))
+	}
+}
+
+// A list ends as the other calls do, and is no list where it may not be whole.
+func TestCredentialManagerLists(t *testing.T) {
+	fails := errors.New("unknown")
+	for name, c := range map[string]struct {
+		maximum uint32
+		err     error
+		class   error
+	}{
+		"a list":                         {persistLocalMachine, nil, nil},
+		"for this session only":          {1, nil, persistence.ErrUnavailable},
+		"no logon session":               {persistLocalMachine, errOfTheSystem, persistence.ErrUnavailable},
+		"what the system says otherwise": {persistLocalMachine, fails, fails},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := playedSystem(settings{timeout: time.Minute}, nil)
+			m := k.platform.(*credentialManager)
+			m.session = func() error { return checkPersistence(c.maximum, nil) }
+			m.list = func(filter string) ([]credential, error) {
+				require.Equal(t, "app:*", filter)
+				return []credential{{"app:alice", "alice"}, {"app:x:y", "y"}}, c.err
+			}
+			users, err := listing{m}.List(t.Context(), "app")
+			if c.class == nil {
+				require.NoError(t, err)
+				require.Equal(t, []string{"alice"}, users)
+				return
+			}
+			require.ErrorIs(t, err, c.class)
+			var e *persistence.Error
+			require.ErrorAs(t, err, &e)
+		})
+	}
+	m := playedSystem(settings{timeout: time.Millisecond}, nil).platform.(*credentialManager)
+	release := make(chan struct{})
+	defer close(release)
+	m.list = func(string) ([]credential, error) { <-release; return nil, nil }
+	_, err := listing{m}.List(context.Background(), "app")
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = listing{m}.List(ended, "app")
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = listing{m}.List(t.Context(), "a\nb")
+	require.ErrorContains(t, err, "control character")
+}
+
 func TestNames(t *testing.T) {
 	never := played(func() (string, error) { return "", errors.New("called") })
 	for _, bad := range []string{"", "a\nquit", "\xff", strings.Repeat("x", 501)} {

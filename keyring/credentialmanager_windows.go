@@ -10,7 +10,7 @@ import (
 )
 
 func newSystem(s settings) Limited {
-	return &credentialManager{settings: s, calls: goKeyring{}, classify: classifyWindows, session: checkLogon}
+	return &credentialManager{settings: s, calls: goKeyring{}, list: listCredentials, classify: classifyWindows, session: checkLogon}
 }
 
 func classifyWindows(err error) error {
@@ -26,6 +26,8 @@ func classifyWindows(err error) error {
 var (
 	advapi32            = windows.NewLazySystemDLL("advapi32.dll")
 	credGetSessionTypes = advapi32.NewProc("CredGetSessionTypes")
+	credEnumerate       = advapi32.NewProc("CredEnumerateW")
+	credFree            = advapi32.NewProc("CredFree")
 	// What go-keyring calls. It panics where one of them is missing.
 	credFunctions = []*windows.LazyProc{advapi32.NewProc("CredReadW"), advapi32.NewProc("CredWriteW"), advapi32.NewProc("CredDeleteW"), advapi32.NewProc("CredFree")}
 )
@@ -80,4 +82,49 @@ func (goKeyring) Delete(service, user string) error {
 		return err
 	}
 	return gokeyring.Delete(service, user)
+}
+
+// winCredential is CREDENTIALW.
+type winCredential struct {
+	flags, kind                 uint32
+	target, comment             *uint16
+	written                     windows.Filetime
+	secretSize                  uint32
+	secret                      *byte
+	persist, numberOfAttributes uint32
+	attributes                  uintptr
+	alias, user                 *uint16
+}
+
+// listCredentials returns the user's generic credentials whose targets match filter.
+// Windows returns their secrets too: they are cleared, and not looked at.
+func listCredentials(filter string) (list []credential, err error) {
+	if err := checkFunctions([]*windows.LazyProc{credEnumerate, credFree}); err != nil {
+		return nil, err
+	}
+	name, err := windows.UTF16PtrFromString(filter)
+	if err != nil {
+		return nil, err
+	}
+	var count uint32
+	var first **winCredential
+	if ok, _, err := credEnumerate.Call(uintptr(unsafe.Pointer(name)), 0, uintptr(unsafe.Pointer(&count)), uintptr(unsafe.Pointer(&first))); ok == 0 {
+		if errors.Is(err, windows.ERROR_NOT_FOUND) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	if first == nil {
+		return nil, nil
+	}
+	defer credFree.Call(uintptr(unsafe.Pointer(first)))
+	for _, c := range unsafe.Slice(first, count) {
+		if c.secret != nil {
+			clear(unsafe.Slice(c.secret, c.secretSize))
+		}
+		if c.kind == credTypeGeneric {
+			list = append(list, credential{target: windows.UTF16PtrToString(c.target), user: windows.UTF16PtrToString(c.user)})
+		}
+	}
+	return list, nil
 }

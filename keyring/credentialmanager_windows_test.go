@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"path/filepath"
 	"testing"
@@ -30,6 +31,37 @@ func TestCredentialManagerOfThisLogon(t *testing.T) {
 	err := checkFunctions([]*windows.LazyProc{advapi32.NewProc("CredReadFromNowhereW")})
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 	require.Equal(t, NoService, SituationOf(err))
+}
+
+// The items of a service are listed, whatever its name has in it, and nobody else's.
+func TestCredentialManagerListsItems(t *testing.T) {
+	k, service := realKeyring(t)
+	lister, ok := System().(Lister)
+	require.True(t, ok)
+	for _, odd := range []string{"", " and more", ":x", "*", "?", "/Größe 名前", `\"'%`} {
+		service := service + odd
+		users, err := lister.List(t.Context(), service)
+		require.NoError(t, err, service)
+		require.Empty(t, users, service)
+	}
+	for _, odd := range []string{"", " and more", ":x", "*", "?", "/Größe 名前", `\"'%`} {
+		service := service + odd
+		want := []string{"Größe 名前", "a*?", "alice", "with space"}
+		for _, user := range want {
+			require.NoError(t, k.Set(t.Context(), service, user, "planted"))
+			t.Cleanup(func() { _ = System().Delete(context.Background(), service, user) })
+		}
+		users, err := lister.List(t.Context(), service)
+		require.NoError(t, err, service)
+		require.Equal(t, want, users, service)
+		require.NoError(t, k.Delete(t.Context(), service, "alice"))
+		users, err = lister.List(t.Context(), service)
+		require.NoError(t, err, service)
+		require.Equal(t, []string{"Größe 名前", "a*?", "with space"}, users, service)
+	}
+	got, err := k.Get(t.Context(), service, "a*?")
+	require.NoError(t, err)
+	require.Equal(t, "planted", got, "a list changes nothing")
 }
 
 // Values larger than an item are split over several, each replaced by the next

@@ -34,12 +34,14 @@ type Limited interface {
 }
 
 // Lister is a [Keyring] that can list its items. The Secret Service on Linux and the
-// BSDs can, and the Linux kernel's keyring.
+// BSDs can, the Linux kernel's keyring, and Credential Manager on Windows. The Keychain
+// on macOS cannot.
 type Lister interface {
 	Keyring
 	// List returns the users of the items of a service, each once, sorted; none, and
 	// no error, where there is no item. What other programs have stored under that
-	// service is listed too. No secret is read.
+	// service is listed too; of the credentials on Windows only those that have the
+	// user in the target and as the user name, as Set makes them. No secret is read.
 	List(ctx context.Context, service string) (users []string, err error)
 }
 
