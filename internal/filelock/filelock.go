@@ -353,12 +353,19 @@ func (a *attempt) lockOnce(take takeFunc) (ok bool, err error) {
 			return false, err
 		}
 	}
+	was, err := idOf(a.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, errReplaced
+	}
+	if err != nil {
+		return false, err
+	}
 	for _, f := range files {
 		if ok, err := take(f); !ok || err != nil {
 			return false, err
 		}
 	}
-	if err := verifyHolder(a.path, a.main); err != nil {
+	if err := verifyHolder(a.path, a.main, was); err != nil {
 		release(a.main)
 		return false, err
 	}
@@ -490,10 +497,17 @@ var atOnce = func() context.Context {
 	return ctx
 }()
 
+// What tells files apart; tests replace it.
+var (
+	idOf     = securefile.IDOf
+	sameFile = os.SameFile
+)
+
 // verifyHolder checks that path still names the locked file and that its type,
-// owner and mode are acceptable, then records this process as the holder. It
-// fails with errReplaced if path names another file or none.
-func verifyHolder(path string, locked *flock.Flock) error {
+// owner and mode are acceptable, then records this process as the holder. was is
+// what path named before that file was opened. verifyHolder fails with errReplaced
+// if path names another file or none.
+func verifyHolder(path string, locked *flock.Flock, was securefile.ID) error {
 	f, err := securefile.Open(atOnce, path, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) || keptOpen(err) {
 		return errReplaced
@@ -510,7 +524,12 @@ func verifyHolder(path string, locked *flock.Flock) error {
 	if err != nil {
 		return err
 	}
-	if !os.SameFile(mine, there) {
+	if !sameFile(mine, there) {
+		return errReplaced
+	}
+	// On Windows these are 64 bits, which two files on ReFS may share, and a Flock
+	// does not give away its handle, which has the 128 that they do not share.
+	if is, err := idOf(path); err != nil || is != was {
 		return errReplaced
 	}
 	// The record is for diagnosis only, so a full disk does not matter.

@@ -3,6 +3,7 @@ package filelock_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/filelock"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
 
@@ -408,6 +410,56 @@ func TestLockFileReplaced(t *testing.T) {
 			timesOut(t, waiter)
 			current()
 			must(t, waiter)()
+		})
+	}
+}
+
+// On ReFS two files can have the same 64-bit id, and only that of 128 bits tells them
+// apart. Whoever has locked a file that was replaced by such a one has no lock. In the
+// control the long ids are the same too.
+func TestLockFileReplacedByOneWithItsShortID(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows does not delete a file that others have open")
+	}
+	for name, long := range map[string]func(path string) (securefile.ID, error){
+		"128 bits":           securefile.IDOf,
+		"control: 64 of 128": func(string) (securefile.ID, error) { return securefile.ID{Ino: 1}, nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := lockPath(t)
+			filelock.WithIdentity(t, func(_, _ fs.FileInfo) bool { return true }, long)
+			old := must(t, filelock.NewAlone(path))
+			waiter := filelock.NewAlone(path)
+			taken := make(chan func() error, 1)
+			go func() {
+				if unlock, err := waiter.Lock(t.Context()); err == nil {
+					taken <- unlock
+				}
+			}()
+			waitsFor := func() (hasIt bool) {
+				id, err := securefile.IDOf(path)
+				require.NoError(t, err)
+				for filelock.WaitsFor(waiter) != id {
+					select {
+					case unlock := <-taken:
+						require.NoError(t, unlock())
+						return true
+					default:
+						runtime.Gosched()
+					}
+				}
+				return false
+			}
+			require.False(t, waitsFor())
+			require.NoError(t, os.Rename(path, path+".old"))
+			current := must(t, filelock.New(path, false)) // of the new file
+			old()
+			two := waitsFor()
+			current()
+			require.Equal(t, strings.HasPrefix(name, "control"), two, "two have the lock")
+			if !two {
+				require.NoError(t, (<-taken)())
+			}
 		})
 	}
 }
