@@ -34,7 +34,9 @@ type Limited interface {
 }
 
 // Lister is a [Keyring] that can list its items. The Secret Service on Linux and the
-// BSDs can, and the Linux kernel's keyring.
+// BSDs can, and the Linux kernel's keyring. The Keychain of macOS cannot: what Apple
+// has for it asks for the password of each locked keychain, and leaves out keychains
+// that it cannot open, so that an empty list would say nothing.
 type Lister interface {
 	Keyring
 	// List returns the users of the items of a service, each once, sorted; none, and
