@@ -98,11 +98,13 @@ func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
 		return nil, wrap("key", k.service, user, err)
 	}
 	key, err := k.get(ctx, user)
-	if s, ok := k.keyring.(interface{ seesAll(context.Context) error }); ok && errors.Is(err, persistence.ErrNotFound) {
-		if unsure := s.seesAll(ctx); unsure != nil {
+	if s, ok := k.keyring.(partial); ok && errors.Is(err, persistence.ErrNotFound) {
+		switch parts, unsure := s.seesAll(ctx); {
+		case unsure != nil:
 			return nil, wrap("key", k.service, user, unsure)
+		case parts:
+			key, err = k.get(ctx, user) // one may have been unlocked just now
 		}
-		key, err = k.get(ctx, user) // a part of it may have been unlocked just now
 	}
 	switch {
 	case errors.Is(err, errNoKey):
@@ -112,6 +114,12 @@ func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
 		err = remedy.With("If the keyring was reset or belongs to another user, restore the old one. Otherwise sign in again.", persistence.ErrKeyMissing)
 	}
 	return key, wrap("key", k.service, user, err)
+}
+
+// partial is a keyring that may have several parts. seesAll returns an error unless it
+// sees all of them, and whether it has any.
+type partial interface {
+	seesAll(context.Context) (parts bool, err error)
 }
 
 // DeleteKey deletes the key of a ref. It succeeds if there is no such key.
