@@ -591,5 +591,5 @@ func WriteNote(path, note string) error {
 	if _, err := f.WriteAt([]byte(note+"\n"), noteAt); err != nil {
 		return err
 	}
-	return f.Sync()
+	return securefile.Flush(f)
 }
