@@ -41,7 +41,9 @@
 // /usr/bin/security does not find counts as missing only in a session that
 // searches its default keychain, if that is a file that exists and not the System
 // keychain; else the call fails with [NoSession]. So root's own daemons cannot use
-// the Keychain.
+// the Keychain. The default keychain must be unlocked too: security also says "not
+// found" of what is in a locked keychain that it may not ask for. macOS may then ask
+// for the password, and the call fails with [Locked] or [Declined] if nobody gives it.
 //
 // Windows is used through zalando/go-keyring; a call that Windows does not answer
 // leaves its goroutine behind until it does. In a logon session whose credentials do
@@ -77,7 +79,8 @@
 //
 // A Windows service that impersonates a user asks for its own items, not for that
 // user's: calls run on another thread. On macOS a key that is not found counts as
-// missing only in a session that searches the login keychain.
+// missing only in a session that searches the login keychain, and if every keychain
+// that it searches can be opened.
 //
 // Every keyring protects its items from other users and, while it is locked, from
 // anybody who has the disk. None protects them from other programs of the same

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/internal/quote"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
+	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -27,9 +30,13 @@ import (
 // leaves it behind when it waits for a dialog, and misreads a name with a quote.
 // How security reads a line, what it prints and which status it ends with is
 // taken from Apple's published source (SecurityTool in
-// apple-oss-distributions/Security: security.c, keychain_add.c,
-// keychain_find.c). Only the status is used: the texts are translated, and
-// "password has been deleted." is printed also when it has not been.
+// apple-oss-distributions/Security: security.c and keychain_add.c, keychain_find.c,
+// keychain_list.c, keychain_show_info.c). Only the status is used: the texts are
+// translated, and "password has been deleted." is printed also when it has not been.
+//
+// It is no [Lister]. dump-keychain, the only subcommand that lists, asks for the
+// password of each locked keychain that it comes to, and leaves out, without a word,
+// keychains that it cannot open: it never shows that there is no item.
 type keychain struct {
 	settings
 	run  runSecurity
@@ -51,7 +58,10 @@ func (k *keychain) Get(ctx context.Context, service, user string) (string, error
 	if err != nil {
 		return "", err
 	}
-	text := strings.TrimSuffix(out, "\n")
+	text, ended := strings.CutSuffix(out, "\n")
+	if !ended {
+		return "", newTrouble(Failed, "/usr/bin/security has not printed the item that it has found", "Unlock the login keychain and try again.")
+	}
 	var decoded []byte
 	if code, ok := strings.CutPrefix(text, base64Prefix); ok {
 		decoded, err = base64.StdEncoding.DecodeString(code)
@@ -103,37 +113,49 @@ func quoteWord(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
+// call runs a subcommand that needs one item or makes one.
 func (k *keychain) call(caller context.Context, stdin string, args ...string) (string, error) {
-	if err := caller.Err(); err != nil {
-		return "", err
-	}
-	timeout := k.callTimeout(caller)
-	ctx, cancel := context.WithTimeout(caller, timeout)
-	defer cancel()
-	out, status, err := k.run(ctx, stdin, args...)
-	var exit *exec.ExitError
+	out, status, err := k.ask(caller, stdin, args...)
 	switch {
-	case err == nil && status == 0:
+	case err != nil:
+		return "", err
+	case status == 0:
 		return out, nil
-	case err == nil && status == statusNotFound:
+	case status == statusNotFound:
 		if err := k.checkSession(caller); err != nil {
 			return "", err
 		}
 		return "", persistence.ErrNotFound
+	}
+	return "", classifyStatus(status)
+}
+
+// ask runs a subcommand and returns what it has printed and the status with which it
+// ended.
+func (k *keychain) ask(caller context.Context, stdin string, args ...string) (out string, status int, err error) {
+	if err := caller.Err(); err != nil {
+		return "", 0, err
+	}
+	timeout := k.callTimeout(caller)
+	ctx, cancel := context.WithTimeout(caller, timeout)
+	defer cancel()
+	out, status, err = k.run(ctx, stdin, args...)
+	var exit *exec.ExitError
+	switch {
 	case err == nil:
-		return "", classifyStatus(status)
+		return out, status, nil
 	case caller.Err() != nil:
-		return "", fmt.Errorf("waiting for the keyring: %w", caller.Err())
+		return "", 0, fmt.Errorf("waiting for the keyring: %w", caller.Err())
 	case ctx.Err() != nil:
 		// It says nothing of its dialogs, and nothing else takes it so long.
-		return "", remedy.With("Answer the question that macOS shows, or unlock the login keychain, and try again.",
+		return "", 0, remedy.With("Answer the question that macOS shows, or unlock the login keychain, and try again.",
 			&trouble{Unanswered, fmt.Sprintf("the keychain did not answer within %v and may have asked its user something", timeout), context.DeadlineExceeded})
 	case errors.Is(err, fs.ErrNotExist):
-		return "", newTrouble(NoService, "/usr/bin/security is missing", "Restore macOS's own security program.")
+		return "", 0, newTrouble(NoService, "/usr/bin/security is missing", "Restore macOS's own security program.")
 	case errors.As(err, &exit): // by a signal
-		return "", newTrouble(Declined, "/usr/bin/security was ended while it may have asked its user something", "Try again.")
+		return "", 0, newTrouble(Declined, "/usr/bin/security was ended while it may have asked its user something", "Try again.")
 	}
-	return "", newTrouble(Denied, "/usr/bin/security did not run to its end", "See whether a sandbox or a policy forbids it.")
+	return "", 0, newTrouble(Denied, "/usr/bin/security did not run to its end", "See whether a sandbox or a policy forbids it.")
 }
 
 // systemKeychain is the only keychain of the sessions that belong to no user's
@@ -146,8 +168,8 @@ const sessionLasts = 10 * time.Second
 // checkSession returns an error unless this session has the user's keychains. In
 // one that has not, security says "not found" to everything: what a cron job or a
 // launchd daemon searches is the System keychain, also as an ordinary user, and
-// with another $HOME there may be no keychain at all. Neither question makes macOS
-// ask anybody.
+// with another $HOME there may be no keychain at all. Only the question for a locked
+// default keychain makes macOS ask for its password.
 func (k *keychain) checkSession(ctx context.Context) error {
 	if at := k.seen.Load(); at != nil && time.Since(*at) < sessionLasts {
 		return nil
@@ -179,15 +201,18 @@ func (k *keychain) checkSession(ctx context.Context) error {
 	if isMissing(defaults[0]) {
 		return refuse("the default keychain of this session, " + quote.Inline(defaults[0]) + ", does not exist")
 	}
+	if err := k.checkOpen(ctx, defaults[0]); err != nil {
+		return err
+	}
 	now := time.Now()
 	k.seen.Store(&now)
 	return nil
 }
 
 // seesAll returns an error unless this session searches all keychains that may have
-// an item of its user. Scripts that sign programs often make it search a keychain of
-// their own and not the login keychain any more; one on a disk that is not mounted
-// is not searched either.
+// an item of its user, and all of them are open. Scripts that sign programs often make
+// it search a keychain of their own and not the login keychain any more; one on a disk
+// that is not mounted is not searched either.
 func (k *keychain) seesAll(ctx context.Context) error {
 	refuse := func(what string) error {
 		return newTrouble(NoSession, what+": the key may be there", "Add it in Keychain Access (File, Add Keychain), mount its disk if it is on another one, and try again.")
@@ -200,17 +225,62 @@ func (k *keychain) seesAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(login) == 0 { // there is none, or it cannot be opened
+		login = loginFiles()
+	}
 	for _, path := range login {
 		if !slices.Contains(searched, path) && !isMissing(path) {
 			return refuse("this session does not search the login keychain " + quote.Inline(path) + ", only " + listed(searched))
 		}
 	}
 	for _, path := range searched {
+		if path == systemKeychain || !filepath.IsAbs(path) { // a smart card has a name and no path
+			continue
+		}
 		if isMissing(path) {
 			return refuse("the keychain " + quote.Inline(path) + " of this session does not exist")
 		}
+		if err := k.checkOpen(ctx, path); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// loginFiles returns where macOS keeps the login keychain, in the form of today and in
+// that of before macOS 10.12.
+func loginFiles() []string {
+	home := os.Getenv("HOME")
+	if home == "" { // then security asks the user database
+		if u, err := user.Current(); err == nil {
+			home = u.HomeDir
+		}
+	}
+	dir := filepath.Join(home, "Library", "Keychains")
+	return []string{filepath.Join(dir, "login.keychain-db"), filepath.Join(dir, "login.keychain")}
+}
+
+// checkOpen returns an error unless the keychain is unlocked and can be read. Of one
+// that is locked security gives no item, and needs its password to say more; where it
+// may not ask, or its user declines, it says "not found". One that it cannot open it
+// leaves out without a word. (It checks each item that it finds against the item's
+// access list, which is encrypted: ItemImpl::checkIntegrity in Item.cpp, and
+// KCCursorImpl::next.)
+func (k *keychain) checkOpen(ctx context.Context, path string) error {
+	_, status, err := k.ask(ctx, "", "show-keychain-info", path)
+	if err != nil || status == 0 {
+		return err
+	}
+	name := "the keychain " + quote.Inline(path)
+	switch SituationOf(classifyStatus(status)) {
+	case Locked:
+		return newTrouble(Locked, name+" is locked", "Unlock it with: security unlock-keychain "+shell.Quote(path)+
+			" (or log in at the screen), and try again. A launchd agent needs the session type Aqua.")
+	case Declined:
+		return newTrouble(Declined, name+" is locked, and the user declined to unlock it", "Unlock it when asked.")
+	}
+	return newTrouble(Failed, fmt.Sprintf("%s cannot be opened (/usr/bin/security ended with status %d)", name, status),
+		"See whether a sandbox or a policy keeps the program from it. If Keychain Access cannot open it either, restore it from a backup or remove it there.")
 }
 
 func isMissing(path string) bool {
@@ -227,39 +297,34 @@ func listed(paths []string) string {
 }
 
 // keychains returns the paths that a subcommand prints, none if it fails.
-func (k *keychain) keychains(caller context.Context, subcommand string) ([]string, error) {
-	timeout := k.callTimeout(caller)
-	ctx, cancel := context.WithTimeout(caller, timeout)
-	defer cancel()
-	out, status, err := k.run(ctx, "", subcommand)
+func (k *keychain) keychains(ctx context.Context, subcommand string) (paths []string, err error) {
+	out, status, err := k.ask(ctx, "", subcommand)
 	switch {
-	case caller.Err() != nil:
-		return nil, fmt.Errorf("waiting for the keyring: %w", caller.Err())
-	case ctx.Err() != nil:
-		return nil, noAnswer("security "+subcommand, timeout)
-	case err != nil || status != 0:
+	case SituationOf(err) == Unanswered: // it asks nobody
+		return nil, noAnswer("security "+subcommand, k.callTimeout(ctx))
+	case err != nil:
+		return nil, err
+	case status != 0:
 		return nil, nil
 	}
-	var paths []string
 	for line := range strings.Lines(out) {
-		if path := parsePath(strings.TrimSpace(line)); path != "" {
-			paths = append(paths, path)
+		if strings.TrimSpace(line) == "" {
+			continue
 		}
+		path := parsePath(strings.TrimSuffix(strings.TrimLeft(line, " "), "\n"))
+		if path == "" {
+			// Programs that remove a keychain of their own can leave an entry
+			// without a path, which makes searches fail.
+			return nil, newTrouble(NoSession, "the list of this session's keychains has an entry that is no path",
+				"Remove it in Keychain Access, or list the keychains anew with: security list-keychains -d user -s ~/Library/Keychains/login.keychain-db")
+		}
+		paths = append(paths, path)
 	}
 	return paths, nil
 }
 
-// parsePath returns the path that security prints, in quotes or, where that has
-// other characters than those of ASCII, first in hexadecimal.
+// parsePath returns the path that security prints in quotes, as it is, or "".
 func parsePath(printed string) string {
-	if digits, ok := strings.CutPrefix(printed, "0x"); ok {
-		digits, _, _ = strings.Cut(digits, " ")
-		path, err := hex.DecodeString(digits)
-		if err != nil {
-			return ""
-		}
-		return string(path)
-	}
 	if len(printed) < 2 || printed[0] != '"' || printed[len(printed)-1] != '"' {
 		return ""
 	}

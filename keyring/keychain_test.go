@@ -29,7 +29,9 @@ type fakeSecurity struct {
 	lines []string   // what came by standard input
 	args  [][]string // of each call
 
-	searched, defaults, login string // what list-keychains, default-keychain and login-keychain print
+	searched, defaults, login string         // what list-keychains, default-keychain and login-keychain print
+	locked                    map[string]int // by keychain: the status of a question for its password; 0 if its user types it
+	in                        string         // the keychain that has the items
 }
 
 func (f *fakeSecurity) run(ctx context.Context, stdin string, args ...string) (string, int, error) {
@@ -46,9 +48,11 @@ func (f *fakeSecurity) run(ctx context.Context, stdin string, args ...string) (s
 		return f.defaults, 0, nil
 	case "login-keychain":
 		if f.login == "" {
-			return "", 50, nil
+			return "", 1, nil
 		}
 		return f.login, 0, nil
+	case "show-keychain-info":
+		return "", f.askPassword(args[1]), nil
 	}
 	if slices.Equal(args, []string{"-i"}) {
 		f.lines = append(f.lines, stdin)
@@ -78,7 +82,7 @@ func (f *fakeSecurity) run(ctx context.Context, stdin string, args ...string) (s
 	old, found := f.items[item]
 	switch args[0] {
 	case "find-generic-password":
-		if !found {
+		if !found || f.askPassword(f.in) != 0 {
 			return "", 44, nil
 		}
 		for _, b := range []byte(old) {
@@ -98,6 +102,14 @@ func (f *fakeSecurity) run(ctx context.Context, stdin string, args ...string) (s
 		return "keychain: \"…\"\nattributes:\n", 0, nil
 	}
 	return "", 1, nil
+}
+
+// askPassword opens a keychain if its user types the password.
+func (f *fakeSecurity) askPassword(path string) (status int) {
+	if status = f.locked[path]; status == 0 {
+		delete(f.locked, path)
+	}
+	return status
 }
 
 // words splits a line: a word ends at a space or, if it began with a quote, at
@@ -136,21 +148,8 @@ func loginKeychain(t testing.TB) string {
 	return path
 }
 
-// printedPath is how security prints a path.
-func printedPath(path string) string {
-	ascii, plain := "", true
-	for _, b := range []byte(path) {
-		if b >= ' ' && b <= '~' && b != '\\' {
-			ascii += string(rune(b))
-		} else {
-			ascii, plain = ascii+fmt.Sprintf(`\%03o`, b), false
-		}
-	}
-	if plain {
-		return `    "` + ascii + "\"\n"
-	}
-	return fmt.Sprintf("    0x%X  \"%s\"\n", path, ascii)
-}
+// printedPath is how security prints a path: as it is.
+func printedPath(path string) string { return `    "` + path + "\"\n" }
 
 func TestSecurityItems(t *testing.T) {
 	k, f := newFakeSecurity(t)
@@ -248,12 +247,15 @@ func TestSecurityContract(t *testing.T) {
 		{args: set, status: 45, says: "cannot be changed"},
 		{args: set, status: 1, says: "status 1"},
 		{args: get, status: 2, says: "status 2"},
+		{args: get, stdout: "", class: persistence.ErrUnavailable, says: "has not printed"},
+		{args: get, stdout: "go-keyring-base64:c2Vj", class: persistence.ErrUnavailable, says: "has not printed"},
 		{args: get, err: fmt.Errorf("exec: %w", os.ErrNotExist), class: persistence.ErrUnavailable, says: "missing"},
 		{args: get, err: failed, class: persistence.ErrUnavailable, says: "did not run"},
 	} {
 		login := printedPath(loginKeychain(t))
 		k := &system{&keychain{settings: settings{timeout: time.Minute}, run: func(_ context.Context, stdin string, args ...string) (string, int, error) {
-			if len(args) == 1 && strings.HasSuffix(args[0], "-keychain") || args[0] == "list-keychains" {
+			switch args[0] {
+			case "list-keychains", "default-keychain", "show-keychain-info":
 				return login, 0, nil
 			}
 			require.Equal(t, c.args, args)
@@ -311,7 +313,7 @@ func TestSecurityProcess(t *testing.T) {
 	got, err := system(program(t, "echo go-keyring-base64:c2VjcmV0; echo noise >&2"), minute).Get(t.Context(), "app", "alice")
 	require.NoError(t, err)
 	require.Equal(t, "secret", got)
-	login := `case $1 in (*-keychain*) echo '` + printedPath(loginKeychain(t)) + "'; exit;; esac\n"
+	login := `case $1 in (*-keychain*) printf %s '` + printedPath(loginKeychain(t)) + "'; exit;; esac\n"
 	_, err = system(program(t, login+"echo planted-secret; echo planted-secret >&2; exit 44"), minute).Get(t.Context(), "app", "alice")
 	require.ErrorIs(t, err, persistence.ErrNotFound)
 	require.NotContains(t, err.Error(), "planted-secret")
@@ -397,7 +399,9 @@ func TestSecuritySessions(t *testing.T) {
 		"another $HOME":                            {printedPath(missing) + system, printedPath(missing), "does not exist"},
 		"a default that is not searched":           {printedPath(login) + system, printedPath(another), "does not search"},
 		"no keychain, as when macOS has no answer": {"", "", "no keychain"},
-		"what is not the program's form":           {"login.keychain-db\n0xQQ\n\"\n", printedPath(login), "no keychain"},
+		"an entry without a path, as was seen":     {printedPath("") + printedPath(login), printedPath(login), "is no path"},
+		"what is not the program's form":           {"login.keychain-db\n", printedPath(login), "is no path"},
+		"a list that is null":                      {" <NULL>\n", printedPath(login), "is no path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, f := newFakeSecurity(t)
@@ -428,43 +432,106 @@ func TestSecuritySessions(t *testing.T) {
 }
 
 // A key that is not found is gone only if the session searches every keychain that
-// may have it. A new one can be kept anyway.
+// may have it, and could open each of them. A new one can be kept anyway, where the
+// default keychain is open.
 func TestSecurityKeysThatMayBeElsewhere(t *testing.T) {
 	login, build := loginKeychain(t), loginKeychain(t)
 	missing := filepath.Join(t.TempDir(), "login.keychain-db")
 	system := printedPath(systemKeychain)
+	const id = "0123"
 	for name, c := range map[string]struct {
 		searched, login string
-		says            string // "" if the key is gone
+		home            []string       // files in $HOME/Library/Keychains
+		locked          map[string]int // as fakeSecurity has it; the login keychain has the key
+		says            string         // "" if the key is gone
+		situation       Situation
+		keeps           bool // whether a new key can be kept
 	}{
-		"the login keychain":                         {printedPath(login) + system, printedPath(login), ""},
-		"one for signing programs, before it":        {printedPath(build) + printedPath(login) + system, printedPath(login), ""},
-		"one for signing programs alone":             {printedPath(build) + system, printedPath(login), "does not search the login keychain"},
-		"a user without a login keychain":            {printedPath(build) + system, "", ""},
-		"a login keychain that was never made":       {printedPath(build) + system, printedPath(missing), ""},
-		"the login keychain is on a disk, unmounted": {printedPath(build) + printedPath(missing) + system, printedPath(missing), "does not exist"},
-		"another keychain is on a disk, unmounted":   {printedPath(login) + printedPath(missing) + system, printedPath(login), "does not exist"},
+		"the login keychain":                         {searched: printedPath(login) + system, login: printedPath(login), keeps: true},
+		"one for signing programs, before it":        {searched: printedPath(build) + printedPath(login) + system, login: printedPath(login), keeps: true},
+		"a user without a login keychain":            {searched: printedPath(build) + system, keeps: true},
+		"a login keychain that was never made":       {searched: printedPath(build) + system, login: printedPath(missing), keeps: true},
+		"a smart card, which has no path":            {searched: printedPath("PIV-1234") + printedPath(login), login: printedPath(login), keeps: true},
+		"one for signing programs alone":             {searched: printedPath(build) + system, login: printedPath(login), says: "does not search the login keychain", situation: NoSession, keeps: true},
+		"the login keychain is on a disk, unmounted": {searched: printedPath(build) + printedPath(missing) + system, login: printedPath(missing), says: "does not exist", situation: NoSession, keeps: true},
+		"another keychain is on a disk, unmounted":   {searched: printedPath(login) + printedPath(missing) + system, login: printedPath(login), says: "does not exist", situation: NoSession, keeps: true},
+		"security cannot open the login keychain":    {searched: printedPath(build) + system, home: []string{"login.keychain-db"}, says: "does not search the login keychain", situation: NoSession, keeps: true},
+		"and it has the form of before macOS 10.12":  {searched: printedPath(build) + system, home: []string{"login.keychain"}, says: "does not search the login keychain", situation: NoSession, keeps: true},
+		"the old form that an update has left":       {searched: printedPath(login) + system, login: printedPath(login), home: []string{"login.keychain"}, keeps: true},
+
+		// Of these, security says "not found" as well.
+		"locked, over SSH":                               {searched: printedPath(login) + system, login: printedPath(login), locked: map[string]int{login: 36}, says: "is locked", situation: Locked},
+		"locked, over SSH, beside one that is open":      {searched: printedPath(build) + printedPath(login) + system, login: printedPath(login), locked: map[string]int{login: 36}, says: login + " is locked", situation: Locked, keeps: true},
+		"its user declines to unlock it":                 {searched: printedPath(login) + system, login: printedPath(login), locked: map[string]int{login: 128}, says: "declined", situation: Declined},
+		"declines, beside one that is open":              {searched: printedPath(build) + printedPath(login) + system, login: printedPath(login), locked: map[string]int{login: 128}, says: "declined", situation: Declined, keeps: true},
+		"the password is not that of the login any more": {searched: printedPath(build) + printedPath(login) + system, login: printedPath(login), locked: map[string]int{login: 51}, says: "is locked", situation: Locked, keeps: true},
+		"one that is damaged, or kept by a sandbox":      {searched: printedPath(build) + printedPath(login) + system, login: printedPath(login), locked: map[string]int{login: 1}, says: "cannot be opened", situation: Failed, keeps: true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			home := t.TempDir()
+			t.Setenv("HOME", home)
+			require.NoError(t, os.MkdirAll(filepath.Join(home, "Library", "Keychains"), 0o700))
+			for _, file := range c.home {
+				require.NoError(t, os.WriteFile(filepath.Join(home, "Library", "Keychains", file), nil, 0o600))
+			}
 			k, f := newFakeSecurity(t)
-			f.searched, f.login = c.searched, c.login
-			f.defaults, _, _ = strings.Cut(c.searched, "\n")
-			_, err := NewKeys(k, "app").Key(t.Context(), "0123")
+			f.searched, f.login, f.locked, f.in = c.searched, c.login, c.locked, login
+			for line := range strings.Lines(c.searched) {
+				if f.defaults = line; filepath.IsAbs(parsePath(strings.TrimSpace(line))) {
+					break
+				}
+			}
+			key := coding.EncodeToString(make([]byte, keySize))
+			if c.locked != nil {
+				f.items["app\x00tokenkeep key "+id] = "go-keyring-base64:" + base64.StdEncoding.EncodeToString([]byte(key))
+			}
+			_, err := NewKeys(k, "app").Key(t.Context(), id)
 			if c.says == "" {
 				require.ErrorIs(t, err, persistence.ErrKeyMissing)
 			} else {
-				require.ErrorIs(t, err, persistence.ErrUnavailable)
 				require.NotErrorIs(t, err, persistence.ErrKeyMissing)
+				require.NotErrorIs(t, err, persistence.ErrNotFound)
+				require.ErrorIs(t, err, c.situation)
 				require.ErrorContains(t, err, c.says)
-				require.Equal(t, NoSession, SituationOf(err))
 				require.NotEmpty(t, persistence.Remedy(err))
 			}
+			if c.says != "" && c.keeps {
+				// Control: who does not look into every keychain gives up a sound file.
+				_, err := NewKeys(struct{ Keyring }{k}, "app").Key(t.Context(), id)
+				require.ErrorIs(t, err, persistence.ErrKeyMissing)
+			}
+			f.in = "" // the new one is in the default keychain
 			_, _, err = NewKeys(k, "app").NewKey(t.Context(), "4567")
+			if !c.keeps {
+				require.ErrorIs(t, err, c.situation)
+				require.Empty(t, f.lines)
+				return
+			}
 			require.NoError(t, err)
 			_, err = NewKeys(k, "app").Key(t.Context(), "4567")
 			require.NoError(t, err)
 		})
 	}
+}
+
+// Who types the password when macOS asks for it gets the key.
+func TestSecurityKeysAfterUnlocking(t *testing.T) {
+	k, f := newFakeSecurity(t)
+	key := make([]byte, keySize)
+	require.NoError(t, k.Set(t.Context(), "app", "tokenkeep key 0123", coding.EncodeToString(key)))
+	f.in = parsePath(strings.TrimSpace(f.defaults))
+	f.login = f.defaults
+	f.locked = map[string]int{f.in: 128}
+	k.platform.(*keychain).run = func(ctx context.Context, stdin string, args ...string) (string, int, error) {
+		out, status, err := f.run(ctx, stdin, args...)
+		if args[0] == "find-generic-password" {
+			f.locked[f.in] = 0 // the next time he types it
+		}
+		return out, status, err
+	}
+	got, err := NewKeys(k, "app").Key(t.Context(), "0123")
+	require.NoError(t, err)
+	require.Equal(t, key, got)
 }
 
 // The sessions are asked for once in a while, not with each item.

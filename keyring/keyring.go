@@ -35,7 +35,8 @@ type Limited interface {
 
 // Lister is a [Keyring] that can list its items. The Secret Service on Linux and the
 // BSDs can, the Linux kernel's keyring, and Credential Manager on Windows. The Keychain
-// on macOS cannot.
+// of macOS cannot: what Apple has for it asks for the password of each locked keychain,
+// and leaves out keychains that it cannot open, so that an empty list would say nothing.
 type Lister interface {
 	Keyring
 	// List returns the users of the items of a service, each once, sorted; none, and
@@ -112,7 +113,9 @@ func newSettings(opts []Option) settings {
 // Keyring, KWallet, KeePassXC) on Linux and the BSDs, the Keychain on macOS,
 // Credential Manager on Windows. It is a [Limited], and a [Lister] where that is
 // possible. It does no I/O, keeps
-// nothing open between calls and needs no Close.
+// nothing open between calls and needs no Close. For reports it has a method
+// Keychains(context.Context) ([]string, error), which returns the paths of the
+// keychains that this session searches on macOS, and none on other systems.
 //
 // In addition to the errors of every Keyring, its calls return
 //
@@ -156,12 +159,19 @@ func (l listing) List(ctx context.Context, service string) ([]string, error) {
 // own backend does the rest.
 type system struct{ platform Limited }
 
-// seesAll is that of a platform where a session may see a part of the keyring only.
-func (s *system) seesAll(ctx context.Context) error {
-	if p, ok := s.platform.(interface{ seesAll(context.Context) error }); ok {
-		return p.seesAll(ctx)
+// Keychains returns the keychains that this session searches on macOS.
+func (s *system) Keychains(ctx context.Context) ([]string, error) {
+	if k, ok := s.platform.(*keychain); ok {
+		return k.keychains(ctx, "list-keychains")
 	}
-	return nil
+	return nil, nil
+}
+
+func (s *system) seesAll(ctx context.Context) (parts bool, err error) {
+	if k, ok := s.platform.(*keychain); ok {
+		return true, k.seesAll(ctx)
+	}
+	return false, nil
 }
 
 func (s *system) Get(ctx context.Context, service, user string) (string, error) {

@@ -91,32 +91,35 @@ func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, e
 // such key, or the item under its name is not a key; a locked or unavailable
 // keyring has its own errors. Where this session may see only a part of the user's
 // keyring (on macOS, where it does not search the login keychain), the error is
-// ErrUnavailable.
+// ErrUnavailable; where a part of it is locked, ErrKeyringLocked.
 func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
 	user, err := keyUser(ref)
 	if err != nil {
 		return nil, wrap("key", k.service, user, err)
 	}
 	key, err := k.get(ctx, user)
+	if s, ok := k.keyring.(partial); ok && errors.Is(err, persistence.ErrNotFound) {
+		switch parts, unsure := s.seesAll(ctx); {
+		case unsure != nil:
+			return nil, wrap("key", k.service, user, unsure)
+		case parts:
+			key, err = k.get(ctx, user) // one may have been unlocked just now
+		}
+	}
 	switch {
 	case errors.Is(err, errNoKey):
 		err = fmt.Errorf("%w: %w", persistence.ErrKeyMissing, err)
 	case errors.Is(err, persistence.ErrNotFound):
 		// It is not also ErrNotFound: the file that needs the key is stored.
-		if unsure := k.checkAbsence(ctx); unsure != nil {
-			return nil, wrap("key", k.service, user, unsure)
-		}
 		err = remedy.With("If the keyring was reset or belongs to another user, restore the old one. Otherwise sign in again.", persistence.ErrKeyMissing)
 	}
 	return key, wrap("key", k.service, user, err)
 }
 
-// checkAbsence returns an error if the keyring may hold a key that it does not find.
-func (k *Keys) checkAbsence(ctx context.Context) error {
-	if s, ok := k.keyring.(interface{ seesAll(context.Context) error }); ok {
-		return s.seesAll(ctx)
-	}
-	return nil
+// partial is a keyring that may have several parts. seesAll returns an error unless it
+// sees all of them, and whether it has any.
+type partial interface {
+	seesAll(context.Context) (parts bool, err error)
 }
 
 // DeleteKey deletes the key of a ref. It succeeds if there is no such key.

@@ -610,5 +610,5 @@ func WriteNote(path, note string) error {
 	if _, err := f.WriteAt([]byte(note+"\n"), noteAt); err != nil {
 		return err
 	}
-	return f.Sync()
+	return securefile.Flush(f)
 }

@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/tokenkeep/tokenkeep/internal/within"
 )
@@ -26,6 +27,18 @@ func whenFetched[T any](ctx context.Context, path string, evicted bool, read fun
 			Advice: "Wait until it is downloaded, or use a folder that is not kept in the cloud (on macOS: not in Desktop, Documents or iCloud Drive).", Err: err}
 	}
 	return got, err
+}
+
+// flush asks for more than fsync with full, and where the file system does not know
+// that, calls fsync. On macOS [os.File.Sync] has the drive flush too (F_FULLFSYNC). It
+// does without that for the error ENOTSUP, which SMB gives; exFAT and WebDAV give ENOTTY,
+// and macFUSE gives EINVAL.
+func flush(full, fsync func() error) error {
+	err := full()
+	if errors.Is(err, syscall.ENOTTY) || errors.Is(err, syscall.EINVAL) {
+		return fsync()
+	}
+	return err
 }
 
 // adviseProtected says what helps where macOS keeps a program out of a folder until

@@ -13,6 +13,14 @@ func isEvicted(path string) bool {
 	return lstat(path, &st) == nil && st.Flags&unix.SF_DATALESS != 0
 }
 
+// Flush flushes what was written to the open file, or what has changed in the folder,
+// to the disk, as far as the file system can.
+func Flush(f *os.File) error {
+	return flush(f.Sync, func() error {
+		return os.NewSyscallError("fsync", again(func() error { return unix.Fsync(int(f.Fd())) }))
+	})
+}
+
 // keepPlain prepares a temporary file for plain text: it refuses a volume on
 // which every user counts as the owner, and keeps the file out of backups.
 func (t *temp) keepPlain(path string) error {

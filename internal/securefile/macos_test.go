@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,6 +41,41 @@ func TestFilesThatAreOnlyInACloud(t *testing.T) {
 	// Control: any other file is read at once, also when the context has ended.
 	_, err = whenFetched(ctx, "cache", false, func() (int, error) { return 0, nil })
 	require.NoError(t, err)
+}
+
+// Where the file system does not know how to flush the drive, fsync takes its place. A
+// write that failed is not tried again: a second fsync may succeed although the data
+// are lost.
+func TestFlushOfEveryFileSystem(t *testing.T) {
+	for err, plain := range map[error]bool{
+		nil:             false,
+		syscall.ENOTTY:  true, // exFAT, WebDAV
+		syscall.EINVAL:  true, // macFUSE
+		syscall.EIO:     false,
+		syscall.ENOSPC:  false,
+		syscall.EROFS:   false,
+		syscall.ENOTSUP: false, // package os has called fsync already
+	} {
+		called, failed := false, errors.New("fsync failed")
+		full := func() error {
+			if err == nil {
+				return nil
+			}
+			return &fs.PathError{Op: "sync", Path: "cache", Err: err}
+		}
+		got := flush(full, func() error { called = true; return failed })
+		require.Equal(t, plain, called, err)
+		if plain {
+			require.Equal(t, failed, got)
+		} else {
+			require.ErrorIs(t, got, err)
+		}
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	require.NoError(t, err)
+	require.NoError(t, Flush(f))
+	require.NoError(t, f.Close())
+	require.Error(t, Flush(f), "control")
 }
 
 // macOS keeps programs out of some folders of the user, where owner and mode say

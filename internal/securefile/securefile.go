@@ -353,7 +353,7 @@ func (t *temp) fill(parts [][]byte) (step string, err error) {
 			return "write", err
 		}
 	}
-	if err := t.f.Sync(); err != nil {
+	if err := Flush(t.f); err != nil {
 		return "fsync", err
 	}
 	if err := t.written(); err != nil && !errors.Is(err, syscall.EINTR) { // EINTR: closed, and the data are on the disk

@@ -465,7 +465,7 @@ func openDir(dir string) (*os.File, error) {
 // syncDir flushes the folder. Some file systems (FUSE, network) cannot and say
 // so; then a rename is as durable as they make it.
 func syncDir(d *os.File) error {
-	err := d.Sync()
+	err := Flush(d)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) {
 		return nil
 	}

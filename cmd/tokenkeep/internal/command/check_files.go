@@ -187,6 +187,9 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 		fail("damaged", cause(err)+".", signInAgain, clear)
 	case errors.Is(err, persistence.ErrKeyMissing):
 		what := "the keyring is open and does not have the key. Perhaps it was created again or restored from an older backup. Without the key the file cannot be read."
+		if searched := x.keychains(ctx); searched != "" && k.KeySource == storeKeyring {
+			what += " Searched were " + searched + "."
+		}
 		if k.KeySource == storeKernel {
 			what = "the key is gone: the kernel's keyring keeps it until the machine restarts, or for three days without use."
 		}

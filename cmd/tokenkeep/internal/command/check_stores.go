@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/internal/quote"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -67,7 +68,11 @@ func keyringName(system string) string {
 func checkKeyring(ctx context.Context, x *examination) outcome {
 	state := x.keyring(ctx)
 	if state.situation == "" {
-		return outcome{Summary: keyringName(runtime.GOOS) + " answers and is open", Details: []string{"The key of a cache is there under the service tokenkeep/NAME."}}
+		details := []string{"The key of a cache is there under the service tokenkeep/NAME."}
+		if searched := x.keychains(ctx); searched != "" {
+			details = append(details, "This session searches "+searched+".")
+		}
+		return outcome{Summary: keyringName(runtime.GOOS) + " answers and is open", Details: details}
 	}
 	summary, f := x.keyringTrouble(runtime.GOOS, state)
 	o := outcome{Summary: summary}
@@ -77,6 +82,24 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 		o.problem(f)
 	}
 	return o
+}
+
+// keychains names the keychains that this session searches, on macOS; else it returns
+// "".
+func (x *examination) keychains(ctx context.Context) string {
+	k, ok := x.Keyring.(interface {
+		Keychains(context.Context) ([]string, error)
+	})
+	if !ok {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
+	paths, _ := k.Keychains(ctx) // what is wrong with the keyring itself is said elsewhere
+	for i := range paths {
+		paths[i] = quote.Inline(paths[i])
+	}
+	return strings.Join(paths, ", ")
 }
 
 // keyringTrouble says what it means on a system that its keyring does not work. The

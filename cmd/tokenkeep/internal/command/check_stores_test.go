@@ -1,14 +1,17 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 )
 
 // Every situation of a keyring has the same id on every system, a summary of its own
@@ -46,4 +49,22 @@ func TestKeyringTroubleOfEverySystem(t *testing.T) {
 			}
 		}
 	}
+}
+
+// searching is a keyring that searches keychains, as that of macOS does.
+type searching struct{ keyring.Keyring }
+
+func (searching) Keychains(context.Context) ([]string, error) {
+	return []string{"/homes/alice/Library/Keychains/login.keychain-db", "/Library/Keychains/\x1b[31m"}, nil
+}
+
+// The doctor says which keychains were asked, with nothing in it that a terminal obeys.
+func TestDoctorNamesTheKeychains(t *testing.T) {
+	x := &examination{call: &call{Machine: &Machine{Keyring: searching{keyringtest.New()}}}}
+	x.timeout = time.Minute
+	x.keyring = x.askKeyring()
+	o := checkKeyring(t.Context(), x)
+	require.Contains(t, o.Details, `This session searches /homes/alice/Library/Keychains/login.keychain-db, /Library/Keychains/\x1b[31m.`)
+	x.Keyring = keyringtest.New()
+	require.Empty(t, x.keychains(t.Context()), "control")
 }

@@ -13,6 +13,7 @@ var doctorCommand = &command{
 	name: "doctor", args: "[CHECK...]", max: -1, short: "check what works here, and how to repair what does not",
 	long: "Checks what programs need to keep a sign-in on this machine, in this session. Without arguments it runs all checks, else those that are named: " +
 		strings.Join(checkNames(), ", ") + ". It changes nothing, asks nobody, and waits at most -timeout for each answer. " +
+		"(On macOS the system itself asks for the password of a keychain that is locked.) " +
 		"Its output names no user, no account and no token, so it can go into a public bug report.",
 	examples: []string{"tokenkeep doctor", "tokenkeep doctor keyring", "tokenkeep doctor caches locks -dir /srv/app/tokens", "tokenkeep doctor -json"},
 	public:   true,
