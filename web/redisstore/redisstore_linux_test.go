@@ -85,7 +85,7 @@ func TestClusterConformance(t *testing.T) {
 	t.Parallel()
 	nodes := servers.StartCluster(t)
 	conform(t, func(t *testing.T) redis.UniversalClient {
-		c := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{nodes[0].Addr}, IsClusterMode: true})
+		c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{nodes[0].Addr}})
 		t.Cleanup(func() { c.Close() })
 		return c
 	})

@@ -20,7 +20,7 @@ import (
 
 func TestServerDown(t *testing.T) {
 	r := servers.StartRedis(t, "appendonly", "yes", "appendfsync", "always")
-	a := newStore(t, r.Client(func(o *redis.Options) { o.MaxRetries, o.DialerRetries = -1, 1 }), nil).Account("alice")
+	a := newStore(t, r.Client(func(o *redis.Options) { o.MaxRetries = -1 }), nil).Account("alice")
 	rev := storetest.Save(t, a, storetest.Planted)
 	r.Kill()
 
