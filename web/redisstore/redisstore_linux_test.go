@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -77,7 +78,7 @@ func TestOneRefresh(t *testing.T) {
 
 func TestSentinelConformance(t *testing.T) {
 	t.Parallel()
-	s := servers.StartSentinels(t)
+	s := servers.StartSentinels(t, time.Minute)
 	conform(t, func(t *testing.T) redis.UniversalClient { return s.Client(t) })
 }
 
