@@ -17,7 +17,7 @@ var operations = map[string]string{
 	"Load": "load", "Save": "save", "Delete": "delete",
 	"Revision": "revision", "LoadRevision": "load", "SaveIf": "save", "DeleteIf": "delete",
 	"Lock": "lock", "LockName": "lock", "Unlock": "unlock",
-	"Lease": "lease", "Release": "release",
+	"Lease": "lease", "Release": "release", "SetAside": "set aside",
 }
 
 // Intercept returns p with around put around each of its calls. op is the name
@@ -27,114 +27,127 @@ var operations = map[string]string{
 // gets no data and no lock; without call and without an error it gets zero
 // values. Unlock has no context of its own, and ctx is context.Background().
 //
-// What is returned is a Versioned, a Locker, a NamedLocker or a Leaser exactly if
-// p is, and describes itself as p does. It is safe for concurrent use if around is.
+// What is returned has the abilities of p and no other: it is a Versioned, a Locker,
+// a NamedLocker, a Leaser or a SetAsider exactly if p is (a SetAsider only if p is
+// a Versioned too), and describes itself as p does. It is safe for concurrent use if
+// around is.
 func Intercept(p persistence.Persistence, around func(ctx context.Context, op string, call func() error) error) persistence.Persistence {
-	i := intercepted{p, around}
-	r := i.withLocks()
-	l, ok := p.(persistence.Leaser)
-	if !ok {
-		return r
-	}
-	lease := interceptedLeaser{i, l}
-	type described interface {
-		persistence.Persistence
-		persistence.Describer
-	}
-	type versioned interface {
-		persistence.Versioned
-		persistence.Describer
-	}
-	type locker = persistence.Locker
-	type namedLocker = persistence.NamedLocker
-	type leaser = persistence.Leaser
-	switch r := r.(type) {
-	case interface {
-		versioned
-		namedLocker
-	}:
-		return struct {
-			versioned
-			namedLocker
-			leaser
-		}{r, r, lease}
-	case interface {
-		versioned
-		locker
-	}:
-		return struct {
-			versioned
-			locker
-			leaser
-		}{r, r, lease}
-	case versioned:
-		return struct {
-			versioned
-			leaser
-		}{r, lease}
-	case interface {
-		described
-		namedLocker
-	}:
-		return struct {
-			described
-			namedLocker
-			leaser
-		}{r, r, lease}
-	case interface {
-		described
-		locker
-	}:
-		return struct {
-			described
-			locker
-			leaser
-		}{r, r, lease}
-	default:
-		return struct {
-			described
-			leaser
-		}{r.(described), lease}
-	}
+	return intercepted{p, around}.with(abilitiesOf(p))
 }
 
-// withLocks returns i with the abilities of what it intercepts, but for leases.
-func (i intercepted) withLocks() persistence.Persistence {
-	p := i.p
-	var (
-		v, isVersioned = p.(persistence.Versioned)
-		l, isLocker    = p.(persistence.Locker)
-		n, isNamed     = p.(persistence.NamedLocker)
-		versioned      = interceptedVersioned{i, v}
-		locker         = interceptedLocker{i, l}
-		named          = interceptedNamedLocker{locker, n}
+// with returns i as a Persistence that has the abilities has, which are among those of
+// what i intercepts.
+func (i intercepted) with(has ability) persistence.Persistence {
+	type (
+		plain  = intercepted
+		locks  = persistence.Locker
+		names  = persistence.NamedLocker
+		leases = persistence.Leaser
 	)
-	switch {
-	case isVersioned && isNamed:
-		return struct {
-			interceptedVersioned
-			persistence.NamedLocker
-		}{versioned, named}
-	case isVersioned && isLocker:
-		return struct {
-			interceptedVersioned
-			persistence.Locker
-		}{versioned, locker}
-	case isVersioned:
-		return versioned
-	case isNamed:
-		return struct {
-			intercepted
-			persistence.NamedLocker
-		}{i, named}
-	case isLocker:
-		return struct {
-			intercepted
-			persistence.Locker
-		}{i, locker}
-	default:
-		return i
+	var (
+		l = interceptedLocker{i}
+		n = interceptedNamedLocker{l}
+		e = interceptedLeaser{i}
+		v = interceptedVersioned{i}
+		a = interceptedSetAsider{v}
+	)
+	has &^= describer // which is always there
+	if has&versioned == 0 {
+		has &^= setAsider // it takes a revision
 	}
+	if has&namedLocker != 0 {
+		has &^= locker // which every NamedLocker is
+	}
+	switch has {
+	case 0:
+		return i
+	case locker:
+		return struct {
+			plain
+			locks
+		}{i, l}
+	case namedLocker:
+		return struct {
+			plain
+			names
+		}{i, n}
+	case leaser:
+		return struct {
+			plain
+			leases
+		}{i, e}
+	case leaser | locker:
+		return struct {
+			plain
+			locks
+			leases
+		}{i, l, e}
+	case leaser | namedLocker:
+		return struct {
+			plain
+			names
+			leases
+		}{i, n, e}
+	case versioned:
+		return v
+	case versioned | locker:
+		return struct {
+			interceptedVersioned
+			locks
+		}{v, l}
+	case versioned | namedLocker:
+		return struct {
+			interceptedVersioned
+			names
+		}{v, n}
+	case versioned | leaser:
+		return struct {
+			interceptedVersioned
+			leases
+		}{v, e}
+	case versioned | leaser | locker:
+		return struct {
+			interceptedVersioned
+			locks
+			leases
+		}{v, l, e}
+	case versioned | leaser | namedLocker:
+		return struct {
+			interceptedVersioned
+			names
+			leases
+		}{v, n, e}
+	case versioned | setAsider:
+		return a
+	case versioned | setAsider | locker:
+		return struct {
+			interceptedSetAsider
+			locks
+		}{a, l}
+	case versioned | setAsider | namedLocker:
+		return struct {
+			interceptedSetAsider
+			names
+		}{a, n}
+	case versioned | setAsider | leaser:
+		return struct {
+			interceptedSetAsider
+			leases
+		}{a, e}
+	case versioned | setAsider | leaser | locker:
+		return struct {
+			interceptedSetAsider
+			locks
+			leases
+		}{a, l, e}
+	case versioned | setAsider | leaser | namedLocker:
+		return struct {
+			interceptedSetAsider
+			names
+			leases
+		}{a, n, e}
+	}
+	panic("persistencetest: a backend is " + has.String() + ", which Intercept cannot pass on")
 }
 
 type intercepted struct {
@@ -162,13 +175,12 @@ func (i intercepted) Delete(ctx context.Context) error {
 // that it then returns says just that.
 func (i intercepted) Describe() persistence.Description { return persistence.Describe(i.p) }
 
-type interceptedVersioned struct {
-	intercepted
-	v persistence.Versioned
-}
+type interceptedVersioned struct{ intercepted }
+
+func (i interceptedVersioned) v() persistence.Versioned { return i.p.(persistence.Versioned) }
 
 func (i interceptedVersioned) Revision(ctx context.Context) (rev string, err error) {
-	err = i.around(ctx, "Revision", func() (err error) { rev, err = i.v.Revision(ctx); return err })
+	err = i.around(ctx, "Revision", func() (err error) { rev, err = i.v().Revision(ctx); return err })
 	if err != nil {
 		return "", err
 	}
@@ -177,7 +189,7 @@ func (i interceptedVersioned) Revision(ctx context.Context) (rev string, err err
 
 func (i interceptedVersioned) LoadRevision(ctx context.Context) (data []byte, rev string, err error) {
 	// The revision of data that cannot be read is the caller's even with an error.
-	err = i.around(ctx, "LoadRevision", func() (err error) { data, rev, err = i.v.LoadRevision(ctx); return err })
+	err = i.around(ctx, "LoadRevision", func() (err error) { data, rev, err = i.v().LoadRevision(ctx); return err })
 	if err != nil {
 		return nil, rev, err
 	}
@@ -185,7 +197,7 @@ func (i interceptedVersioned) LoadRevision(ctx context.Context) (data []byte, re
 }
 
 func (i interceptedVersioned) SaveIf(ctx context.Context, data []byte, rev string) (now string, err error) {
-	err = i.around(ctx, "SaveIf", func() (err error) { now, err = i.v.SaveIf(ctx, data, rev); return err })
+	err = i.around(ctx, "SaveIf", func() (err error) { now, err = i.v().SaveIf(ctx, data, rev); return err })
 	if err != nil {
 		return "", err
 	}
@@ -193,16 +205,26 @@ func (i interceptedVersioned) SaveIf(ctx context.Context, data []byte, rev strin
 }
 
 func (i interceptedVersioned) DeleteIf(ctx context.Context, rev string) error {
-	return i.around(ctx, "DeleteIf", func() error { return i.v.DeleteIf(ctx, rev) })
+	return i.around(ctx, "DeleteIf", func() error { return i.v().DeleteIf(ctx, rev) })
 }
 
-type interceptedLocker struct {
-	i intercepted
-	l persistence.Locker
+type interceptedSetAsider struct{ interceptedVersioned }
+
+func (i interceptedSetAsider) SetAside(ctx context.Context, rev string) (place string, err error) {
+	err = i.around(ctx, "SetAside", func() (err error) {
+		place, err = i.p.(persistence.SetAsider).SetAside(ctx, rev)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return place, nil
 }
+
+type interceptedLocker struct{ i intercepted }
 
 func (i interceptedLocker) Lock(ctx context.Context) (func() error, error) {
-	return i.lock(ctx, "Lock", func() (func() error, error) { return i.l.Lock(ctx) })
+	return i.lock(ctx, "Lock", func() (func() error, error) { return i.i.p.(persistence.Locker).Lock(ctx) })
 }
 
 func (i interceptedLocker) lock(ctx context.Context, op string, lock func() (func() error, error)) (func() error, error) {
@@ -221,33 +243,27 @@ func (i interceptedLocker) lock(ctx context.Context, op string, lock func() (fun
 	return func() error { return i.i.around(context.Background(), "Unlock", unlock) }, nil
 }
 
-type interceptedNamedLocker struct {
-	interceptedLocker
-	n persistence.NamedLocker
-}
+type interceptedNamedLocker struct{ interceptedLocker }
 
 func (i interceptedNamedLocker) LockName(ctx context.Context, name string) (func() error, error) {
-	return i.lock(ctx, "LockName", func() (func() error, error) { return i.n.LockName(ctx, name) })
+	return i.lock(ctx, "LockName", func() (func() error, error) { return i.i.p.(persistence.NamedLocker).LockName(ctx, name) })
 }
 
-type interceptedLeaser struct {
-	i intercepted
-	l persistence.Leaser
-}
+type interceptedLeaser struct{ i intercepted }
 
 func (i interceptedLeaser) Lease(ctx context.Context, owner string, d time.Duration) (got bool, err error) {
-	err = i.i.around(ctx, "Lease", func() (err error) { got, err = i.l.Lease(ctx, owner, d); return err })
+	err = i.i.around(ctx, "Lease", func() (err error) { got, err = i.i.p.(persistence.Leaser).Lease(ctx, owner, d); return err })
 	return got && err == nil, err
 }
 
 func (i interceptedLeaser) Release(ctx context.Context, owner string) error {
-	return i.i.around(ctx, "Release", func() error { return i.l.Release(ctx, owner) })
+	return i.i.around(ctx, "Release", func() error { return i.i.p.(persistence.Leaser).Release(ctx, owner) })
 }
 
 // Fault is a failure for [Faulty] to inject.
 type Fault struct {
 	// Op is the method that fails: "Load", "Save", "Delete", "Revision",
-	// "LoadRevision", "SaveIf", "DeleteIf", "Lease", "Release", "Lock",
+	// "LoadRevision", "SaveIf", "DeleteIf", "SetAside", "Lease", "Release", "Lock",
 	// "LockName", or "Unlock" for the function that the last two return.
 	Op string
 	// Call says which call of it fails: 1 is the first. 0 means every call.

@@ -63,22 +63,30 @@ func TestFaultyKeepsAnErrorThatIsWholeAlready(t *testing.T) {
 	}
 }
 
-// Every method of Versioned and NamedLocker can fail, and then returns nothing
+// aside is a memory that sets aside.
+type aside struct{ *persistence.Memory }
+
+func (a aside) SetAside(ctx context.Context, rev string) (string, error) {
+	return "elsewhere", a.DeleteIf(ctx, rev)
+}
+
+// Every method of Versioned, SetAsider and NamedLocker can fail, and then returns nothing
 // beside the error.
 func TestFaultyFailsEveryOperation(t *testing.T) {
 	ctx := t.Context()
 	type all interface {
 		persistence.Versioned
+		persistence.SetAsider
 		persistence.NamedLocker
 	}
-	for _, op := range []string{"Load", "Save", "Delete", "Revision", "LoadRevision", "SaveIf", "DeleteIf", "Lock", "LockName", "Unlock"} {
+	for _, op := range []string{"Load", "Save", "Delete", "Revision", "LoadRevision", "SaveIf", "DeleteIf", "SetAside", "Lock", "LockName", "Unlock"} {
 		for _, late := range []bool{false, true} {
 			m := persistence.NewMemory()
 			rev, err := m.SaveIf(ctx, []byte("data"), "")
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := persistencetest.Faulty(m, persistencetest.Fault{Op: op, Err: io.ErrUnexpectedEOF, Late: late}).(all)
+			p := persistencetest.Faulty(aside{m}, persistencetest.Fault{Op: op, Err: io.ErrUnexpectedEOF, Late: late}).(all)
 			var data []byte
 			var now string
 			var unlock func() error
@@ -97,6 +105,8 @@ func TestFaultyFailsEveryOperation(t *testing.T) {
 				now, err = p.SaveIf(ctx, []byte("new"), rev)
 			case "DeleteIf":
 				err = p.DeleteIf(ctx, rev)
+			case "SetAside":
+				now, err = p.SetAside(ctx, rev)
 			case "Lock":
 				unlock, err = p.Lock(ctx)
 			case "LockName":
@@ -115,7 +125,7 @@ func TestFaultyFailsEveryOperation(t *testing.T) {
 			if after, _ := m.Revision(ctx); after != rev {
 				changed = true
 			}
-			writes := slices.Contains([]string{"Save", "Delete", "SaveIf", "DeleteIf"}, op)
+			writes := slices.Contains([]string{"Save", "Delete", "SaveIf", "DeleteIf", "SetAside"}, op)
 			if changed != (writes && late) {
 				t.Errorf("%s, late %v: what is stored has changed: %v", op, late, changed)
 			}
@@ -171,71 +181,14 @@ func TestFaultyPanicsOnAFaultThatCannotHappen(t *testing.T) {
 	}
 }
 
-// What Intercept returns has the abilities of what it is given: all of them and
-// no other.
 func TestInterceptPassesOnAbilities(t *testing.T) {
-	m := persistence.NewMemory()
-	for name, p := range map[string]persistence.Persistence{
-		"Persistence": struct{ persistence.Persistence }{m},
-		"Versioned":   struct{ persistence.Versioned }{m},
-		"Locker": struct {
-			persistence.Persistence
-			persistence.Locker
-		}{m, m},
-		"NamedLocker": struct {
-			persistence.Persistence
-			persistence.NamedLocker
-		}{m, m},
-		"Versioned and Locker": struct {
-			persistence.Versioned
-			persistence.Locker
-		}{m, m},
-		"Versioned and NamedLocker": struct {
-			persistence.Versioned
-			persistence.NamedLocker
-		}{m, m},
-		"Leaser": struct {
-			persistence.Persistence
-			persistence.Leaser
-		}{m, m},
-		"Leaser and Locker": struct {
-			persistence.Persistence
-			persistence.Locker
-			persistence.Leaser
-		}{m, m, m},
-		"Leaser and NamedLocker": struct {
-			persistence.Persistence
-			persistence.NamedLocker
-			persistence.Leaser
-		}{m, m, m},
-		"Leaser and Versioned": struct {
-			persistence.Versioned
-			persistence.Leaser
-		}{m, m},
-		"Leaser, Versioned and Locker": struct {
-			persistence.Versioned
-			persistence.Locker
-			persistence.Leaser
-		}{m, m, m},
-		"all": m,
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := persistencetest.Intercept(p, func(_ context.Context, _ string, call func() error) error { return call() })
-			abilities := func(p persistence.Persistence) [4]bool {
-				_, versioned := p.(persistence.Versioned)
-				_, locker := p.(persistence.Locker)
-				_, named := p.(persistence.NamedLocker)
-				_, leaser := p.(persistence.Leaser)
-				return [4]bool{versioned, locker, named, leaser}
-			}
-			if abilities(got) != abilities(p) {
-				t.Errorf("Versioned, Locker, NamedLocker, Leaser: %v, want %v", abilities(got), abilities(p))
-			}
-			if persistence.Describe(got) != persistence.Describe(p) {
-				t.Errorf("Describe: %+v, want %+v", persistence.Describe(got), persistence.Describe(p))
-			}
-		})
-	}
+	persistencetest.RunWrapper(t, func(p persistence.Persistence) persistence.Persistence {
+		return persistencetest.Intercept(p, func(_ context.Context, _ string, call func() error) error { return call() })
+	})
+}
+
+func TestFaultyPassesOnAbilities(t *testing.T) {
+	persistencetest.RunWrapper(t, func(p persistence.Persistence) persistence.Persistence { return persistencetest.Faulty(p) })
 }
 
 func TestInterceptCountsEveryCall(t *testing.T) {

@@ -103,10 +103,11 @@ func New(opts *Options) *Memory {
 // that m is in front of, so two stores must not share an m unless their keys
 // differ. It does no I/O and costs next to nothing.
 //
-// What is returned has the locks that store has, and describes itself as store
-// does.
+// What is returned has the locks, the leases and the SetAside that store has, and
+// describes itself as store does.
 func (m *Memory) Account(key string, store persistence.Versioned) persistence.Versioned {
-	return forward.Abilities(&account{store, m, key}, store)
+	a := &account{store, m, key}
+	return forward.Abilities(a, store, a.setAside)
 }
 
 func (m *Memory) get(key string) *held {
@@ -284,4 +285,11 @@ func (a *account) DeleteIf(ctx context.Context, rev string) error {
 	a.memory.drop(a.key)
 	defer a.memory.drop(a.key)
 	return a.Versioned.DeleteIf(ctx, rev)
+}
+
+// setAside is that of the store, which is a SetAsider.
+func (a *account) setAside(ctx context.Context, rev string) (place string, err error) {
+	a.memory.drop(a.key)
+	defer a.memory.drop(a.key)
+	return a.Versioned.(persistence.SetAsider).SetAside(ctx, rev)
 }

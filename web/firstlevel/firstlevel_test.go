@@ -62,24 +62,9 @@ func TestConformance(t *testing.T) {
 }
 
 func TestAbilities(t *testing.T) {
-	m := firstlevel.New(nil)
-	_, ok := m.Account("a", persistence.NewMemory()).(persistence.NamedLocker)
-	require.True(t, ok)
-	_, ok = m.Account("a", struct {
-		persistence.Versioned
-		persistence.Locker
-	}{persistence.NewMemory(), persistence.NewMemory()}).(persistence.Locker)
-	require.True(t, ok)
-	_, ok = m.Account("a", bare{persistence.NewMemory()}).(persistence.Locker)
-	require.False(t, ok, "where the store has no lock there is none")
-	_, ok = m.Account("a", struct {
-		persistence.Versioned
-		persistence.Leaser
-	}{persistence.NewMemory(), persistence.NewMemory()}).(persistence.Leaser)
-	require.True(t, ok)
-	_, ok = m.Account("a", bare{persistence.NewMemory()}).(persistence.Leaser)
-	require.False(t, ok)
-	require.Equal(t, "memory", persistence.Describe(m.Account("a", persistence.NewMemory())).Backend)
+	persistencetest.RunWrapper(t, func(store persistence.Versioned) persistence.Persistence {
+		return firstlevel.New(nil).Account("a", store)
+	})
 }
 
 // TestHitCostsOneRevision also under the partitioned Cache with a new in-memory

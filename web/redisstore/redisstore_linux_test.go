@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -77,7 +78,7 @@ func TestOneRefresh(t *testing.T) {
 
 func TestSentinelConformance(t *testing.T) {
 	t.Parallel()
-	s := servers.StartSentinels(t)
+	s := servers.StartSentinels(t, time.Minute)
 	conform(t, func(t *testing.T) redis.UniversalClient { return s.Client(t) })
 }
 
@@ -85,7 +86,7 @@ func TestClusterConformance(t *testing.T) {
 	t.Parallel()
 	nodes := servers.StartCluster(t)
 	conform(t, func(t *testing.T) redis.UniversalClient {
-		c := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{nodes[0].Addr}, IsClusterMode: true})
+		c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{nodes[0].Addr}})
 		t.Cleanup(func() { c.Close() })
 		return c
 	})

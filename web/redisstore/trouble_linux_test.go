@@ -20,7 +20,7 @@ import (
 
 func TestServerDown(t *testing.T) {
 	r := servers.StartRedis(t, "appendonly", "yes", "appendfsync", "always")
-	a := newStore(t, r.Client(func(o *redis.Options) { o.MaxRetries, o.DialerRetries = -1, 1 }), nil).Account("alice")
+	a := newStore(t, r.Client(func(o *redis.Options) { o.MaxRetries = -1 }), nil).Account("alice")
 	rev := storetest.Save(t, a, storetest.Planted)
 	r.Kill()
 
@@ -256,7 +256,7 @@ func TestKeysThatAreNone(t *testing.T) {
 // on with it.
 func TestFailover(t *testing.T) {
 	t.Parallel()
-	s := servers.StartSentinels(t)
+	s := servers.StartSentinels(t, 500*time.Millisecond)
 	a := newStore(t, s.Client(t), nil).Account("alice")
 	storetest.Save(t, a, storetest.Planted)
 	servers.Eventually(t, "the replica has it", func() bool {

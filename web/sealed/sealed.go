@@ -82,10 +82,10 @@ func (k *Keys) Replace(current Key, older ...Key) error {
 // saved, and must be the same whenever it is loaded: the partition key, as a
 // rule. It does no I/O and costs next to nothing.
 //
-// Revisions are the store's, and so are its locks, if it has any, and its
-// errors. Nothing is opened for Revision, DeleteIf or Delete, which need no key.
+// Revisions are the store's, and so are its locks, its leases and its SetAside, if it
+// has any, and its errors. Nothing is opened for Revision, DeleteIf or Delete, which need no key.
 func (k *Keys) Account(account string, store persistence.Versioned) persistence.Versioned {
-	return forward.Abilities(&sealed{store, k, account}, store)
+	return forward.Abilities(&sealed{store, k, account}, store, nil)
 }
 
 // sealed is one account of a store, encrypted.
@@ -115,13 +115,10 @@ func (s *sealed) Load(ctx context.Context) ([]byte, error) {
 func (s *sealed) LoadRevision(ctx context.Context) ([]byte, string, error) {
 	stored, rev, err := s.Versioned.LoadRevision(ctx)
 	if err != nil {
-		return nil, "", err
+		return nil, rev, err
 	}
 	data, err := s.open(stored)
-	if err != nil {
-		return nil, "", err
-	}
-	return data, rev, nil
+	return data, rev, err
 }
 
 // Save implements [persistence.Persistence].

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/fallback"
 	"github.com/tokenkeep/tokenkeep/persistence"
 	"github.com/tokenkeep/tokenkeep/persistence/persistencetest"
 )
@@ -35,18 +37,44 @@ func TestConformance(t *testing.T) {
 	}, nil)
 }
 
+// TestConformanceWithDamage: what another has changed in the store is noticed, and can
+// be set aside where the store can do that.
+func TestConformanceWithDamage(t *testing.T) {
+	k := newKeys(t, key("a", 1))
+	persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
+		path := filepath.Join(t.TempDir(), "cache")
+		return func() (persistence.Persistence, error) {
+			f, err := fallback.NewInsecurePlaintextFile(path, func(fallback.Warning) {}, nil)
+			return k.Account("alice", f), err
+		}
+	}, &persistencetest.Options{Damage: func(t testing.TB, p persistence.Persistence) {
+		path := persistence.Describe(p).Location
+		stored, err := os.ReadFile(path)
+		require.NoError(t, err)
+		stored[len(stored)-1] ^= 1
+		require.NoError(t, os.WriteFile(path, stored, 0o600))
+	}})
+}
+
 func TestAbilities(t *testing.T) {
 	k := newKeys(t, key("a", 1))
-	_, ok := k.Account("alice", persistence.NewMemory()).(persistence.NamedLocker)
-	require.True(t, ok)
-	_, ok = k.Account("alice", persistence.NewMemory()).(persistence.Leaser)
-	require.True(t, ok)
-	_, ok = k.Account("alice", struct{ persistence.Versioned }{persistence.NewMemory()}).(persistence.Locker)
-	require.False(t, ok)
-	_, ok = k.Account("alice", struct{ persistence.Versioned }{persistence.NewMemory()}).(persistence.Leaser)
-	require.False(t, ok)
+	persistencetest.RunWrapper(t, func(store persistence.Versioned) persistence.Persistence { return k.Account("alice", store) })
 	d := persistence.Describe(k.Account("alice", persistence.NewMemory()))
 	require.Equal(t, persistence.Description{Backend: "memory", Encrypted: true, KeySource: "program"}, d)
+}
+
+// TestRevisionOfWhatDoesNotOpen: a caller that wants to delete or replace what cannot
+// be opened needs its revision.
+func TestRevisionOfWhatDoesNotOpen(t *testing.T) {
+	m := persistence.NewMemory()
+	a := newKeys(t, key("a", 1)).Account("alice", m)
+	require.NoError(t, m.Save(t.Context(), []byte("something else")))
+	want, err := m.Revision(t.Context())
+	require.NoError(t, err)
+	data, rev, err := a.LoadRevision(t.Context())
+	require.ErrorIs(t, err, persistence.ErrCorrupt)
+	require.Nil(t, data)
+	require.Equal(t, want, rev)
 }
 
 // TestTheServerSeesNothing: neither the store nor a save that failed has a

@@ -83,6 +83,9 @@ var laws = map[string]law{
 	"documents name tests that exist":                         namedTests,
 	"links in comments lead somewhere":                        docLinks,
 	"docs/design.md names every internal package":             designedPackages,
+	"what wraps a backend passes on its abilities":            wrappersAreChecked,
+	"the conformance suite knows every ability":               abilitiesAreKnown,
+	"the README's code compiles":                              readmeCompiles,
 }
 
 func TestLaws(t *testing.T) {
@@ -654,6 +657,25 @@ func TestLawsCatch(t *testing.T) {
 		{"links that lead nowhere", docLinks, files{"a/a.go": "package a\n// See [F], [T.M], [*U] and [b.F].\ntype T int\n", "b/b.go": "package b\nfunc G() {}\n"}, 4},
 		{"links that lead somewhere", docLinks, files{"a/a.go": "package a\n// See [T], [*T], [T.M], [S.F], [b.G], [fs.File] and [1].\ntype T int\nfunc (*T) M() {}\ntype S struct{ F int }\n", "b/b.go": "package b\nfunc G() {}\n"}, 0},
 		{"a package that the design leaves out", designedPackages, files{"docs/design.md": "internal/a\n", "internal/a/a.go": "package a\n", "internal/b/b.go": "package b\n"}, 1},
+
+		{"a wrapper without a test", wrappersAreChecked, files{
+			"a/a.go": "package a\nfunc F(p persistence.Persistence) persistence.Versioned { return nil }\n",
+			"b/b.go": "package b\ntype K int\nfunc (k *K) G(n int, p persistence.Versioned) (persistence.Persistence, error) { return nil, nil }\n",
+			// of another package, and not of RunWrapper
+			"b/b_test.go": "package b\nfunc TestF(t *testing.T) {\npersistencetest.RunWrapper(t, func(p persistence.Persistence) persistence.Persistence { return a.F(p) })\npersistencetest.Run(t, k.G)\n}\n"}, 2},
+		{"a wrapper with a test", wrappersAreChecked, files{
+			"a/a.go":      "package a\nfunc F(p persistence.Persistence) persistence.Versioned { return nil }\nfunc g(p persistence.Persistence) persistence.Versioned { return nil }\nfunc H(p persistence.Persistence) error { return nil }\n",
+			"a/a_test.go": "package a_test\nfunc TestF(t *testing.T) {\npersistencetest.RunWrapper(t, func(p persistence.Persistence) persistence.Persistence { return a.F(p) })\n}\n"}, 0},
+
+		{"an ability that the suite does not know, and one that nobody asks for", abilitiesAreKnown, files{
+			"persistence/p.go":                     "package persistence\ntype A interface{ M() }\ntype B interface{ N() }\ntype C interface{ O() }\nfunc f(p any) { _, _ = p.(A); _, _ = p.(B); _, _ = p.(*int) }\n",
+			"persistence/persistencetest/suite.go": "package persistencetest\nfunc abilitiesOf(p any) { _, _ = p.(persistence.A); _, _ = p.(persistence.C) }\nfunc other(p any) { _ = p.(persistence.B) }\n"}, 2},
+		{"abilities that the suite knows", abilitiesAreKnown, files{
+			"persistence/p.go":                     "package persistence\ntype A interface{ M() }\nfunc f(p any) { _, _ = p.(A) }\n",
+			"persistence/persistencetest/suite.go": "package persistencetest\nfunc abilitiesOf(p any) { _, _ = p.(persistence.A) }\n"}, 0},
+
+		{"code that is nowhere compiled", readmeCompiles, files{
+			"README.md": "```go\na()\n```\n\n```go\nb()\n```\n\n```\nsh\n```\n", "readme_test.go": "package a\nfunc f() {\n\taa()\n\tb()\n}\n", "other_test.go": "package a\nfunc f() {\n\ta()\n}\n"}, 1},
 
 		{"local paths", noLocalPaths, files{"a.md": "see /root" + "/x\n`/home" + "/me/x`\n"}, 2},
 		{"other paths", noLocalPaths, files{"a.md": "https://example.org/root" + "/x and ~/x and /etc/passwd\n"}, 0},

@@ -1,15 +1,63 @@
 // Package forward passes on the abilities of a Persistence through what wraps it.
 package forward
 
-import "github.com/tokenkeep/tokenkeep/persistence"
+import (
+	"context"
 
-// Abilities returns v with the locks and leases of inner: it is a Locker, a
-// NamedLocker or a Leaser exactly if inner is.
-func Abilities(v persistence.Versioned, inner persistence.Persistence) persistence.Versioned {
-	leaser, leases := inner.(persistence.Leaser)
-	locker, locks := inner.(persistence.Locker)
-	named, names := inner.(persistence.NamedLocker)
-	switch d := (described{v}); {
+	"github.com/tokenkeep/tokenkeep/persistence"
+)
+
+// SetAside is the method of a [persistence.SetAsider].
+type SetAside func(ctx context.Context, rev string) (place string, err error)
+
+// Abilities returns v, which wraps inner, as a Locker, a NamedLocker, a Leaser or a
+// SetAsider exactly if inner is. Locks and leases are inner's. aside is used where inner
+// is a SetAsider; nil means inner's own.
+func Abilities(v persistence.Versioned, inner persistence.Persistence, aside SetAside) persistence.Versioned {
+	var (
+		own, sets      = inner.(persistence.SetAsider)
+		leaser, leases = inner.(persistence.Leaser)
+		locker, locks  = inner.(persistence.Locker)
+		named, names   = inner.(persistence.NamedLocker)
+		d              = described{v}
+	)
+	if sets {
+		if aside == nil {
+			aside = own.SetAside
+		}
+		a := setAsider{d, aside}
+		switch {
+		case names && leases:
+			return struct {
+				setAsider
+				persistence.NamedLocker
+				persistence.Leaser
+			}{a, named, leaser}
+		case names:
+			return struct {
+				setAsider
+				persistence.NamedLocker
+			}{a, named}
+		case locks && leases:
+			return struct {
+				setAsider
+				persistence.Locker
+				persistence.Leaser
+			}{a, locker, leaser}
+		case locks:
+			return struct {
+				setAsider
+				persistence.Locker
+			}{a, locker}
+		case leases:
+			return struct {
+				setAsider
+				persistence.Leaser
+			}{a, leaser}
+		}
+		return a
+	}
+	switch {
 	case names && leases:
 		return struct {
 			described
@@ -45,3 +93,13 @@ type described struct{ persistence.Versioned }
 
 // Describe implements [persistence.Describer].
 func (d described) Describe() persistence.Description { return persistence.Describe(d.Versioned) }
+
+type setAsider struct {
+	described
+	aside SetAside
+}
+
+// SetAside implements [persistence.SetAsider].
+func (s setAsider) SetAside(ctx context.Context, rev string) (place string, err error) {
+	return s.aside(ctx, rev)
+}

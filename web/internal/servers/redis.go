@@ -81,8 +81,10 @@ type Sentinels struct {
 }
 
 // StartSentinels starts a master, a replica and three sentinels, and waits
-// until they know of each other.
-func StartSentinels(t testing.TB) *Sentinels {
+// until they know of each other. A master that does not answer for the time down is
+// replaced by the replica, which may lack the last saves: on a busy machine also one
+// that is only slow.
+func StartSentinels(t testing.TB, down time.Duration) *Sentinels {
 	t.Helper()
 	need(t, "redis-server", "redis-server")
 	s := &Sentinels{Master: StartRedis(t)}
@@ -106,9 +108,9 @@ protected-mode no
 dir %s
 sentinel announce-ip %s
 sentinel monitor main %s 16379 2
-sentinel down-after-milliseconds main 500
+sentinel down-after-milliseconds main %d
 sentinel failover-timeout main 5000
-`, host, port, dir, host, master), 0o600))
+`, host, port, dir, host, master, down.Milliseconds()), 0o600))
 		start(t, "+monitor master main", 0, "redis-server", file, "--sentinel")
 		s.Addrs = append(s.Addrs, addr)
 	}
