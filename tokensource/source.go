@@ -147,7 +147,8 @@ type unsaved struct {
 //
 // ctx is for [Source.Token]: when it ends, Token fails where it would have to wait.
 // Its value of [oauth2.HTTPClient] is the client for token requests, as in package
-// oauth2; redirects are never followed. conf is usually an *oauth2.Config with the
+// oauth2: it can add parameters that a provider wants with a refresh (see the example
+// "Parameters"). Redirects are never followed. conf is usually an *oauth2.Config with the
 // provider's Endpoint. It must not be changed afterwards. A program that only calls
 // [Source.Load] and [Source.Delete], to sign out under keys that [Keys] has named, may
 // give an empty one.
