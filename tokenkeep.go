@@ -124,7 +124,8 @@ type Config struct {
 	// refusal, if something preferred did not work and nothing was stored yet, else at
 	// Debug, with what the program has not enabled. The end of a sign-in that was kept
 	// in the kernel's keyring is logged at Info. A program that has to choose again
-	// while it runs logs that too. nil means slog.Default().
+	// while it runs logs that too. nil means slog.Default(), which prints what is at
+	// Info to standard error unless the program has set another one.
 	Logger *slog.Logger
 }
 

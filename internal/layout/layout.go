@@ -48,7 +48,8 @@ const (
 func KeyringService(name string) string { return "tokenkeep/" + name }
 
 // CheckItem refuses names of keyring items that some platform would misread:
-// security(1) on macOS reads its commands line by line, and D-Bus takes only UTF-8.
+// security(1) on macOS reads its commands line by line, and may take an empty user for
+// any user; D-Bus takes only UTF-8.
 func CheckItem(service, user string) error {
 	for _, n := range []struct{ what, name string }{{"service", service}, {"user", user}} {
 		wrong := ""
