@@ -12,16 +12,25 @@
 //	}
 //	client, err := public.New(clientID, public.WithCache(c))
 //
-// The Watch method of the Cache tells an app when the user signs in or out
-// elsewhere. [Rotate] gives the cache a new key, and [Remove] signs out while the
-// key is not available.
-//
 // Package tokensource keeps the tokens of any other OAuth provider in that cache,
-// for golang.org/x/oauth2. Web apps, with one cache per account, use
-// persistence.NewPartitioned and the stores of the module web.
+// for golang.org/x/oauth2. The module azcredential has a credential for the Azure SDK
+// for Go. Web apps, with one cache per account, use [persistence.NewPartitioned] and the
+// stores of the module web.
+//
+// The methods of the Cache do the rest. [persistence.Cache.Entries] are small secrets of
+// the program's own, such as a password, an API token or a registration.
+// [persistence.Cache.Adopt] takes over what an earlier version or another library has
+// stored. [persistence.Cache.SignOutAll] logs out all, [persistence.Cache.Exclusive]
+// lets one process at a time refresh, and [persistence.Cache.Watch] tells an app when the
+// user signs in or out elsewhere. [Rotate] gives the cache a new key, and [Remove] signs
+// out while the key is not available.
 //
 // Config.Follow makes the sign-in of another program, such as Azure CLI, one of this
 // program's too; see package interop.
+//
+// Tests set Config.Dir, and Config.Keyring to a keyring of package keyringtest, and so
+// use neither the machine's keyring nor the user's files. Package entratest has an
+// authority to sign in at.
 //
 // The packages below this one can be used on their own: persistence has the
 // Load/Save interface and the shared Cache, encrypted and keyring have backends,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/encrypted"
+	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -95,6 +96,51 @@ func TestRemoveWithoutTheKey(t *testing.T) {
 			require.Empty(t, m.keyring.Items())
 			require.Empty(t, m.takeWarnings())
 		})
+	}
+}
+
+// A keyring that never had the key is not said to keep one: in a container with no
+// keyring, over SSH where it is locked, where it is full.
+func TestRemoveSaysNothingOfAKeyThatWasNeverStored(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(k *keyringtest.Keyring)
+		says bool
+	}{
+		"absent":                        {set: func(k *keyringtest.Keyring) { k.SetAbsent(true) }},
+		"locked":                        {set: func(k *keyringtest.Keyring) { k.SetLocked(true) }},
+		"full":                          {set: func(k *keyringtest.Keyring) { k.SetFull(true) }},
+		"does not answer":               {set: func(k *keyringtest.Keyring) { k.SetError(keyring.NoAnswer) }},
+		"control: gone before Set ends": {func(k *keyringtest.Keyring) { k.CrashAt(2, true) }, true},
+		"control: gone after Set":       {func(k *keyringtest.Keyring) { k.VanishAfter(2) }, true},
+	} {
+		for _, kernel := range []string{"and the kernel's has it", "and nothing works"} {
+			t.Run(name+" "+kernel, func(t *testing.T) {
+				m := newMachine(t)
+				cfg := m.config()
+				cfg.Kernel = keyringtest.NewAbsent()
+				if kernel == "and the kernel's has it" {
+					cfg.Kernel = keyringtest.NewKernel()
+				}
+				c.set(m.keyring)
+				cache, err := tokenkeep.Open(ctx, cfg)
+				if kernel == "and the kernel's has it" {
+					require.NoError(t, err)
+					save(t, cache, tokens)
+				} else {
+					require.Error(t, err)
+				}
+				m.takeWarnings()
+				require.NoError(t, tokenkeep.Remove(ctx, cfg))
+				warnings := m.takeWarnings()
+				if !c.says {
+					require.Empty(t, warnings)
+					require.Empty(t, m.keyring.Items())
+					return
+				}
+				require.Len(t, warnings, 1)
+				require.Len(t, m.keyring.Items(), 1)
+			})
+		}
 	}
 }
 

@@ -34,12 +34,14 @@ type Config struct {
 	Dir string
 
 	// Key is a key of the program's own: a mounted secret, a variable, a command, a
-	// key management service; see package encrypted. Where it is set, new sign-ins
-	// are kept with it and with nothing else that works. What is stored with another
-	// key stays so until [Rotate]. Somebody else keeps this key, so it is never
-	// certainly gone: where it is missing, Open fails and sets nothing aside, and
-	// where it is another one, Open fails with ErrWrongKey. After [Remove] the user
-	// can sign in again. Waiting for it ends with ctx only. nil means no such key.
+	// key management service; see package encrypted. New sign-ins are kept with it,
+	// also where a keyring works. If it is missing and nothing is stored yet, they go
+	// to the next candidate in Order, with a warning; with the Order "key" alone, Open
+	// fails. What is stored with another key stays so until [Rotate]. Somebody else
+	// keeps this key, so it is never certainly gone: if it is missing and something is
+	// stored with it, Open fails and sets nothing aside, and if it is another one, Open
+	// fails with ErrWrongKey. After [Remove] the user can sign in again. Waiting for it
+	// ends with ctx only. nil means no such key.
 	Key encrypted.KeySource
 
 	// OldKey is the key that Key has replaced. What is stored with it can be opened,
@@ -110,9 +112,11 @@ type Config struct {
 	// Strict lets storage errors fail the sign-in; see persistence.WithStrict.
 	Strict bool
 
-	// Warn is told, once for each kind, what the user of the program should know.
-	// It must be safe for concurrent use, and must not use the cache. nil means
-	// that warnings are logged.
+	// Warn is told, once for each kind and Open, what the user of the program should
+	// know. That the tokens are in plaintext is told in every run: a command that runs
+	// often, such as a credential helper, shows it with its sign-in only. Warn must be
+	// safe for concurrent use, and must not use the cache. nil means that warnings are
+	// logged.
 	Warn func(fallback.Warning)
 
 	// Logger gets the warnings if Warn is nil, storage trouble that fails no call
@@ -120,7 +124,8 @@ type Config struct {
 	// refusal, if something preferred did not work and nothing was stored yet, else at
 	// Debug, with what the program has not enabled. The end of a sign-in that was kept
 	// in the kernel's keyring is logged at Info. A program that has to choose again
-	// while it runs logs that too. nil means slog.Default().
+	// while it runs logs that too. nil means slog.Default(), which prints what is at
+	// Info to standard error unless the program has set another one.
 	Logger *slog.Logger
 }
 

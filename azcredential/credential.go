@@ -2,6 +2,7 @@ package azcredential
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,9 @@ type Options struct {
 
 	// Account is the account to use, as [Credential.Authenticate] returned it in an
 	// earlier run. Without it, that of the last sign-in through this Credential is
-	// used or, if there was none, the only one that the cache has. It is no secret.
+	// used or, if there was none, the only one that the cache has. It is no secret, and
+	// can be kept as JSON. Only its HomeAccountID counts: that of an
+	// azidentity.AuthenticationRecord, which a program has kept before, serves too.
 	Account persistence.Account
 
 	// DisableAutomaticAuthentication makes GetToken fail with an
@@ -213,7 +216,7 @@ func (c *Credential) oneSignIn(ctx context.Context) (done func(), err error) {
 	}
 }
 
-var errNobody = errors.New("no account is stored")
+var errNobody = errors.New("nobody is signed in")
 
 // find returns the account to use.
 func (c *Credential) find(ctx context.Context) (public.Account, error) {
@@ -239,6 +242,9 @@ func (c *Credential) find(ctx context.Context) (public.Account, error) {
 	}
 	switch len(found) {
 	case 0:
+		if wanted.HomeAccountID != "" {
+			return public.Account{}, fmt.Errorf("%w as %s", errNobody, shown(cmp.Or(wanted.Username, wanted.HomeAccountID)))
+		}
 		return public.Account{}, errNobody
 	case 1:
 		return found[0], nil

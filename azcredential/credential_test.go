@@ -330,10 +330,27 @@ func TestErrors(t *testing.T) {
 		f := start(t, entratest.Options{})
 		_, err := f.credential(silently).GetToken(t.Context(), cae)
 		require.Equal(t, cae, requireSignIn(t, err).TokenRequestOptions)
+		require.ErrorContains(t, err, "nobody is signed in. Sign in")
 		chain, err := azidentity.NewChainedTokenCredential([]azcore.TokenCredential{f.credential(silently), f.credential()}, nil)
 		require.NoError(t, err)
 		_, err = chain.GetToken(t.Context(), cae)
 		require.NoError(t, err, "a chain goes on to its next credential")
+	})
+	t.Run("the account is known from an azidentity.AuthenticationRecord", func(t *testing.T) {
+		f := start(t, entratest.Options{})
+		record := azidentity.AuthenticationRecord{HomeAccountID: entratest.Alice.HomeAccountID(), Username: entratest.Alice.Username}
+		wanted := func(o *azcredential.Options) {
+			silently(o)
+			o.Account = persistence.Account{HomeAccountID: record.HomeAccountID, Username: record.Username}
+		}
+		_, err := f.credential(wanted).GetToken(t.Context(), cae)
+		requireSignIn(t, err)
+		require.ErrorContains(t, err, `nobody is signed in as "alice@contoso.example"`)
+		require.NoError(t, f.credential(wanted).SignOut(t.Context()))
+		_, err = f.credential().GetToken(t.Context(), cae)
+		require.NoError(t, err)
+		_, err = f.credential(wanted).GetToken(t.Context(), cae)
+		require.NoError(t, err)
 	})
 	t.Run("the refresh token was revoked", func(t *testing.T) {
 		f := start(t, entratest.Options{})

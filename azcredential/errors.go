@@ -66,6 +66,8 @@ func (c *Credential) silentError(err error, tro policy.TokenRequestOptions) erro
 	required := &azidentity.AuthenticationRequiredError{TokenRequestOptions: tro}
 	var call msal.CallErr
 	switch {
+	case errors.Is(err, errNobody):
+		return c.fail("get token", err, signIn, required)
 	case errors.Is(err, errSeveral):
 		return c.fail("get token", err, choose, required)
 	case errors.As(err, &call):

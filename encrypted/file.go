@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
 
 	"github.com/tokenkeep/tokenkeep/internal/filestore"
+	"github.com/tokenkeep/tokenkeep/internal/ledger"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/internal/within"
@@ -624,16 +626,22 @@ func (f *File) pendingID(ctx context.Context, source KeySource, h *header) strin
 }
 
 // makeKey makes the key of that id, under the lock. A key that will be stored is
-// recorded first, and read back.
+// recorded first, and read back. The record goes again if certainly nothing was stored.
 func (f *File) makeKey(ctx context.Context, source KeySource, id string) (masterKey, error) {
 	_, stores := source.(KeyDeleter)
+	name, recorded := source.Source()+"/"+id, false
 	if stores {
-		if err := f.record(source.Source() + "/" + id); err != nil {
+		recorded = slices.Contains(f.ledger().Keys(f.store.Path()), name) // an earlier process may have stored it
+		if err := f.record(name); err != nil {
 			return masterKey{}, err
 		}
 	}
 	ref, key, err := source.NewKey(ctx, id)
 	if err != nil {
+		if stores && !recorded && ledger.IsNotStored(err) {
+			// A record that stays says more than it needs to: no harm.
+			_ = f.ledger().RemoveKeys(f.store.Path(), func(n string) bool { return n == name })
+		}
 		return masterKey{}, notOfTheFile(located(err))
 	}
 	ref, file, ok := splitRef(ref)

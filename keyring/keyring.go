@@ -2,17 +2,19 @@ package keyring
 
 import (
 	"context"
-	"fmt"
 	"runtime"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 )
 
 // Keyring is a keyring of small items, each named by a service (the program or
 // cache it belongs to) and a user. [System] is the operating system's; package
 // [github.com/tokenkeep/tokenkeep/keyring/keyringtest] has one for tests.
+//
+// A service and a user are 1 to 500 bytes of UTF-8 without control characters: some
+// platform would misread others, and keyrings here refuse them everywhere. An item of
+// another program with an empty user is read as a [ForeignItem] on Linux.
 //
 // Get and Delete of what is not there return an error that is
 // persistence.ErrNotFound. A Set that succeeded is seen by every later Get, of
@@ -112,10 +114,10 @@ func newSettings(opts []Option) settings {
 // System returns the operating system's keyring: the Secret Service (GNOME
 // Keyring, KWallet, KeePassXC) on Linux and the BSDs, the Keychain on macOS,
 // Credential Manager on Windows. It is a [Limited], and a [Lister] where that is
-// possible. It does no I/O, keeps
-// nothing open between calls and needs no Close. For reports it has a method
-// Keychains(context.Context) ([]string, error), which returns the paths of the
-// keychains that this session searches on macOS, and none on other systems.
+// possible. It does no I/O, keeps nothing open between calls and needs no Close. For
+// reports it has a method Keychains(context.Context) ([]string, error), which returns
+// the paths of the keychains that this session searches on macOS, and none on other
+// systems.
 //
 // In addition to the errors of every Keyring, its calls return
 //
@@ -148,7 +150,7 @@ type systemLister struct {
 type listing struct{ lister Lister }
 
 func (l listing) List(ctx context.Context, service string) ([]string, error) {
-	if err := checkName(service, "any"); err != nil {
+	if err := layout.CheckItem(service, "any"); err != nil {
 		return nil, wrap("list", service, "", err)
 	}
 	users, err := l.lister.List(ctx, service)
@@ -175,7 +177,7 @@ func (s *system) seesAll(ctx context.Context) (parts bool, err error) {
 }
 
 func (s *system) Get(ctx context.Context, service, user string) (string, error) {
-	if err := checkName(service, user); err != nil {
+	if err := layout.CheckItem(service, user); err != nil {
 		return "", wrap("get", service, user, err)
 	}
 	secret, err := s.platform.Get(ctx, service, user)
@@ -183,7 +185,7 @@ func (s *system) Get(ctx context.Context, service, user string) (string, error) 
 }
 
 func (s *system) Set(ctx context.Context, service, user, secret string) error {
-	if err := checkName(service, user); err != nil {
+	if err := layout.CheckItem(service, user); err != nil {
 		return wrap("set", service, user, err)
 	}
 	if limit := s.ItemLimit(service, user); limit > 0 && len(secret) > limit {
@@ -193,32 +195,10 @@ func (s *system) Set(ctx context.Context, service, user, secret string) error {
 }
 
 func (s *system) Delete(ctx context.Context, service, user string) error {
-	if err := checkName(service, user); err != nil {
+	if err := layout.CheckItem(service, user); err != nil {
 		return wrap("delete", service, user, err)
 	}
 	return wrap("delete", service, user, s.platform.Delete(ctx, service, user))
 }
 
 func (s *system) ItemLimit(service, user string) int { return s.platform.ItemLimit(service, user) }
-
-// checkName refuses names that some platform would misread: security(1) on macOS
-// reads its commands line by line, and D-Bus takes only UTF-8.
-func checkName(service, user string) error {
-	for _, n := range []struct{ what, name string }{{"service", service}, {"user", user}} {
-		switch {
-		case n.name == "":
-			return fmt.Errorf("the %s is empty", n.what)
-		case !utf8.ValidString(n.name):
-			return fmt.Errorf("the %s is not UTF-8", n.what)
-		case strings.IndexFunc(n.name, unicode.IsControl) >= 0:
-			return fmt.Errorf("the %s has a control character", n.what)
-		case len(n.name) > maxName:
-			return fmt.Errorf("the %s is longer than %d bytes", n.what, maxName)
-		}
-	}
-	return nil
-}
-
-// maxName is the smallest limit of all platforms: a user name in Credential
-// Manager has at most 513 characters.
-const maxName = 500

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/internal/layout"
+	"github.com/tokenkeep/tokenkeep/internal/ledger"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -62,6 +63,9 @@ func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, e
 		return "", nil, wrap("new key", k.service, user, cmp.Or(err, errBadID))
 	}
 	fail := func(err error) (string, []byte, error) { return "", nil, wrap("new key", k.service, user, err) }
+	notStored := func(err error) (string, []byte, error) {
+		return fail(remedy.With(persistence.Remedy(err), ledger.NotStored(persistence.Cause(err))))
+	}
 	key, err = k.get(ctx, user)
 	switch {
 	case err == nil:
@@ -69,11 +73,15 @@ func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, e
 	case errors.Is(err, errNoKey):
 		return fail(fmt.Errorf("%w: %w", persistence.ErrCorrupt, err))
 	case !errors.Is(err, persistence.ErrNotFound):
-		return fail(err)
+		return notStored(err)
 	}
 	key = make([]byte, keySize)
 	rand.Read(key)
-	if err := k.keyring.Set(ctx, k.service, user, coding.EncodeToString(key)); err != nil {
+	err = k.keyring.Set(ctx, k.service, user, coding.EncodeToString(key))
+	switch {
+	case errors.Is(err, persistence.ErrTooLarge):
+		return notStored(err)
+	case err != nil:
 		return fail(err)
 	}
 	back, err := k.get(ctx, user)
@@ -158,5 +166,5 @@ func keyUser(ref string) (user string, err error) {
 	if id == "" {
 		return user, errBadID
 	}
-	return user, checkName("service", user)
+	return user, layout.CheckItem("service", user)
 }

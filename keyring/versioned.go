@@ -39,7 +39,7 @@ const minItem = 256
 // All other errors are those of the lock and the keyring; see [System].
 func New(k Keyring, service, user string, lock *persistence.FileLock) (persistence.Versioned, error) {
 	limit := 0
-	err := checkName(service, user)
+	err := layout.CheckItem(service, user)
 	switch {
 	case err != nil:
 	case k == nil:

@@ -277,7 +277,11 @@ func (c *Cache) SignOutAll(ctx context.Context) error {
 // are taken for a thief and a victim, and both are signed out (RFC 9700,
 // section 4.14). Each name leaves a small lock file, so names should be few. An
 // Exclusive that waits for nobody writes nothing and costs a few microseconds more
-// than fn (BenchmarkExclusive).
+// than fn (BenchmarkExclusive). Package tokensource does this by itself.
+//
+// A program whose own interface locks and unlocks in two calls uses
+// [FileLock.LockName] of a lock file of its own instead, and may use the Cache
+// between them.
 //
 // It fails with ErrUnavailable where the backend brings no [NamedLocker] and
 // [WithLockFile] was not given. fn's error is returned as it is.

@@ -91,6 +91,7 @@ func (f *failure) Unwrap() []error {
 
 const (
 	signIn      = "Sign in again."
+	signInOnce  = "Sign in again. To sign in only once, a program asks the provider for a refresh token, most often with the scope offline_access; at Google with oauth2.AccessTypeOffline."
 	tryLater    = "Nothing is lost; try again later."
 	notOAuth    = "Nothing is lost; try again later. If it stays so, a proxy or firewall answers for the provider, or the token endpoint is wrong."
 	checkClient = "Check the client's registration at the provider, and the endpoints."

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,9 +100,9 @@ type Source struct {
 
 	mu      sync.Mutex
 	flights flights[*current]
-	changes int      // how often Save and Delete have changed what is stored
-	refused *string  // the access token that Invalidate was given
-	unsaved *unsaved // what could not be saved
+	changes int       // how often Save and Delete have changed what is stored
+	refused *[]string // the access tokens that Invalidate was given since there is no current one; a pointer is printed as a number
+	unsaved *unsaved  // what could not be saved
 	pause   time.Time
 	paused  error            // what to answer until pause
 	style   oauth2.AuthStyle // what the provider was found to take, if conf does not say
@@ -128,7 +129,7 @@ func (c *current) copy() *oauth2.Token {
 // snapshot is the state of a Source that what was read is compared with.
 type snapshot struct {
 	changes int
-	refused *string
+	refused *[]string
 }
 
 // unsaved is an entry that could not be saved.
@@ -146,8 +147,11 @@ type unsaved struct {
 //
 // ctx is for [Source.Token]: when it ends, Token fails where it would have to wait.
 // Its value of [oauth2.HTTPClient] is the client for token requests, as in package
-// oauth2; redirects are never followed. conf is usually an *oauth2.Config with the
-// provider's Endpoint. It must not be changed afterwards.
+// oauth2: it can add parameters that a provider wants with a refresh (see the example
+// "Parameters"). Redirects are never followed. conf is usually an *oauth2.Config with the
+// provider's Endpoint. It must not be changed afterwards. A program that only calls
+// [Source.Load] and [Source.Delete], to sign out under keys that [Keys] has named, may
+// give an empty one.
 //
 // New fails, with an *persistence.Error, only if an argument or an option cannot
 // be used.
@@ -274,6 +278,10 @@ func (s *Source) Save(ctx context.Context, t *oauth2.Token) error {
 // When what is stored can be read back, remove is called. stored reports whether the
 // token was stored. What [persistence.Cache.Adopt] says of kills, of a remove that
 // fails and of old programs holds here too. Errors of read are returned as they are.
+//
+// If one file holds the tokens of several keys, call Adopt for each: its remove takes
+// this key's token out of the file, and the last one removes the file. If remove kept
+// the token there, it would come back after a sign-out.
 func (s *Source) Adopt(ctx context.Context, read func(context.Context) (*oauth2.Token, error), remove func(context.Context) error) (stored bool, err error) {
 	t, err := read(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -343,18 +351,28 @@ func (s *Source) Delete(ctx context.Context) error {
 // has not expired, as an API does with the status 401. The next call of Token
 // returns another one: the stored one if it is another, else a refreshed one. If
 // t is no longer the current token, Invalidate changes nothing.
+//
+// Only the AccessToken of t counts. A program that has no more than the refused request
+// takes it from there, and does not ask for the current token, which may be a new one:
+//
+//	sent := strings.TrimPrefix(request.Header.Get("Authorization"), "Bearer ")
+//	source.Invalidate(&oauth2.Token{AccessToken: sent})
 func (s *Source) Invalidate(t *oauth2.Token) {
 	if t == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.current.Load(); c != nil && c.token.AccessToken != t.AccessToken {
-		return
+	switch c := s.current.Load(); {
+	case c != nil && c.token.AccessToken == t.AccessToken:
+		s.refused = &[]string{t.AccessToken}
+		s.current.Store(nil)
+	case c == nil && s.refused == nil:
+		s.refused = &[]string{t.AccessToken}
+	case c == nil && !slices.Contains(*s.refused, t.AccessToken): // the stored token may be any of them
+		all := append(slices.Clone(*s.refused), t.AccessToken)
+		s.refused = &all
 	}
-	refused := t.AccessToken
-	s.refused = &refused
-	s.current.Store(nil)
 }
 
 // String returns a description without secrets.
@@ -457,7 +475,7 @@ func (s *Source) lookup(ctx context.Context) (*current, entry, error) {
 	}
 	if !s.repeats() {
 		if e.text(refreshToken) == "" {
-			return nil, nil, s.signedOut(before)
+			return nil, nil, s.signedOut(before, e)
 		}
 		if err := s.checkClient(e); err != nil {
 			return nil, nil, err
@@ -469,10 +487,14 @@ func (s *Source) lookup(ctx context.Context) (*current, entry, error) {
 	return nil, e, nil
 }
 
-// signedOut drops the current token: there is nothing behind it any more.
-func (s *Source) signedOut(before snapshot) error {
+// signedOut drops the current token: there is nothing behind it any more. e is what
+// is stored, or nil.
+func (s *Source) signedOut(before snapshot, e entry) error {
 	s.setIfUnchanged(nil, before)
-	return s.fail("refresh", ErrSignInRequired, signIn)
+	if e == nil {
+		return s.fail("refresh", fmt.Errorf("%w: no token is stored", ErrSignInRequired), "Sign in.")
+	}
+	return s.fail("refresh", fmt.Errorf("%w: the stored token is no longer good, and has no refresh token", ErrSignInRequired), signInOnce)
 }
 
 // refresh is refreshOrWait under the lock.
@@ -568,7 +590,7 @@ func (s *Source) storeRefreshed(ctx context.Context, f *flight[*current], from, 
 		}
 		return c, nil
 	case found == nil && !s.repeats(): // signed out meanwhile
-		return nil, s.signedOut(before)
+		return nil, s.signedOut(before, nil)
 	}
 	return nil, errAgain // signed in anew meanwhile
 }
@@ -757,7 +779,7 @@ func (s *Source) isRefused(c *current) bool { return snapshot{refused: s.refused
 
 // isRefused reports whether Invalidate was given c's token.
 func (n snapshot) isRefused(c *current) bool {
-	return n.refused != nil && *n.refused == c.token.AccessToken
+	return n.refused != nil && slices.Contains(*n.refused, c.token.AccessToken)
 }
 
 // setIfUnchanged makes c the current token, unless Save or Delete has run since

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
@@ -1048,4 +1049,77 @@ func TestAdopt(t *testing.T) {
 	_, err = s.Adopt(t.Context(), read, remove)
 	require.ErrorContains(t, err, "empty")
 	require.Zero(t, removed)
+}
+
+// The error says whether anybody was signed in, and what a program lacks that asks
+// its user again and again.
+func TestSignInRequiredSaysWhy(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	_, err := w.source().Token()
+	require.ErrorIs(t, err, ErrSignInRequired)
+	require.ErrorContains(t, err, "no token is stored. Sign in.")
+
+	token := w.newSignIn()
+	token.RefreshToken, token.Expiry = "", w.clock.now().Add(-time.Minute)
+	require.NoError(t, w.source().Save(context.Background(), token))
+	_, err = w.source().Token()
+	require.ErrorIs(t, err, ErrSignInRequired)
+	require.ErrorContains(t, err, "has no refresh token. Sign in again.")
+	require.Contains(t, persistence.Remedy(err), "offline_access")
+}
+
+// A sign-out under a key that Keys has named needs no client and no provider.
+func TestDeleteWithoutAConfiguration(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	token := w.signedIn()
+	keys, err := Keys(t.Context(), w.cache())
+	require.NoError(t, err)
+	require.Equal(t, []string{key}, keys)
+	s := w.sourceOf(&oauth2.Config{})
+	found, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, token.RefreshToken, found.RefreshToken, "to revoke it")
+	_, err = s.Token()
+	require.ErrorIs(t, err, ErrOtherClient, "control: it cannot refresh")
+	require.NoError(t, s.Delete(t.Context()))
+	keys, err = Keys(t.Context(), w.cache())
+	require.NoError(t, err)
+	require.Empty(t, keys)
+}
+
+// The access token alone says which token was refused, as a program has it that knows
+// only the request.
+func TestInvalidateByTheRequest(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	s := w.source()
+	first, err := s.Token()
+	require.NoError(t, err)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	first.SetAuthHeader(r)
+	for range 2 { // the second time it is no longer the current one, and nothing is refreshed
+		s.Invalidate(&oauth2.Token{AccessToken: strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")})
+		second, err := s.Token()
+		require.NoError(t, err)
+		require.NotEqual(t, first.AccessToken, second.AccessToken)
+	}
+	require.Equal(t, 2, w.server.Refreshes(), "one for each token")
+}
+
+// An answer 401 that comes late, to a request with an older token, does not take back
+// that the current token was refused.
+func TestALateInvalidateForgetsNothing(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	w.signedIn()
+	s := w.source()
+	first, err := s.Token()
+	require.NoError(t, err)
+	s.Invalidate(first)
+	second, err := s.Token()
+	require.NoError(t, err)
+	s.Invalidate(second)
+	s.Invalidate(first)
+	third, err := s.Token()
+	require.NoError(t, err)
+	require.NotContains(t, []string{first.AccessToken, second.AccessToken}, third.AccessToken)
 }

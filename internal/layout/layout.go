@@ -12,18 +12,22 @@
 // and the last two for NAME.plaintext.json as well. Other data files than a
 // cache's have the same files beside them, under their own names.
 //
-// It also has the names of the stores, which users know, and that of the item
-// that holds a cache's key in a keyring. It does no I/O.
+// It also has the names of the stores, which users know, and those of keyring items. It does no I/O.
 package layout
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tokenkeep/tokenkeep/internal/remedy"
 )
 
 // The stores: the values of tokenkeep.Config.Store and Config.Order, and the
@@ -42,6 +46,33 @@ const (
 // KeyringService returns the service under which a keyring holds the key of the
 // cache of that name.
 func KeyringService(name string) string { return "tokenkeep/" + name }
+
+// CheckItem refuses names of keyring items that some platform would misread:
+// security(1) on macOS reads its commands line by line, and may take an empty user for
+// any user; D-Bus takes only UTF-8.
+func CheckItem(service, user string) error {
+	for _, n := range []struct{ what, name string }{{"service", service}, {"user", user}} {
+		wrong := ""
+		switch {
+		case n.name == "":
+			wrong = "is empty"
+		case !utf8.ValidString(n.name):
+			wrong = "is not UTF-8"
+		case strings.IndexFunc(n.name, unicode.IsControl) >= 0:
+			wrong = "has a control character"
+		case len(n.name) > maxItemName:
+			wrong = fmt.Sprintf("is longer than %d bytes", maxItemName)
+		default:
+			continue
+		}
+		return remedy.Errorf(fmt.Sprintf("Give the item a %s of 1 to %d bytes of UTF-8 without control characters.", n.what, maxItemName), "the %s %s", n.what, wrong)
+	}
+	return nil
+}
+
+// maxItemName is the smallest limit of all platforms: a user name in Credential
+// Manager has at most 513 characters.
+const maxItemName = 500
 
 const (
 	encryptedSuffix = ".enc"

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,4 +105,13 @@ func TestJunk(t *testing.T) {
 	gone := ledger.In(filepath.Join(t.TempDir(), "none.lock"))
 	require.Empty(t, gone.Keys("/a"))
 	require.ErrorIs(t, gone.SetPromoted(rev), os.ErrNotExist)
+}
+
+func TestNotStored(t *testing.T) {
+	err := ledger.NotStored(fs.ErrPermission)
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.EqualError(t, err, fs.ErrPermission.Error())
+	require.True(t, ledger.IsNotStored(fmt.Errorf("new key: %w", err)))
+	require.False(t, ledger.IsNotStored(fs.ErrPermission))
+	require.False(t, ledger.IsNotStored(nil))
 }

@@ -20,7 +20,7 @@
 //
 // Give it to the code under test as its keyring.Keyring, such as the Keyring
 // field of tokenkeep.Config. Its errors have the same classes and situations as
-// those of the real keyring.
+// those of the real keyring, and it refuses the same names of items.
 //
 // The test authority for programs that sign in is package
 // [github.com/tokenkeep/tokenkeep/entratest]. The program in examples/testing uses
@@ -395,6 +395,10 @@ func (k *Keyring) itemLimit(service, user string) int {
 func (k *Keyring) call(ctx context.Context, op string, item Item, do func(Item) error) error {
 	k.mu.Lock()
 	k.calls = append(k.calls, Call{op, item})
+	if err := checkName(op, item); err != nil { // in any state, as keyring.System
+		k.mu.Unlock()
+		return failed(op, item, err, persistence.Remedy(err))
+	}
 	n := len(k.calls)
 	paused, hang := k.paused, k.hang
 	fail := k.failAt[n]
@@ -448,7 +452,20 @@ func (k *Keyring) call(ctx context.Context, op string, item Item, do func(Item) 
 	if remedy == "" {
 		remedy = persistence.Remedy(err)
 	}
-	return &persistence.Error{Op: op, Backend: "keyring", Location: item.Service + "/" + item.User, Err: persistence.Cause(err), Remedy: remedy}
+	return failed(op, item, err, remedy)
+}
+
+// failed returns the error of a call.
+func failed(op string, i Item, err error, remedy string) error {
+	return &persistence.Error{Op: op, Backend: "keyring", Location: i.Service + "/" + i.User, Err: persistence.Cause(err), Remedy: remedy}
+}
+
+// checkName refuses the names that keyring.System refuses.
+func checkName(op string, item Item) error {
+	if op == "list" {
+		return layout.CheckItem(item.Service, "any")
+	}
+	return layout.CheckItem(item.Service, item.User)
 }
 
 // store is where the items are.

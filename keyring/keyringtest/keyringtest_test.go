@@ -207,3 +207,27 @@ func TestList(t *testing.T) {
 		require.ErrorIs(t, err, persistence.ErrKeyringLocked, name)
 	}
 }
+
+// The mock refuses the names that the real one refuses, with the same error: a test
+// that passes with it says something of the real one.
+func TestNames(t *testing.T) {
+	ctx := t.Context()
+	real := keyring.System() // which refuses a name before it asks anybody
+	for _, state := range []struct {
+		name string
+		k    *keyringtest.Keyring
+	}{{"works", keyringtest.New()}, {"files", keyringtest.NewDir(t.TempDir())}, {"kernel", keyringtest.NewKernel()}, {"locked", keyringtest.NewLocked()}} {
+		for _, i := range []keyringtest.Item{{"", "alice"}, {"app", ""}, {"app", "a\nb"}, {"app", "a\x00b"}, {"a\xff", "alice"}, {"app", strings.Repeat("x", 501)}} {
+			_, want := real.Get(ctx, i.Service, i.User)
+			_, err := state.k.Get(ctx, i.Service, i.User)
+			require.EqualError(t, err, want.Error(), state.name)
+			require.Contains(t, persistence.Remedy(err), "1 to 500 bytes")
+			require.EqualError(t, state.k.Set(ctx, i.Service, i.User, "x"), real.Set(ctx, i.Service, i.User, "x").Error(), state.name)
+			require.EqualError(t, state.k.Delete(ctx, i.Service, i.User), real.Delete(ctx, i.Service, i.User).Error(), state.name)
+			require.Empty(t, state.k.Items())
+		}
+		_, err := state.k.List(ctx, "")
+		require.ErrorContains(t, err, "the service is empty", state.name)
+	}
+	require.NoError(t, keyringtest.New().Set(ctx, "app", strings.Repeat("x", 500), "x"), "control")
+}
