@@ -9,11 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"weak"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
@@ -660,6 +663,76 @@ func TestBytesAreNotShared(t *testing.T) {
 	a = append(a, "more"...)
 	copy(a, "xxx")
 	mustLoad(t, f, "one")
+}
+
+// A save writes into the memory of the one before it. Whoever saves at the same
+// time, and gives up when, each file that is ever seen is whole, and is what one save
+// was given.
+func TestNoSaveWritesIntoAnothers(t *testing.T) {
+	key, path := randomKey(), tempPath(t)
+	f, reader := newFile(t, path, Raw(key)), newFile(t, path, Raw(key))
+	// All of a length, so that nothing but the bytes tells them apart.
+	given := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 100_000) }
+	seen := func() int {
+		data, err := reader.Load(ctx)
+		if !assert.NoError(t, err) || !assert.NotEmpty(t, data) || !assert.True(t, bytes.Equal(data, given(int(data[0])))) {
+			return -1
+		}
+		return int(data[0])
+	}
+	require.NoError(t, f.Save(ctx, given(0)))
+
+	var savers sync.WaitGroup
+	for saver := range 4 {
+		savers.Go(func() {
+			for n := range 15 {
+				ctx, cancel := context.WithCancel(ctx)
+				go cancel() // before, during or after the save
+				_ = f.Save(ctx, given(saver*15+n))
+				cancel()
+				seen()
+			}
+		})
+	}
+	savers.Wait()
+
+	// The control: of two saves without the lock, the second one writes into the
+	// first one's memory before that is on the disk.
+	for {
+		one, _, err := (*fileCodec)(f).Encode(ctx, given(1), readFile(t, path))
+		require.NoError(t, err)
+		kept := f.sealed.Value() // else the garbage collector may take it
+		if _, _, err := (*fileCodec)(f).Encode(ctx, given(2), readFile(t, path)); kept == nil {
+			require.NoError(t, err)
+			continue
+		}
+		require.NoError(t, os.WriteFile(path, one[0], 0o600))
+		runtime.KeepAlive(kept)
+		require.Equal(t, 2, seen(), "the memory is not used again, so this test shows nothing")
+		return
+	}
+}
+
+// Saves that follow each other allocate no memory for their data, and the memory that
+// they use ends with the next garbage collection.
+func TestSavesUseTheirMemoryAgain(t *testing.T) {
+	const size, saves = 1 << 20, 20
+	f, data := newFile(t, tempPath(t), Raw(randomKey())), make([]byte, size)
+	allocated := func(before func()) uint64 {
+		var was, is runtime.MemStats
+		runtime.ReadMemStats(&was)
+		for range saves {
+			before()
+			require.NoError(t, f.Save(ctx, data))
+		}
+		runtime.ReadMemStats(&is)
+		return is.TotalAlloc - was.TotalAlloc
+	}
+	require.Less(t, allocated(func() {}), uint64(saves*size/2))
+	require.Greater(t, allocated(func() { f.sealed = weak.Pointer[sealed]{} }), uint64(saves*size)) // the control
+
+	runtime.GC()
+	require.Nil(t, f.sealed.Value())
 }
 
 // No error, and no value that is printed by mistake, shows a secret.
