@@ -80,12 +80,17 @@ type File struct {
 
 	keySem chan struct{} // has room for one: the call that asks a source for a key
 
-	sealed weak.Pointer[sealed] // what the last save wrote; for the holder of the lock
+	// What the last save wrote, for the holder of the lock to write into again. The
+	// garbage collector may take it, unless it is also in kept.
+	sealed weak.Pointer[sealed]
+	kept   *sealed
 }
 
-// sealed is the memory of a file to be written. The next save uses it again, unless
-// the garbage collector has run in between.
+// sealed is the memory of a file to be written.
 type sealed struct{ memory []byte }
+
+// maxKept is how many bytes of memory a File keeps between two saves at most.
+const maxKept = 2 << 20
 
 // masterKey holds its key behind a function, so that no verb of package fmt shows
 // it.
@@ -542,7 +547,10 @@ func (f *File) sealedMemory(n int) []byte {
 	s := f.sealed.Value()
 	if s == nil || cap(s.memory) < n {
 		s = &sealed{make([]byte, 0, n+n/16)} // most caches grow a little with each save
-		f.sealed = weak.Make(s)
+		f.sealed, f.kept = weak.Make(s), nil
+		if cap(s.memory) <= maxKept {
+			f.kept = s
+		}
 	}
 	return s.memory
 }

@@ -698,41 +698,41 @@ func TestNoSaveWritesIntoAnothers(t *testing.T) {
 
 	// The control: of two saves without the lock, the second one writes into the
 	// first one's memory before that is on the disk.
-	for {
-		one, _, err := (*fileCodec)(f).Encode(ctx, given(1), readFile(t, path))
-		require.NoError(t, err)
-		kept := f.sealed.Value() // else the garbage collector may take it
-		if _, _, err := (*fileCodec)(f).Encode(ctx, given(2), readFile(t, path)); kept == nil {
-			require.NoError(t, err)
-			continue
-		}
-		require.NoError(t, os.WriteFile(path, one[0], 0o600))
-		runtime.KeepAlive(kept)
-		require.Equal(t, 2, seen(), "the memory is not used again, so this test shows nothing")
-		return
-	}
+	one, _, err := (*fileCodec)(f).Encode(ctx, given(1), readFile(t, path))
+	require.NoError(t, err)
+	_, _, err = (*fileCodec)(f).Encode(ctx, given(2), readFile(t, path))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, one[0], 0o600))
+	require.Equal(t, 2, seen(), "the memory is not used again, so this test shows nothing")
 }
 
-// Saves that follow each other allocate no memory for their data, and the memory that
-// they use ends with the next garbage collection.
+// Saves that follow each other allocate no memory for their data. Of a large cache,
+// that memory ends with the next garbage collection.
 func TestSavesUseTheirMemoryAgain(t *testing.T) {
-	const size, saves = 1 << 20, 20
-	f, data := newFile(t, tempPath(t), Raw(randomKey())), make([]byte, size)
-	allocated := func(before func()) uint64 {
+	const saves = 20
+	f := newFile(t, tempPath(t), Raw(randomKey()))
+	allocated := func(size int, before func()) int {
 		var was, is runtime.MemStats
+		data := make([]byte, size)
 		runtime.ReadMemStats(&was)
 		for range saves {
 			before()
 			require.NoError(t, f.Save(ctx, data))
 		}
 		runtime.ReadMemStats(&is)
-		return is.TotalAlloc - was.TotalAlloc
+		return int(is.TotalAlloc-was.TotalAlloc) / saves
 	}
-	require.Less(t, allocated(func() {}), uint64(saves*size/2))
-	require.Greater(t, allocated(func() { f.sealed = weak.Pointer[sealed]{} }), uint64(saves*size)) // the control
+	const small, large = maxKept / 2, maxKept + 1
+	require.Less(t, allocated(small, func() {}), small/2)
+	require.Less(t, allocated(small, runtime.GC), small/2)
+	require.Less(t, allocated(large, func() {}), large/2)
+	require.GreaterOrEqual(t, allocated(large, runtime.GC), large)                                                // it is not kept
+	require.GreaterOrEqual(t, allocated(small, func() { f.sealed, f.kept = weak.Pointer[sealed]{}, nil }), small) // the control
 
+	require.NoError(t, f.Save(ctx, make([]byte, large)))
 	runtime.GC()
 	require.Nil(t, f.sealed.Value())
+	require.Nil(t, f.kept)
 }
 
 // No error, and no value that is printed by mistake, shows a secret.
