@@ -185,7 +185,7 @@ func TestDPAPIOfTheWholeMachineIsRefused(t *testing.T) {
 			h := &header{source: "dpapi", ref: id + " " + blobParam + encode(blob)}
 			d, err := derive(key, h, "contoso-cli")
 			require.NoError(t, err)
-			file, err := d.seal(h, []byte("planted"))
+			file, err := d.seal(h, []byte("planted"), newMemory)
 			require.NoError(t, err)
 			path := tempPath(t)
 			require.NoError(t, os.WriteFile(path, file, 0o600))

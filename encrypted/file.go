@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"unicode/utf8"
+	"weak"
 
 	"github.com/tokenkeep/tokenkeep/internal/filestore"
 	"github.com/tokenkeep/tokenkeep/internal/ledger"
@@ -80,7 +81,18 @@ type File struct {
 	notOwned      []string  // names of keys that were given up and belong to another folder
 
 	keySem chan struct{} // has room for one: the call that asks a source for a key
+
+	// What the last save wrote, for the holder of the lock to write into again. The
+	// garbage collector may take it, unless it is also in kept.
+	sealed weak.Pointer[sealed]
+	kept   *sealed
 }
+
+// sealed is the memory of a file to be written.
+type sealed struct{ memory []byte }
+
+// maxKept is how many bytes of memory a File keeps between two saves at most.
+const maxKept = 2 << 20
 
 // masterKey holds its key behind a function, so that no verb of package fmt shows
 // it.
@@ -516,18 +528,33 @@ func (c *fileCodec) Encode(ctx context.Context, data, head []byte) ([][]byte, st
 }
 
 // encode seals data under a new salt. The salt alone makes the keys of this save
-// its own.
+// its own. The next encode overwrites what it returns, so it runs under the lock, and
+// what it returns is written before that is released.
 func (f *File) encode(h *header, key, data []byte) ([][]byte, string, error) {
 	rand.Read(h.salt[:]) // never fails
 	d, err := derive(key, h, f.name)
 	if err != nil {
 		return nil, "", err
 	}
-	file, err := d.seal(h, data)
+	file, err := d.seal(h, data, f.sealedMemory)
 	if err != nil {
 		return nil, "", err
 	}
 	return [][]byte{file}, h.revision(), nil
+}
+
+// sealedMemory returns an empty slice with room for n bytes of ciphertext: fresh
+// memory takes longer to get than to encrypt. It runs under the lock.
+func (f *File) sealedMemory(n int) []byte {
+	s := f.sealed.Value()
+	if s == nil || cap(s.memory) < n {
+		s = &sealed{make([]byte, 0, n+n/16)} // most caches grow a little with each save
+		f.sealed, f.kept = weak.Make(s), nil
+		if cap(s.memory) <= maxKept {
+			f.kept = s
+		}
+	}
+	return s.memory
 }
 
 // unlock returns the key that h was written with, and what derives from it. It

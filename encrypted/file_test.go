@@ -9,11 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"weak"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
@@ -660,6 +663,76 @@ func TestBytesAreNotShared(t *testing.T) {
 	a = append(a, "more"...)
 	copy(a, "xxx")
 	mustLoad(t, f, "one")
+}
+
+// A save writes into the memory of the one before it. Whoever saves at the same
+// time, and gives up when, each file that is ever seen is whole, and is what one save
+// was given.
+func TestNoSaveWritesIntoAnothers(t *testing.T) {
+	key, path := randomKey(), tempPath(t)
+	f, reader := newFile(t, path, Raw(key)), newFile(t, path, Raw(key))
+	// All of a length, so that nothing but the bytes tells them apart.
+	given := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 100_000) }
+	seen := func() int {
+		data, err := reader.Load(ctx)
+		if !assert.NoError(t, err) || !assert.NotEmpty(t, data) || !assert.True(t, bytes.Equal(data, given(int(data[0])))) {
+			return -1
+		}
+		return int(data[0])
+	}
+	require.NoError(t, f.Save(ctx, given(0)))
+
+	var savers sync.WaitGroup
+	for saver := range 4 {
+		savers.Go(func() {
+			for n := range 15 {
+				ctx, cancel := context.WithCancel(ctx)
+				go cancel() // before, during or after the save
+				_ = f.Save(ctx, given(saver*15+n))
+				cancel()
+				seen()
+			}
+		})
+	}
+	savers.Wait()
+
+	// The control: of two saves without the lock, the second one writes into the
+	// first one's memory before that is on the disk.
+	one, _, err := (*fileCodec)(f).Encode(ctx, given(1), readFile(t, path))
+	require.NoError(t, err)
+	_, _, err = (*fileCodec)(f).Encode(ctx, given(2), readFile(t, path))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, one[0], 0o600))
+	require.Equal(t, 2, seen(), "the memory is not used again, so this test shows nothing")
+}
+
+// Saves that follow each other allocate no memory for their data. Of a large cache,
+// that memory ends with the next garbage collection.
+func TestSavesUseTheirMemoryAgain(t *testing.T) {
+	const saves = 20
+	f := newFile(t, tempPath(t), Raw(randomKey()))
+	allocated := func(size int, before func()) int {
+		var was, is runtime.MemStats
+		data := make([]byte, size)
+		runtime.ReadMemStats(&was)
+		for range saves {
+			before()
+			require.NoError(t, f.Save(ctx, data))
+		}
+		runtime.ReadMemStats(&is)
+		return int(is.TotalAlloc-was.TotalAlloc) / saves
+	}
+	const small, large = maxKept / 2, maxKept + 1
+	require.Less(t, allocated(small, func() {}), small/2)
+	require.Less(t, allocated(small, runtime.GC), small/2)
+	require.Less(t, allocated(large, func() {}), large/2)
+	require.GreaterOrEqual(t, allocated(large, runtime.GC), large)                                                // it is not kept
+	require.GreaterOrEqual(t, allocated(small, func() { f.sealed, f.kept = weak.Pointer[sealed]{}, nil }), small) // the control
+
+	require.NoError(t, f.Save(ctx, make([]byte, large)))
+	runtime.GC()
+	require.Nil(t, f.sealed.Value())
+	require.Nil(t, f.kept)
 }
 
 // No error, and no value that is printed by mistake, shows a secret.

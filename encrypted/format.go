@@ -313,24 +313,23 @@ func (d *derived) aead() (cipher.AEAD, error) {
 
 // seal returns the file that holds data: h, whose commitment it sets, then the
 // ciphertext and the tag. d was derived for h. h.salt must never have been used
-// before.
-func (d *derived) seal(h *header, data []byte) ([]byte, error) {
+// before. memory returns an empty slice with room for n bytes, for the file.
+func (d *derived) seal(h *header, data []byte, memory func(n int) []byte) ([]byte, error) {
 	h.commit = d.commit
 	head := h.format()
 	if len(head) > maxHeader {
 		return nil, errors.New("the key's reference is too long for the file's header")
 	}
-	return d.sealAfter(head, data)
+	return d.sealAfter(head, data, memory)
 }
 
 // sealAfter returns head and the sealed data, with head as the additional data.
-func (d *derived) sealAfter(head, data []byte) ([]byte, error) {
+func (d *derived) sealAfter(head, data []byte, memory func(n int) []byte) ([]byte, error) {
 	aead, err := d.aead()
 	if err != nil {
 		return nil, err
 	}
-	file := make([]byte, len(head), len(head)+len(data)+tagSize)
-	copy(file, head)
+	file := append(memory(len(head)+len(data)+tagSize), head...)
 	return aead.Seal(file, d.nonce[:], data, head), nil
 }
 

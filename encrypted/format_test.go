@@ -309,7 +309,7 @@ func TestWycheproof(t *testing.T) {
 			}
 			require.NoError(t, err, "%d: %s", tc.TcID, tc.Comment)
 			require.Equal(t, tc.Msg, fmt.Sprintf("%x", data))
-			again, err := d.sealAfter(aad, raw(tc.Msg))
+			again, err := d.sealAfter(aad, raw(tc.Msg), newMemory)
 			require.NoError(t, err)
 			require.Equal(t, append(aad, sealed...), again)
 		}

@@ -179,3 +179,6 @@ func headerOf(t testing.TB, path string) *header {
 func cheap(passphrase string) KeySource {
 	return Passphrase(func(context.Context) ([]byte, error) { return []byte(passphrase), nil }, &PassphraseOptions{Cost: Cost{Memory: 32, Passes: 1, Lanes: 1}})
 }
+
+// newMemory is fresh memory for a sealed file.
+func newMemory(n int) []byte { return make([]byte, 0, n) }

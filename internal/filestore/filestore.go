@@ -35,7 +35,8 @@ type Codec interface {
 	Decode(ctx context.Context, file []byte) (data []byte, rev string, err error)
 	// Encode returns the parts of a file that holds data, and its revision.
 	// head is the head of the current file, nil if there is none. The lock is
-	// held.
+	// held until the parts have been written or given up: the next call may
+	// overwrite them.
 	Encode(ctx context.Context, data, head []byte) (file [][]byte, rev string, err error)
 }
 

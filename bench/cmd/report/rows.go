@@ -50,7 +50,7 @@ var tables = []table{
 	}, {
 		title: "AcquireTokenSilent, answered from the cache",
 		text:  "A real MSAL Go public client; each account has three tokens of 2 KB.",
-		limit: "no persistence", peers: peers, cpu: true,
+		limit: "a memory that was filled once", peers: peers, cpu: true,
 		rows: []row{
 			compared("Silent", "accounts=1", "1 account", 1.3),
 			compared("Silent", "accounts=1000", "1,000 accounts", 1.1),
