@@ -108,9 +108,9 @@ func newSettings(opts []Option) settings {
 
 // System returns the operating system's keyring: the Secret Service (GNOME
 // Keyring, KWallet, KeePassXC) on Linux and the BSDs, the Keychain on macOS,
-// Credential Manager on Windows. It is a [Limited], and a [Lister] where that is
-// possible. It does no I/O, keeps
-// nothing open between calls and needs no Close.
+// Credential Manager on Windows. It is a [Limited] and, on Linux and the BSDs, a
+// [Lister]. System does no I/O. The keyring keeps nothing open between calls and needs
+// no Close.
 //
 // In addition to the errors of every Keyring, its calls return
 //
@@ -154,7 +154,7 @@ func (l listing) List(ctx context.Context, service string) ([]string, error) {
 // own backend does the rest.
 type system struct{ platform Limited }
 
-// seesAll is that of a platform where a session may see a part of the keyring only.
+// seesAll asks a platform where a session may see only a part of the keyring.
 func (s *system) seesAll(ctx context.Context) error {
 	if p, ok := s.platform.(interface{ seesAll(context.Context) error }); ok {
 		return p.seesAll(ctx)
