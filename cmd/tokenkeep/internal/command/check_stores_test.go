@@ -28,7 +28,7 @@ func TestKeyringTroubleOfEverySystem(t *testing.T) {
 		"linux":   {"Credential Manager", "Keychain", "keychain"},
 	}
 	for system, words := range foreign {
-		x := &examination{call: &call{Machine: &Machine{}}, session: session{desktop: "unnamed"}}
+		x := &doctorRun{call: &call{Machine: &Machine{}}, session: session{desktop: "unnamed"}}
 		_, unknown := x.keyringTrouble(system, keyringState{"new-in-a-later-version", errors.New("unknown")})
 		require.Equal(t, "keyring.new-in-a-later-version", unknown.ID)
 		general, _ := x.keyringTrouble(system, keyringState{"new-in-a-later-version", errors.New("unknown")})
