@@ -19,8 +19,6 @@ import (
 // law of internal/test/lint compares them. Nothing calls them.
 var _ = []any{readmeMSAL, readmeOAuth, readmeEntries, readmeFollow}
 
-const clientID = "00000000-0000-0000-0000-000000000000"
-
 func readmeMSAL(ctx context.Context) error {
 	c, err := tokenkeep.Open(ctx, tokenkeep.Config{Name: "contoso-cli"})
 	if err != nil {

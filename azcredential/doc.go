@@ -32,8 +32,8 @@
 //     Options.DisableAutomaticAuthentication, fails with an error that is an
 //     *azidentity.AuthenticationRequiredError. Then call [Credential.Authenticate].
 //
-// From RefreshOn on (for tokens that live long), 2 is done although the token is
-// good. If it fails, the token is returned all the same.
+// A token that lives long has a RefreshOn. From that time on, step 2 is done although
+// the token is good. If it fails, the token is returned all the same.
 //
 // # Continuous access evaluation
 //

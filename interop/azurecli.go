@@ -18,8 +18,8 @@ const AzureCLIClientID = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 // fails with ErrUsername where Azure CLI would fail afterwards.
 //
 // The cache lies in the folder that AZURE_CONFIG_DIR names, else in .azure in the
-// home folder, in one of these shapes. Of several, the one is used that was written
-// last when AzureCLI is called. None of them need exist yet.
+// home folder, in one of these forms. If there are several, AzureCLI uses the one that
+// was written last before the call. None of them need exist yet.
 //
 //   - Linux and macOS: msal_token_cache.json, a plain file, the default there.
 //   - Windows: msal_token_cache.bin, a file encrypted by DPAPI and read as by
@@ -34,12 +34,12 @@ const AzureCLIClientID = "04b07795-8ddb-461a-bbee-02f9e1bf7b46"
 //     because this package cannot read the Keychain.
 //
 // Only the plain file is written: with Write, AzureCLI fails with [ErrReadOnly] where
-// another shape is in use.
+// another form is in use.
 //
 // The plain file and the first item have been tried beside Azure CLI 2.45 on Linux.
-// The later one's names are from a change that is proposed for Azure CLI, and have
-// been tried with MSAL Python. The file of Windows has been read under Wine, with a
-// stand-in for Azure CLI; nothing was run on macOS.
+// The names of the other item are from a change that is proposed for Azure CLI, and
+// have been tried with MSAL Python. The file of Windows has been read under Wine, with
+// a stand-in for Azure CLI; nothing was run on macOS.
 func AzureCLI(o Options) (*Store, error) {
 	dir := os.Getenv("AZURE_CONFIG_DIR")
 	if dir == "" {

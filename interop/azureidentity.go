@@ -21,18 +21,18 @@ const azureIdentity = "Azure Identity"
 //
 // The name is Options.Name of that package; "" means its default, "msal.cache".
 // That package keeps the tokens that are subject to continuous access evaluation in
-// a cache of their own, with ".cae" behind the name: give the name with it for them.
-// Clients of Azure Resource Manager ask for such tokens.
+// a second cache, whose name ends in ".cae": to use it, give that name. Clients of Azure
+// Resource Manager ask for such tokens.
 //
 // On Linux the cache is a file in .IdentityService in the folder that
 // XDG_CACHE_HOME names, else in .cache in the home folder; versions before 0.4.0
-// kept it in .IdentityService in the home folder, and if both are there, the later
-// one is used. The file is encrypted with a key in the kernel's keyring, the
-// persistent or the user's. Reading links nothing into any keyring of the user or
-// the session. After a restart, or three days without use, the key is gone: then
-// Load fails with ErrKeyMissing until the other program has stored tokens again.
-// If the key there is not that of the file, the error is ErrWrongKey. A kernel or
-// a container that has no keyrings gives ErrUnavailable.
+// kept it in .IdentityService in the home folder, and if both are there, the one that
+// was written last is used. The file is encrypted with a key in the kernel's keyring:
+// the user's persistent keyring or the user keyring. Reading links nothing into any
+// keyring of the user or the session. After a restart, or three days without use, the
+// key is gone: then Load fails with ErrKeyMissing until the other program has stored
+// tokens again. If the key there is not that of the file, the error is ErrWrongKey. If
+// the kernel or the container has no keyrings, it is ErrUnavailable.
 //
 // On Windows the file is in .IdentityService in the user's folder for local data,
 // and is read as by [DataProtection]. On macOS the cache is in the Keychain, and

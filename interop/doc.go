@@ -33,7 +33,7 @@
 //     MSAL Node loses nothing, as long as nobody is killed; see Writing.
 //   - Some pairs of other programs are not safe among themselves, and this package
 //     does not make them so; see Pairs that are never safe.
-//   - To write Azure CLI's cache is to act as Azure CLI; see there.
+//   - To write Azure CLI's cache is to act as Azure CLI; see Acting as Azure CLI.
 //
 // What is risked, in any case: every program of the user can read the tokens, and
 // where the file is plain, so can everybody with a copy of the disk. A program that is
@@ -43,8 +43,8 @@
 // # What is shared
 //
 // A [Store] shows the entries of the clients that its Options name, and nothing
-// else. Tokens belong to a client id: what another client id has got is of no use
-// here, and is neither seen nor changed. Put the client id of the other program
+// else. Tokens belong to a client id: the tokens of another client id are of no use
+// here, and are neither seen nor changed. Put the client id of the other program
 // into Options only if your program is meant to act as that client.
 //
 // With Write, entries of these clients are added, changed and removed in the other
@@ -54,12 +54,12 @@
 //
 // # Reading
 //
-// Without Write nothing is made or changed in the other program's folder: no lock
-// file, no time. A read-only mount will do. Where such a Store is all that a Cache
+// Without Write nothing is made or changed in the other program's folder, not even a
+// lock file or a time. A read-only mount is enough. If such a Store is all that a Cache
 // has, a token that a refresh brings stays in this program's memory, and the Cache
-// logs that once. So do not read a cache of an authority that lets a refresh token be
-// used only once: a refresh here would spend the other program's. Microsoft Entra ID
-// lets it be used again.
+// logs that once. A refresh token of the other program is then sent from here. So do
+// not read a cache of an authority that accepts each refresh token only once: a refresh
+// here would sign the other program out. Microsoft Entra ID accepts it again.
 //
 // Other programs write in place, so a reader may see half a file. A Store waits
 // for up to a second for the rest. If the file stays half, and the Store has read
@@ -71,30 +71,29 @@
 // [persistence.WithFollow], a program keeps a cache of its own and is shown the
 // other's beside it.
 //
-//   - What a refresh here brings is kept in the own cache, and survives a restart.
-//     Nothing that the other program has is copied there.
+//   - What a refresh here brings is stored in the program's own cache, and survives a
+//     restart. Nothing that the other program has is copied there.
 //   - What a refresh over there brings is used here.
-//   - A sign-out over there is one here, and takes away what was kept here since.
-//     What the user has signed in to here, with another client id or while the
-//     account was not to be seen, is the program's own and stays.
+//   - A sign-out over there is one here too. It removes what refreshes here have
+//     brought for that account. A sign-in that was made here, with another client id or
+//     while the account was not shown, is the program's own and stays.
 //   - A sign-out here hides the account until the user signs in again here. It
 //     changes nothing over there.
 //   - Only sign-ins at the hosts of Microsoft Entra ID's own clouds are shown. The
-//     entries name the host, so nobody has to be asked: tenants of AD FS, B2C and
-//     other providers are left out, with a warning, and tokenkeep.Open fails where
-//     there is nothing else.
+//     entries name the host. Those of AD FS, B2C and other providers are left out,
+//     with a warning, and tokenkeep.Open fails if there is nothing else.
 //
 // A program of your own that follows nobody does not link this package.
 //
 // # Writing
 //
 // The other programs' lock is PATH.lockfile, a file that is there while somebody
-// writes. It is kept in the way that all of them understand, for about a
-// millisecond: the new file is made and flushed before. A lock file that a dead
+// writes. A save takes it in a way that all of them understand, and holds it for about
+// a millisecond: the new file is made and flushed before. A lock file that a dead
 // process has left is removed: at once if it was one of this package, after a second
-// if its process is not there any more, and after five seconds in any case, as
-// MSAL Python does it. If a process has it locked with flock, a save waits for that
-// process until the context ends.
+// if its process does not run any more, and after five seconds in any case, as MSAL
+// Python does it. If a process has it locked with flock, a save waits for that process
+// until the context ends.
 //
 // The file is replaced, not written in place, and its time is set by hand a little
 // ahead, because other programs read it again only if its time is later than their
@@ -102,8 +101,8 @@
 // hard links are lost.
 //
 // If a program is killed while it writes in place, the file is left empty or half.
-// A Store that has read it before puts it right with its next save, from memory,
-// and logs that. What others stored in between is lost, with or without it.
+// A Store that has read it before restores it with its next save, from memory, and
+// logs that. What others stored in between is lost, with or without this package.
 //
 // # What other programs do
 //
@@ -118,8 +117,8 @@
 //     files that others hold. A save notices that, looks whether it is still what the
 //     file holds, and is tried again if not. A lock file that a killed Node has left
 //     stops every Node until somebody removes it.
-//   - MSAL Python without portalocker, an extra of its package, locks by the file's
-//     existence alone, and fails where a killed process has left one.
+//   - MSAL Python without portalocker (an extra of its package) locks by the file's
+//     existence alone, and fails if a killed process has left the file.
 //   - A program that keeps a never-deleted lock file at PATH.lockfile makes MSAL
 //     Python wait five seconds for each write, or fail.
 //
@@ -127,15 +126,15 @@
 //
 // These lose entries of each other without any program of yours. Do not join them:
 //
-//   - MSAL.NET and MSAL Node: their locks do not exclude each other. One may find the
-//     file empty that the other is about to write, and all is lost.
+//   - MSAL.NET and MSAL Node: their locks do not exclude each other. One may read the
+//     file while it is empty, just before the other writes it, and then all is lost.
 //   - MSAL Node and MSAL Node, in two processes: each removes the other's lock.
 //   - MSAL Python and MSAL Node: now and then one does not notice what the other has
 //     written, and writes over it.
 //   - microsoft-authentication-extensions-for-go, azidentity/cache or Azure Developer
-//     CLI and any other: they write their whole memory, older than their own network
-//     call, and so remove what came in between. Such a cache is not shared but
-//     contested: the ones of the latter two are only read here.
+//     CLI with any other: they write their whole memory, which is older than their own
+//     network call, and so remove what others stored in between. The caches of
+//     azidentity/cache and Azure Developer CLI are only read here.
 //
 // # Encrypted caches
 //
@@ -161,14 +160,14 @@
 // evaluation: give MSAL the capability CP1 and handle claims challenges. Azure CLI's
 // refresh token cannot be redeemed for another client id.
 //
-// To write there is to do that in Azure CLI's name, so it has to be said twice, by
-// Options.Write and Options.WriteAsAzureCLI, wherever the client id is Azure CLI's:
+// A program that writes Azure CLI's entries acts in its name. So it must set both
+// Options.Write and Options.WriteAsAzureCLI where the client id is Azure CLI's:
 //
 //   - A sign-out here signs az out too. After a sign-in here az has the account, but
-//     lists no subscriptions of it: it keeps these in azureProfile.json, which az login
-//     writes, or you do.
-//   - az fails on two accounts with one username ("Found multiple accounts"). A user
-//     has two who was deleted and made again, or who also has a personal account with
+//     lists no subscriptions of it: az keeps these in azureProfile.json, which az login
+//     or your program must write.
+//   - az fails on two accounts with one username ("Found multiple accounts"). There are
+//     two if a user was deleted and made again, or also has a personal account with
 //     that address. So a write that would add the second one fails with ErrUsername. A
 //     sign-in then succeeds in memory only, or fails with persistence.WithStrict. Tell
 //     the user to sign the other account out.
@@ -176,8 +175,8 @@
 // # What is refused
 //
 //   - a path that leads to anything but a regular file;
-//   - a file of another user, for writing also one in another user's folder or in a
-//     folder that others can write: the other user could not read what replaces it;
+//   - a file of another user, whose tokens are not this user's;
+//   - writing in another user's folder, or in a folder that others can write;
 //   - writing to a network file system, where the locks do not work;
 //   - writing to a file that is mounted by itself into a container: share the folder.
 //
@@ -188,9 +187,10 @@
 //
 // On Linux, with the real programs: Debian's msal-extensions 1.0 and MSAL Python
 // 1.21, the lock of msal-node-extensions 5.6.1, and Azure CLI 2.45, read and written.
-// MSAL.NET's lock is a stand-in after its source. macOS: built, and its way to make files is tested on
-// Linux, but not beside another program. Windows: the files that DPAPI encrypts are
-// read under Wine, with stand-ins for the other programs; nothing can be written.
+// MSAL.NET's lock is a stand-in after its source. macOS: built, and its way to make
+// files is tested on Linux, but not beside another program. Windows: the files that
+// DPAPI encrypts are read under Wine, with stand-ins for the other programs; nothing
+// can be written.
 // Caches in the macOS Keychain cannot be used. The comment of each constructor says
 // what it has been tried with.
 package interop

@@ -92,7 +92,7 @@ func linkUser() (int, error) {
 	return ring, nil
 }
 
-// readKey returns the key, without the NUL that azidentity/cache stores behind it.
+// readKey returns the key, without the NUL that azidentity/cache stores after it.
 func readKey(id int) ([]byte, error) {
 	payload := make([]byte, jwe.KeySize+1)
 	n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, id, payload, 0)

@@ -188,7 +188,7 @@ func addUnderLastingLock(path, name string, n int, pause time.Duration) error {
 	})
 }
 
-// addWhileLocked holds the neighbours' lock around everything.
+// addWhileLocked holds the other programs' lock around everything.
 func addWhileLocked(path, name string, n int, pause time.Duration) error {
 	return each(name, n, pause, func(client string) error {
 		peer, err := lockPeer(context.Background(), path+".lockfile")

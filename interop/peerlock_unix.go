@@ -19,28 +19,30 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// peerLock is the lock that the other programs know: a file that is there while
-// somebody writes. MSAL Python and Node take it by making the file, MSAL.NET and
-// MSAL Go by flock. This one does both: the file appears locked, and goes before
-// the lock does. So all of them wait for it, and it never lies there unlocked,
-// which would cost MSAL Python five seconds for each write.
+// peerLock is the other programs' lock: a file that is there while somebody writes.
+// MSAL Python and Node take the lock by making the file, MSAL.NET and MSAL Go by
+// flock. This one does both: the file is locked before it gets its name, and loses
+// its name before it is unlocked. So all of them wait for it, and it never lies there
+// unlocked, which would cost MSAL Python five seconds for each write.
 type peerLock struct {
-	path string
-	f    *newFile
-	once sync.Once
-	kept bool // it was ours to the end
+	path   string
+	f      *newFile
+	once   sync.Once
+	intact bool // it was ours to the end
 }
 
-// How long a lock file must have been there, unlocked and always the same, to be
-// what a dead process left: that of a process that is not there any more, and any.
-// No program waits longer than MSAL Python, which goes on after five seconds.
+// A lock file counts as left by a dead process if it has been there, unlocked and
+// the same, for deadAfter and the process that it names does not run any more, or for
+// lostAfter in any case. No program waits longer than MSAL Python, which goes on after
+// five seconds.
 const (
 	deadAfter = time.Second
 	lostAfter = 5 * time.Second
 )
 
-// The first look at another program's lock file comes after firstLook, since for a
-// moment it makes the other's own flock fail, and further ones each lookAgain.
+// Another program's lock file is examined first after firstLook, and then every
+// lookAgain: to examine it takes its flock for a moment, and the other's own flock
+// fails in that moment.
 const (
 	firstLook = 100 * time.Millisecond
 	lookAgain = 200 * time.Millisecond
@@ -75,7 +77,7 @@ func lockPeer(ctx context.Context, path string) (*peerLock, error) {
 			f.discard()
 			return nil, err
 		}
-		if w.gone(path) {
+		if w.removeIfDead(path) {
 			continue
 		}
 		if err := sleep(ctx, wait/2+rand.N(wait)); err != nil {
@@ -96,12 +98,12 @@ func (l *peerLock) release() bool {
 		return true
 	}
 	l.once.Do(func() {
-		if l.kept = l.mine(); l.kept {
+		if l.intact = l.mine(); l.intact {
 			_ = os.Remove(l.path)
 		}
 		l.f.Close()
 	})
-	return l.kept
+	return l.intact
 }
 
 // holder is what a waiter knows of who has the lock.
@@ -120,8 +122,8 @@ func (h *holder) who() string {
 	return fmt.Sprintf("process %d holds it", h.pid)
 }
 
-// gone removes the lock file if its holder is dead, and reports whether it did.
-func (h *holder) gone(path string) bool {
+// removeIfDead removes the lock file if its holder is dead, and reports whether it did.
+func (h *holder) removeIfDead(path string) bool {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false
@@ -138,7 +140,7 @@ func (h *holder) gone(path string) bool {
 	if h.pid == 0 {
 		h.pid, h.ours = owner(fd)
 	}
-	// One of ours is locked as long as its holder lives: to look disturbs nobody.
+	// One of ours is locked while its holder lives, so a look disturbs nobody.
 	if !h.ours && now.Before(h.next) {
 		return false
 	}
@@ -150,7 +152,7 @@ func (h *holder) gone(path string) bool {
 	if !h.ours && age < lostAfter && (age < deadAfter || alive(h.pid)) {
 		return false // closing fd unlocks it
 	}
-	// While it is locked here, nobody else who looks first removes what is at path.
+	// While this process has it locked, nobody else who examines it first removes it.
 	return named(path, fd) && os.Remove(path) == nil
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// place is where a cache lies, and how it is kept there.
+// place is where another program's cache lies, and in what form.
 type place struct {
 	backend string
 	path    string // as it was given: the lock file lies beside it

@@ -17,8 +17,8 @@ import (
 type Item struct {
 	// Schema is the name of the item's schema. MSAL Python, by default, takes the
 	// SHA-256 of the signal's path in hexadecimal for it. "" means any schema, as
-	// MSAL.NET looks for its item; then no item is made here, because two of them
-	// would be there after the other program's next save.
+	// MSAL.NET looks for its item; then no item is made here, because after the other
+	// program's next save there would be two.
 	Schema string
 
 	// Attributes are the item's other attributes. Schema or at least one attribute is
@@ -36,13 +36,13 @@ type Item struct {
 
 // SecretService returns the cache that msal-extensions keep in an item of the Secret
 // Service (GNOME Keyring, KWallet, KeePassXC) on Linux. The signal is the path of
-// the file that the other program touches when it has stored something. Where there
-// is no such file, nothing is stored, whatever the keyring holds: so MSAL Python
-// sees it, and Azure CLI signs everybody out by removing the file.
+// the file that the other program touches when it has stored something. If there is
+// no such file, nothing counts as stored, whatever the keyring holds. MSAL Python has
+// the same rule, and Azure CLI signs everybody out by removing the file.
 //
 // Without Write, nothing is changed in the keyring, and nothing made beside the
-// signal. With it, the other programs' lock, the signal's path with ".lockfile"
-// behind it, is held while the item is read, changed and stored: for some
+// signal. With it, the other programs' lock (the signal's path with ".lockfile"
+// appended) is held while the item is read, changed and stored: for some
 // milliseconds, and no longer than three seconds. Then the signal's time is set, so
 // that the other programs read again.
 //

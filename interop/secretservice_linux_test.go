@@ -389,7 +389,7 @@ func TestSecretServiceRevisions(t *testing.T) {
 	require.Equal(t, "x", secretOf(t, data, "another"), "others' entries stay")
 }
 
-// For a keyring that does not answer, the neighbours' lock is not taken.
+// For a keyring that does not answer, the other programs' lock is not taken.
 func TestSecretServiceThatHangs(t *testing.T) {
 	_, k, signal := serviceFolder(t)
 	s := onService(t, contoso, signal, Options{Write: true})

@@ -60,9 +60,9 @@ type Options struct {
 //
 // Load returns ErrNotFound where nothing of these clients is stored. Delete removes
 // what is theirs, and nothing else. The revision is a digest of what the clients
-// see: it stays the same when entries of others change. What SaveIf stores may
-// read back with fields more, which the other program keeps; then the revision that
-// it returns is not the stored one, so that its caller reads again.
+// see: it stays the same when entries of others change. What SaveIf stores may be
+// loaded again with more fields, which the other program keeps. Then the revision that
+// SaveIf returns is not the stored one, so that its caller loads again.
 //
 // Save stores entries of MSAL only. It fails for data with other sections, such as
 // those of package tokensource.
@@ -70,12 +70,12 @@ type Store struct {
 	place
 	o    Options
 	lens func() *lens.Lens
-	own  *persistence.FileLock // nil: no place for one
+	own  *persistence.FileLock // between programs that use this package; nil: no place for one
 
 	mu     sync.Mutex
 	seen   func() *sight // behind a func: it holds tokens; see package opaque
 	logged map[string]bool
-	kept   *peerLock // the neighbours' lock, kept over a conflict
+	kept   *peerLock // the other programs' lock, kept after a conflict for the next try
 	locks  int       // how many callers of Lock have not unlocked yet
 }
 
@@ -85,18 +85,19 @@ var _ interface {
 	persistence.Describer
 } = (*Store)(nil)
 
-// sight is what was read last.
+// sight is one reading of the file.
 type sight struct {
-	raw   []byte // whole
-	view  []byte
+	raw   []byte // all of it
+	view  []byte // what the clients see of it
 	rev   string // "" where nothing of the clients is stored
 	stamp stamp
 	first time.Time // when the stamp was first seen
 	read  time.Time
 }
 
-// A file system's times are coarse, so a stamp is trusted only once it was read
-// two seconds after it was first seen, and for a minute: see package filestore.
+// The times of a file system are coarse. So a stamp is trusted only if the file was
+// read with it grace after the stamp was first seen, and then for trustFor: see
+// package filestore.
 const (
 	grace    = 2 * time.Second
 	trustFor = time.Minute
@@ -106,9 +107,9 @@ const (
 const maxSize = 64 << 20
 
 // File returns the cache in the plain file at path, which msal-extensions of
-// Python, .NET, Node or Go keep. The path must be the very one that the other
-// programs use: the lock lies beside it, and a symbolic link is followed for the
-// data only. The file may be missing.
+// Python, .NET, Node or Go keep. The path must be the one that the other programs
+// use, links included: the lock lies beside it, and a symbolic link is followed for
+// the data only. The file may be missing.
 //
 // It fails if the path is empty or no client is named. It does no I/O.
 func File(path string, o Options) (*Store, error) { return open("shared file", path, o) }
@@ -257,9 +258,9 @@ func (s *Store) last() *sight {
 	return s.seen()
 }
 
-// look reads the file. Where it is damaged and was whole before, what was seen
-// before is seen still: another program was ended while it wrote, and the next
-// save puts the file right.
+// look reads the file. If it is damaged and was whole before, another program was
+// killed while it wrote: then look returns the last reading, and the next save
+// restores the file from that.
 func (s *Store) look(ctx context.Context) (*sight, error) {
 	now, err := s.read(ctx)
 	if last := s.last(); last != nil && s.item == nil && damaged(now, err, last) {
@@ -283,8 +284,8 @@ func (s *Store) keep(now *sight) {
 	s.seen = opaque.Hide(now)
 }
 
-// damaged reports whether what was read is what a program leaves behind that is
-// ended between emptying the file and writing it.
+// damaged reports whether what was read is what a program leaves that is killed
+// after it has emptied the file and before it has written all of it.
 func damaged(now *sight, err error, last *sight) bool {
 	if len(bytes.TrimSpace(last.raw)) == 0 {
 		return false
@@ -395,7 +396,8 @@ func (s *Store) save(ctx context.Context, op string, data []byte, rev *string) (
 	return now, nil
 }
 
-// hold runs do under the own lock, if there can be one.
+// hold runs do under the lock between programs that use this package, if there can
+// be one.
 func (s *Store) hold(ctx context.Context, do func() error) error {
 	if s.own == nil {
 		return do()
@@ -403,7 +405,7 @@ func (s *Store) hold(ctx context.Context, do func() error) error {
 	ran := false
 	err := s.own.Hold(ctx, func() error { ran = true; return do() })
 	if !ran && !errors.Is(err, persistence.ErrLockTimeout) {
-		return do() // no place for the lock: the neighbours' is enough
+		return do() // no place for the lock: that of the other programs is enough
 	}
 	return err
 }

@@ -461,7 +461,7 @@ func TestNamedTemporaryFiles(t *testing.T) {
 	require.FileExists(t, path+".lockfile")
 }
 
-// A conflict that is found under the neighbours' lock keeps it until the next try
+// A conflict that is found under the other programs' lock keeps it until the next try
 // or the unlock.
 func TestLockIsKeptOverAConflict(t *testing.T) {
 	path := folder(t)

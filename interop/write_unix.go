@@ -25,16 +25,15 @@ import (
 
 func canWrite() error { return nil }
 
-// maxRounds bounds how often a save begins again because the neighbours' lock did
-// not keep others from writing, or was taken away.
+// maxRounds bounds how often a save begins again because others have written all the
+// same, or have removed the lock.
 const maxRounds = 20
 
-// write puts view into the file, if what is seen there still has the revision rev;
-// nil means whatever it has.
+// write puts view into the file if the revision there is still rev; nil means any.
 //
-// The new file is made and flushed before the lock is taken, since MSAL Python
-// waits five seconds for it and then goes on without: it is held for about a
-// millisecond. Only where somebody has written in between is it made again
+// The new file is made and flushed before the other programs' lock is taken, so that
+// the lock is held for about a millisecond: MSAL Python waits five seconds for it and
+// then goes on without. If somebody has written in between, the file is made again
 // under the lock.
 func (s *Store) write(ctx context.Context, view []byte, rev *string) (string, error) {
 	if s.item != nil {
@@ -59,7 +58,7 @@ func (s *Store) write(ctx context.Context, view []byte, rev *string) (string, er
 			return "", persistence.ErrConflict
 		}
 		if now.stamp == (stamp{}) && string(view) == "{}" {
-			return "", nil // a Delete where nothing is
+			return "", nil // a Delete, and nothing is stored
 		}
 		next, err := s.lens().Put(base, view, time.Now())
 		if errors.Is(err, lens.ErrUsername) {
@@ -82,8 +81,8 @@ func (s *Store) write(ctx context.Context, view []byte, rev *string) (string, er
 	return "", persistence.ErrConflict
 }
 
-// base returns what is in the file, and what a change is put into: another thing
-// only where the file is damaged.
+// base returns what is in the file, and the content that a change is put into. They
+// differ only if the file is damaged.
 func (s *Store) base(ctx context.Context) (now *sight, base []byte, err error) {
 	last := s.last()
 	now, err = s.read(ctx)
@@ -102,7 +101,7 @@ func (s *Store) base(ctx context.Context) (now *sight, base []byte, err error) {
 	return &sight{raw: raw, stamp: at, view: last.view, rev: last.rev}, last.raw, nil
 }
 
-// stored returns the revision of view, which was put into next.
+// stored returns the revision after view was put into next and next was stored.
 func (s *Store) stored(view, next []byte) (string, error) {
 	at, err := stampOf(s.path)
 	if err != nil {
@@ -113,7 +112,7 @@ func (s *Store) stored(view, next []byte) (string, error) {
 		return "", err
 	}
 	s.keep(now)
-	// What was given, in the spelling of a view: does the file say just that?
+	// Written as the lens writes a view, does the file hold what was given?
 	given, err := s.lens().View(view)
 	if err != nil || !bytes.Equal(given, now.view) {
 		return unknownRevision(), nil
@@ -121,44 +120,23 @@ func (s *Store) stored(view, next []byte) (string, error) {
 	return now.rev, nil
 }
 
-// publish makes next the file's content, if it still is that of now. done is false
-// if somebody else was faster: *peer is the lock then, if it is still held.
+// publish makes next the content of the file at path, if that is still what now was
+// read from. done is false if somebody else was faster; *peer is then the other
+// programs' lock, if it is still held.
 func (s *Store) publish(ctx context.Context, peer **peerLock, path string, old fs.FileInfo, now *sight, next []byte) (done bool, err error) {
-	f, err := makeFile(path)
+	f, err := flushedFile(path, old, next)
 	if err != nil {
 		return false, err
 	}
 	defer f.discard()
-	mode := uint32(0o600)
-	if old != nil {
-		mode |= uint32(old.Mode().Perm()) & 0o700
-	}
-	if _, err := f.Write(next); err != nil {
-		return false, err
-	}
-	if err := unix.Fchmod(int(f.Fd()), mode); err != nil {
-		return false, err
-	}
-	if err := f.Sync(); err != nil {
-		return false, err
-	}
 	if *peer == nil {
 		if *peer, err = lockPeer(ctx, s.lockPath()); err != nil {
 			return false, err
 		}
 	}
-	// Under the lock only the bytes are compared.
-	raw, at, err := readFile(path, maxSize)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		raw, err = nil, nil
-		if now.stamp != (stamp{}) {
-			return false, nil
-		}
-	case err != nil:
+	at, same, err := now.unchanged(path)
+	if err != nil || !same {
 		return false, err
-	case now.stamp == (stamp{}) || !bytes.Equal(raw, now.raw):
-		return false, nil
 	}
 	if !(*peer).mine() {
 		(*peer).release()
@@ -179,14 +157,50 @@ func (s *Store) publish(ctx context.Context, peer **peerLock, path string, old f
 	return true, syncDir(filepath.Dir(path))
 }
 
+// flushedFile returns a new file for path that has the content data, on the disk, and
+// is open to its owner alone. old is the file that it is to replace, or nil.
+func flushedFile(path string, old fs.FileInfo, data []byte) (*newFile, error) {
+	f, err := makeFile(path)
+	if err != nil {
+		return nil, err
+	}
+	mode := uint32(0o600)
+	if old != nil {
+		mode |= uint32(old.Mode().Perm()) & 0o700
+	}
+	if _, err = f.Write(data); err == nil {
+		err = unix.Fchmod(int(f.Fd()), mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		f.discard()
+		return nil, err
+	}
+	return f, nil
+}
+
+// unchanged reports whether the file at path still has the bytes that were read,
+// or is still missing, and returns its stamp. Bytes are all that it compares, so it
+// is quick enough to be called under the other programs' lock.
+func (s *sight) unchanged(path string) (at stamp, same bool, err error) {
+	raw, at, err := readFile(path, maxSize)
+	missed := s.stamp == stamp{}
+	if errors.Is(err, fs.ErrNotExist) {
+		return at, missed, nil
+	}
+	return at, err == nil && !missed && bytes.Equal(raw, s.raw), err
+}
+
 // stampAhead is how far ahead of now a new file's time is: later than any time at
 // which another program can have read the one before. MSAL Python and Node read a
 // file again only if its time is later than their last look, and the kernel's own
 // stamps lag behind the clock.
 const stampAhead = 2 * time.Millisecond
 
-// replace gives the file its time and replaces with it the one at path, whose time
-// was before.
+// replace gives the file its time, later than before, and then its name, path. before
+// is the time of the file that has that name until now.
 func (f *newFile) replace(path string, before time.Time) error {
 	name, err := f.link()
 	if err != nil {
@@ -410,7 +424,7 @@ func readFile(path string, limit int64) ([]byte, stamp, error) {
 		return nil, stamp{}, err
 	}
 	if stampOfStat(&after) != stampOfStat(&st) && int64(len(raw)) != after.Size {
-		return raw[:0:0], stampOfStat(&after), nil // it is being written: as good as empty
+		return raw[:0:0], stampOfStat(&after), nil // it is being written, and counts as empty
 	}
 	return raw, stampOfStat(&after), nil
 }
@@ -423,8 +437,9 @@ func (s *Store) takeKept() *peerLock {
 	return kept
 }
 
-// keepLock keeps the neighbours' lock for the next try, where a caller has locked
-// the Store and so tries again or unlocks. It is not kept for long.
+// keepLock keeps the other programs' lock for the next try, if a caller has locked the
+// Store: that caller tries again or unlocks. It reports whether it keeps the lock, and
+// releases it after keepFor in any case.
 func (s *Store) keepLock(peer *peerLock) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -456,8 +471,8 @@ func unknownRevision() string { return "changed-" + rand.Text() }
 // to.
 func (s *Store) lockPath() string { return neighbour.LockPath(s.path) }
 
-// The names of the files that this package makes for a moment beside a file. They
-// are no data to persistence.Cache.Watch.
+// The names of temporary files. persistence.Cache.Watch does not take files with such
+// names for data.
 func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tokenkeep-" }
 
 const tempSuffix = ".tmp"

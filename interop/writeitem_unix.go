@@ -17,12 +17,12 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// maxHold bounds how long the neighbours' lock is held for a keyring: MSAL Python
+// maxHold bounds how long the other programs' lock is held for a keyring: MSAL Python
 // waits five seconds for it and then goes on without.
 const maxHold = 3 * time.Second
 
 // writeItem is write for an item of a keyring. The item cannot be replaced on
-// condition that it is still the same, so all is done under the neighbours' lock.
+// condition that it is still the same, so all is done under the other programs' lock.
 func (s *Store) writeItem(ctx context.Context, view []byte, rev *string) (string, error) {
 	path := resolved(s.path)
 	old, err := checkTarget(path)
@@ -49,7 +49,7 @@ func (s *Store) writeItem(ctx context.Context, view []byte, rev *string) (string
 		return "", persistence.ErrConflict
 	}
 	if len(now.raw) == 0 && string(view) == "{}" {
-		return "", nil // a Delete where nothing is
+		return "", nil // a Delete, and nothing is stored
 	}
 	next, err := s.lens().Put(now.raw, view, time.Now())
 	if err != nil {
@@ -75,8 +75,9 @@ func (s *Store) writeItem(ctx context.Context, view []byte, rev *string) (string
 	return s.stored(view, next)
 }
 
-// signalChange sets the time of the file, which is made if there is none, so that
-// other programs read again: later than any at which they can have read before.
+// signalChange makes other programs read again: it sets the time of the file to one
+// later than any at which they can have read before. If there is no file, it makes
+// one.
 func signalChange(path string, old fs.FileInfo) error {
 	var before time.Time
 	if old != nil {

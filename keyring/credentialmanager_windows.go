@@ -49,8 +49,8 @@ func checkLogon() error {
 	return checkPersistence(maximum[credTypeGeneric], err)
 }
 
-// checkFunctions returns an error where Windows has no Credential Manager, as small
-// installations have not.
+// checkFunctions returns an error if this Windows has no Credential Manager: small
+// installations lack it.
 func checkFunctions(functions []*windows.LazyProc) error {
 	for _, f := range functions {
 		if err := f.Find(); err != nil {

@@ -12,12 +12,12 @@
 // # Errors and waits
 //
 // Every call ends with its context, and after ten seconds at the latest, on macOS
-// after a minute (see [WithTimeout]). A keyring that is missing is persistence.ErrUnavailable, one
-// that is locked is ErrKeyringLocked, and one that is open and does not have the
-// item is ErrNotFound. Something encrypted elsewhere may stand in for the first two.
-// Plaintext may only for a keyring that does not exist: [SituationOf] is then
-// [Unsupported], [NoBus] or [NoService]. One that does not answer is also
-// ErrUnavailable, with the situation [NoAnswer], and is also
+// after a minute (see [WithTimeout]). The error is persistence.ErrUnavailable if the
+// keyring is missing, ErrKeyringLocked if it is locked, and ErrNotFound if it is open
+// and does not have the item. In the first two cases a program may store something
+// encrypted elsewhere. It may store plaintext only if the keyring does not exist:
+// [SituationOf] is then [Unsupported], [NoBus] or [NoService]. The error of a keyring
+// that does not answer is ErrUnavailable with the situation [NoAnswer], and is also
 // context.DeadlineExceeded.
 //
 // Nobody is asked anything unless [WithPrompt] is given, with one exception:
@@ -47,8 +47,8 @@
 //
 // Windows is used through zalando/go-keyring; a call that Windows does not answer
 // leaves its goroutine behind until it does. In a logon session whose credentials do
-// not outlive it (CredGetSessionTypes), every call fails with [NoSession] that would
-// store something or has found nothing.
+// not outlive it (CredGetSessionTypes), a call that would store something or that
+// finds nothing fails with [NoSession].
 //
 // The items on both are go-keyring's. This package is built for both systems, and
 // its side of each is tested with recorded answers; it has not been run on macOS or
@@ -72,8 +72,8 @@
 // An item takes 2,560 bytes on Windows and about 3,000 on macOS, names included;
 // the ItemLimit method of [Limited] returns the exact number. On Linux an item
 // takes at most 64 MiB. [New] splits larger data over several items; a megabyte
-// on Windows needs 550 of them, and on macOS 350, each a run of /usr/bin/security. The kernel's keyring takes 32,766 bytes for an
-// item and by default 20,000 for all.
+// on Windows needs 550 of them, and on macOS 350, each a run of /usr/bin/security.
+// The kernel's keyring takes 32,766 bytes for an item and by default 20,000 for all.
 //
 // # What is not promised
 //

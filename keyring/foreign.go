@@ -21,7 +21,7 @@ import (
 // given. On systems without a Secret Service they fail with [Unsupported].
 type ForeignItem struct {
 	// Attributes are what the item is looked up by. It may have others besides. At
-	// least one is required. The name of a schema of libsecret is the attribute
+	// least one is required. The name of a libsecret schema is the attribute
 	// "xdg:schema".
 	Attributes map[string]string
 	// Label is what keyring programs call the item, if Set makes it.

@@ -11,9 +11,9 @@ import "github.com/tokenkeep/tokenkeep/internal/layout"
 // Config.Store name it "kernel".
 //
 // The items are only in memory, never on a disk, unless the kernel's memory is
-// swapped or dumped. Every process of the user can read them, from any session
-// and from any container that runs as the same user of the host; so can root.
-// Other users cannot.
+// swapped or dumped. Every process of the user in the same user namespace can read
+// them, from any session and also from a container that has no user namespace of its
+// own; so can root. Other users cannot.
 //
 // All items are gone after a reboot, and when nobody has used the user's keyring
 // for three days. Every call restarts that time; it is set in seconds in

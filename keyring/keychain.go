@@ -165,11 +165,11 @@ const systemKeychain = "/Library/Keychains/System.keychain"
 // sessionLasts is how long a session that was seen is not looked at again.
 const sessionLasts = 10 * time.Second
 
-// checkSession returns an error unless this session has the user's keychains. In
-// one that has not, security says "not found" to everything: what a cron job or a
-// launchd daemon searches is the System keychain, also as an ordinary user, and
-// with another $HOME there may be no keychain at all. Only the question for a locked
-// default keychain makes macOS ask for its password.
+// checkSession returns an error unless this session has the user's keychains. In a
+// session without them, security answers "not found" to everything: a cron job or a
+// launchd daemon searches the System keychain, also as an ordinary user, and with
+// another $HOME there may be no keychain at all. Only the question for a locked default
+// keychain makes macOS ask for its password.
 func (k *keychain) checkSession(ctx context.Context) error {
 	if at := k.seen.Load(); at != nil && time.Since(*at) < sessionLasts {
 		return nil
@@ -210,9 +210,9 @@ func (k *keychain) checkSession(ctx context.Context) error {
 }
 
 // seesAll returns an error unless this session searches all keychains that may have
-// an item of its user, and all of them are open. Scripts that sign programs often make
-// it search a keychain of their own and not the login keychain any more; one on a disk
-// that is not mounted is not searched either.
+// an item of its user, and all of them are open. Scripts that sign programs often
+// replace the login keychain in the search list with one of their own; and a keychain on
+// a disk that is not mounted is not searched.
 func (k *keychain) seesAll(ctx context.Context) error {
 	refuse := func(what string) error {
 		return newTrouble(NoSession, what+": the key may be there", "Add it in Keychain Access (File, Add Keychain), mount its disk if it is on another one, and try again.")

@@ -113,11 +113,8 @@ func newSettings(opts []Option) settings {
 
 // System returns the operating system's keyring: the Secret Service (GNOME
 // Keyring, KWallet, KeePassXC) on Linux and the BSDs, the Keychain on macOS,
-// Credential Manager on Windows. It is a [Limited], and a [Lister] where that is
-// possible. It does no I/O, keeps nothing open between calls and needs no Close. For
-// reports it has a method Keychains(context.Context) ([]string, error), which returns
-// the paths of the keychains that this session searches on macOS, and none on other
-// systems.
+// Credential Manager on Windows. It is a [Limited] and, but for macOS, a [Lister].
+// System does no I/O. The keyring keeps nothing open between calls and needs no Close.
 //
 // In addition to the errors of every Keyring, its calls return
 //
@@ -161,7 +158,8 @@ func (l listing) List(ctx context.Context, service string) ([]string, error) {
 // own backend does the rest.
 type system struct{ platform Limited }
 
-// Keychains returns the keychains that this session searches on macOS.
+// Keychains returns the paths of the keychains that this session searches on macOS, and
+// none on other systems.
 func (s *system) Keychains(ctx context.Context) ([]string, error) {
 	if k, ok := s.platform.(*keychain); ok {
 		return k.keychains(ctx, "list-keychains")

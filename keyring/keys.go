@@ -25,10 +25,9 @@ import (
 //
 // It keeps no key in memory; every Key is one call of the keyring.
 //
-// A keyring that has a method KeySource() string which returns "kernel", as that of
-// [Kernel] has, is the Linux kernel's: its keys end with the boot, and the rule of
-// when a key is gone is another one. A wrapper of such a keyring passes the method
-// on.
+// A keyring that has a method KeySource() string which returns "kernel", like that of
+// [Kernel], counts as the Linux kernel's: its keys end with the boot, and another rule
+// says when a key is gone. A wrapper of such a keyring must pass the method on.
 type Keys struct {
 	keyring Keyring
 	service string

@@ -9,10 +9,9 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// setAside renames what is stored and is no token cache, as the Cache does for MSAL,
-// if the backend can do that, and reports whether to try again. Nobody should have to
-// do that by hand. The renamed file keeps what was in it; l, or slog's default where
-// it is nil, says where it is.
+// setAside renames stored data that is not a token cache, if the backend can do that,
+// and reports whether to try again. The Cache does the same for MSAL, so that nobody
+// has to do it by hand. l, or slog's default if l is nil, says where the data is now.
 func setAside(ctx context.Context, c *persistence.Cache, l *slog.Logger, why error) bool {
 	if !errors.Is(why, errFormat) {
 		return false
@@ -29,7 +28,7 @@ func setAside(ctx context.Context, c *persistence.Cache, l *slog.Logger, why err
 		return true
 	}
 	if _, bad := tokencache.Parse(tokencache.Trim(data)); err != nil || bad == nil {
-		return false // it has another fault, and is to stay
+		return false // something else is wrong with it, and it stays
 	}
 	to, err := b.SetAside(ctx, rev)
 	if err == nil && to != "" { // else the backend has told its user

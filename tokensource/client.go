@@ -11,8 +11,8 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/quote"
 )
 
-// The fields of an entry that say which client it was made with. What a provider
-// calls by these names is not kept.
+// The fields of an entry that say which client it was made with. Fields of a provider
+// that have these names are dropped.
 const (
 	boundClient   = "bound_client_id"
 	boundIssuer   = "bound_issuer"

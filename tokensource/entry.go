@@ -136,8 +136,8 @@ func (e entry) due(early time.Duration) time.Time {
 	return end.Add(-early)
 }
 
-// extras returns the names of the fields of a token's Extra, and further ones that
-// it may know.
+// extras returns the names of the fields of a token's Extra, and the names of other
+// fields that Extra may have.
 //
 // oauth2.Token has no list of them, so the names are taken from the private field
 // that Extra looks into: a map[string]any or url.Values in golang.org/x/oauth2
@@ -164,7 +164,7 @@ func extras(t *oauth2.Token) (named, known []string) {
 var errFormat = errors.New("what is stored is not a token cache")
 
 // find returns the entry of a key, nil if there is none. An entry that is not an
-// object counts as an empty one: there is something, and no use in it.
+// object counts as an empty one: something is stored, but no token.
 func find(data []byte, key string) (entry, error) {
 	d, err := tokencache.Parse(tokencache.Trim(data))
 	if err != nil {

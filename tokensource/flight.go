@@ -113,11 +113,11 @@ func (f *flight[T]) commit() bool {
 	return f.committed
 }
 
-// later has do called when the run is over and new callers start another one,
-// so that do itself may be a caller.
+// later registers do, to be called when the run is over. New callers start another
+// run then, so do itself may be a caller.
 func (f *flight[T]) later(do func()) { f.after = append(f.after, do) }
 
-// detach has new callers start another flight. It is called with mu held.
+// detach makes new callers start another flight. It is called with mu held.
 func (f *flight[T]) detach() {
 	if f.attached() {
 		f.all.current = nil

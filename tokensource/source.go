@@ -265,7 +265,7 @@ func (s *Source) Save(ctx context.Context, t *oauth2.Token) error {
 		s.keepUnsaved(&unsaved{entry: e, over: found, known: known})
 	case alone:
 		s.set(s.currentOf(e))
-	default: // another Save or a Delete: the store tells which was the last
+	default: // another Save or a Delete: what is stored shows which came last
 		s.current.Store(nil)
 	}
 	return err
@@ -347,10 +347,10 @@ func (s *Source) Delete(ctx context.Context) error {
 	return nil
 }
 
-// Invalidate tells the Source that t, which it has returned, is refused although it
-// has not expired, as an API does with the status 401. The next call of Token
-// returns another one: the stored one if it is another, else a refreshed one. If
-// t is no longer the current token, Invalidate changes nothing.
+// Invalidate tells the Source that an API refuses t, for example with the status 401,
+// although the Source has returned t and t has not expired. The next call of Token
+// returns another token: the stored one if that is not t, else a refreshed one. If t is
+// no longer the current token, Invalidate changes nothing.
 //
 // Only the AccessToken of t counts. A program that has no more than the refused request
 // takes it from there, and does not ask for the current token, which may be a new one:
@@ -404,8 +404,8 @@ func (s *Source) refreshed(ctx context.Context) (*current, error) {
 	return c, err
 }
 
-// run is one flight. The callers' contexts bound it, and so it has a far deadline
-// of its own: without any, the cache would set its default.
+// run is one flight. It ends with its callers' contexts. Its own deadline is far away;
+// without one, the cache would set its default, which is too short.
 func (s *Source) run(ctx context.Context, f *flight[*current]) (*current, error) {
 	ctx, cancel := context.WithTimeout(s.withClient(ctx), 24*time.Hour)
 	defer cancel()
@@ -413,7 +413,7 @@ func (s *Source) run(ctx context.Context, f *flight[*current]) (*current, error)
 		before := s.snapshot()
 		c, err := s.refreshOrWait(ctx, f)
 		s.mu.Lock()
-		// What was read before a change is no answer for those who came after it.
+		// A caller that came after a change must not get what was read before it.
 		stale := s.changes != before.changes || c != nil && s.isRefused(c)
 		if !stale || ctx.Err() != nil || !f.attached() {
 			f.detach()
@@ -424,8 +424,7 @@ func (s *Source) run(ctx context.Context, f *flight[*current]) (*current, error)
 	}
 }
 
-// warn has a failure logged when the flight is over, so that a logger may ask for
-// a token.
+// warn logs a failure when the flight is over, so that a logger may ask for a token.
 func (s *Source) warn(f *flight[*current], msg string, err error) {
 	f.later(func() {
 		l := s.logger
@@ -487,8 +486,8 @@ func (s *Source) lookup(ctx context.Context) (*current, entry, error) {
 	return nil, e, nil
 }
 
-// signedOut drops the current token: there is nothing behind it any more. e is what
-// is stored, or nil.
+// signedOut drops the current token: nothing usable is stored any more. e is what is
+// stored, or nil.
 func (s *Source) signedOut(before snapshot, e entry) error {
 	s.setIfUnchanged(nil, before)
 	if e == nil {
@@ -677,9 +676,9 @@ func (s *Source) load(ctx context.Context) (entry, error) {
 	return e, nil
 }
 
-// store replaces what it finds with e, if that is the one to replace,
-// and reports whether that is so: then, without an error, it is done. A nil e
-// removes the entry.
+// store replaces the stored entry, found, with e if replaces says so; stored reports
+// whether it does. If stored is true and err is nil, e is stored. A nil e removes the
+// entry.
 func (s *Source) store(ctx context.Context, e entry, replaces func(found entry) bool) (found entry, stored bool, err error) {
 	err = s.cache.Update(ctx, func(data []byte) ([]byte, error) {
 		var err error

@@ -7,8 +7,8 @@
 //
 // No command prints a secret, unless export is told to.
 //
-// The exit code is 0 if all is well, 1 if something is wrong or failed, and 2 if
-// the program was called the wrong way; with -json and without.
+// The exit code is 0 if all is well, 1 if something is wrong or has failed, and 2 if
+// the command line is wrong, with and without -json.
 //
 // # JSON
 //

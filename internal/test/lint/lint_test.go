@@ -86,6 +86,7 @@ var laws = map[string]law{
 	"what wraps a backend passes on its abilities":            wrappersAreChecked,
 	"the conformance suite knows every ability":               abilitiesAreKnown,
 	"the README's code compiles":                              readmeCompiles,
+	"imports point down the list of docs/design.md":           importsDownwards,
 }
 
 func TestLaws(t *testing.T) {
@@ -458,7 +459,6 @@ func (s *source) imports(path string) bool {
 	return slices.ContainsFunc(s.ast.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"`+path+`"` })
 }
 
-// Each law finds what it forbids, and lets pass what comes near it.
 var testName = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`")
 
 // namedTests finds tests, named in documents, that nothing declares.
@@ -602,6 +602,49 @@ func designedPackages(sources []*source) (broken []string) {
 	return broken
 }
 
+// partOf is a line of the list in docs/design.md: a package, and what it is for.
+var partOf = regexp.MustCompile(`(?m)^ *([a-z][a-z/0-9]*) {2,}\S`)
+
+// importsDownwards finds packages that import one above them in the list of
+// docs/design.md. A package that the list leaves out may import everything.
+func importsDownwards(sources []*source) (broken []string) {
+	line := map[string]int{} // by folder
+	module := ""
+	for _, s := range sources {
+		switch s.path {
+		case "go.mod":
+			if m := moduleLine.FindSubmatch(s.text); m != nil {
+				module = string(m[1])
+			}
+		case "docs/design.md":
+			_, list, _ := strings.Cut(string(s.text), "\n```\n")
+			list, _, _ = strings.Cut(list, "```")
+			for i, m := range partOf.FindAllStringSubmatch(list, -1) {
+				line[m[1]] = i + 1
+			}
+		}
+	}
+	line["."] = line[path.Base(module)]
+	for _, s := range sources {
+		from := line[path.Dir(s.path)]
+		if s.ast == nil || s.isTest() || from == 0 {
+			continue
+		}
+		for _, i := range s.ast.Imports {
+			imported := strings.Trim(i.Path.Value, `"`)
+			folder, ok := strings.CutPrefix(imported, module+"/")
+			if imported == module {
+				folder, ok = ".", true
+			}
+			if to := line[folder]; ok && to != 0 && to < from {
+				broken = append(broken, fmt.Sprintf("%s imports %s, which stands above it in docs/design.md", s.at(i), imported))
+			}
+		}
+	}
+	return broken
+}
+
+// Each law finds what it forbids, and lets pass what comes near it.
 func TestLawsCatch(t *testing.T) {
 	type files map[string]string
 	for _, test := range []struct {
@@ -676,6 +719,11 @@ func TestLawsCatch(t *testing.T) {
 
 		{"code that is nowhere compiled", readmeCompiles, files{
 			"README.md": "```go\na()\n```\n\n```go\nb()\n```\n\n```\nsh\n```\n", "readme_test.go": "package a\nfunc f() {\n\taa()\n\tb()\n}\n", "other_test.go": "package a\nfunc f() {\n\ta()\n}\n"}, 1},
+		{"an import that points up", importsDownwards, files{"go.mod": "module m/top\n", "docs/design.md": "\n```\ntop         all\n  internal/a  one\n  internal/b  two\n```\n",
+			"a.go": "package top\nimport _ \"m/top/internal/b\"\n", "internal/a/a.go": "package a\nimport _ \"m/top\"\n", "internal/b/b.go": "package b\nimport _ \"m/top/internal/a\"\n"}, 2},
+		{"imports that point down", importsDownwards, files{"go.mod": "module m/top\n", "docs/design.md": "\n```\ntop         all\n  internal/a  one\n  internal/b  two\n```\n",
+			"a.go": "package top\nimport _ \"m/top/internal/b\"\n", "internal/a/a.go": "package a\nimport (\n\t_ \"m/top/internal/b\"\n\t_ \"m/top/internal/c\"\n)\n", "internal/a/a_test.go": "package a\nimport _ \"m/top\"\n",
+			"internal/c/c.go": "package c\nimport _ \"m/top\"\n"}, 0},
 
 		{"local paths", noLocalPaths, files{"a.md": "see /root" + "/x\n`/home" + "/me/x`\n"}, 2},
 		{"other paths", noLocalPaths, files{"a.md": "https://example.org/root" + "/x and ~/x and /etc/passwd\n"}, 0},

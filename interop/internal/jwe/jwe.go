@@ -3,8 +3,8 @@
 // of 32 bytes by A128CBC-HS256 (RFC 7518, section 5.2.3).
 //
 // It differs from the RFC in one point, as the writer does: the additional
-// authenticated data is empty, so the header is not authenticated. Nothing is read
-// from the header but the two algorithms, of which one each is taken.
+// authenticated data is empty, so the header is not authenticated. Only the two
+// algorithms are read from the header, and only these two are accepted.
 package jwe
 
 import (

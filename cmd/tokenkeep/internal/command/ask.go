@@ -48,8 +48,7 @@ func (c *call) ask(ctx context.Context, prompt, variable, flag string, twice boo
 	return answer, nil
 }
 
-// noTerminal is the refusal where nobody can be asked, on a system as runtime.GOOS
-// names it.
+// noTerminal is the refusal if nobody can be asked. system is a value of runtime.GOOS.
 func noTerminal(system, flag string) *refusal {
 	advice := "Give it in an environment variable that you name with " + flag + "."
 	if system == "windows" {
@@ -58,14 +57,14 @@ func noTerminal(system, flag string) *refusal {
 	return &refusal{"cannot ask for a passphrase, because there is no terminal", advice, nil}
 }
 
-// readHidden reads a line from the terminal with its echo off. The terminal is
-// put right before readHidden returns, also when ctx ends: it has one owner, and
-// what still waits for the line then does not touch it any more.
+// readHidden reads a line from the terminal with its echo off. The echo is on again
+// when readHidden returns, also when ctx ends: the goroutine that still waits for the
+// line then no longer touches the terminal.
 func (c *call) readHidden(ctx context.Context, prompt string) ([]byte, error) {
 	terminal := c.Stdin.(*os.File)
 	c.terminal.Lock()
 	defer c.terminal.Unlock()
-	// The echo goes before the prompt comes.
+	// The echo is off before the prompt is there.
 	restore, err := hideInput(terminal)
 	if err != nil {
 		return nil, err
@@ -97,7 +96,7 @@ func errInterrupted(ctx context.Context) error {
 	return &refusal{"interrupted; nothing was changed", "", context.Cause(ctx)}
 }
 
-// readLine reads up to the end of the line, and nothing behind it.
+// readLine reads up to the end of the line, and nothing after it.
 func readLine(r io.Reader) (line []byte, err error) {
 	var b [1]byte
 	for {

@@ -18,7 +18,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// files are those of one cache in one folder.
+// files are the files of one cache in one folder.
 type files struct {
 	name, dir            string
 	encrypted, plaintext bool
@@ -91,7 +91,7 @@ func scan(dir string) ([]*files, error) {
 	return all, nil
 }
 
-// folder is where the caches are that the call is about.
+// folder returns the folder of the caches that the call is about.
 func (c *call) folder() (string, error) {
 	if c.dir != "" {
 		return filepath.Abs(expandHome(c.dir, isWindows))
@@ -99,8 +99,8 @@ func (c *call) folder() (string, error) {
 	return tokenkeep.DefaultDir()
 }
 
-// expandHome is path with the home folder for a leading ~, which no shell of
-// Windows knows in an argument of a program.
+// expandHome replaces a leading ~ by the home folder on Windows, where no shell does
+// that in the arguments of a program.
 func expandHome(path string, windows bool) string {
 	rest, ok := strings.CutPrefix(path, "~")
 	if !windows || !ok || rest != "" && rest[0] != '\\' && rest[0] != '/' {
@@ -137,7 +137,7 @@ func (c *call) cache(name string) (*files, error) {
 	return f, nil
 }
 
-// storedCache is cache for one that has something stored.
+// storedCache is cache, and fails if nothing is stored.
 func (c *call) storedCache(name string) (*files, error) {
 	f, err := c.cache(name)
 	if err == nil && !f.stored() {
@@ -150,8 +150,8 @@ func (c *call) nothingStored(f *files) error {
 	return &refusal{fmt.Sprintf("nothing is stored under the name %s in %s", f.name, f.dir), "See what there is: " + c.inFolder("tokenkeep list"), persistence.ErrNotFound}
 }
 
-// kept says how a cache is kept.
-type kept struct {
+// storage is how a cache is kept.
+type storage struct {
 	Backend   string `json:"backend"` // encrypted, plaintext or none
 	KeySource string `json:"keySource,omitempty"`
 	Location  string `json:"location,omitempty"`
@@ -160,35 +160,35 @@ type kept struct {
 	err error
 }
 
-// kept says how the cache is kept, by its files alone. A plaintext file counts
-// only where there is no encrypted one.
-func (f *files) kept(ctx context.Context) kept {
+// storage returns how the cache is kept, by its files alone. A plaintext file counts
+// only if there is no encrypted one.
+func (f *files) storage(ctx context.Context) storage {
 	switch {
 	case f.encrypted:
 		source, err := encrypted.StoredSource(ctx, f.encryptedPath())
-		k := kept{Backend: "encrypted", KeySource: source, Location: f.encryptedPath(), err: err}
+		k := storage{Backend: "encrypted", KeySource: source, Location: f.encryptedPath(), err: err}
 		if err != nil {
 			k.Error = classOf(err)
 		}
 		return k
 	case f.plaintext:
-		return kept{Backend: "plaintext", Location: f.plaintextPath()}
+		return storage{Backend: "plaintext", Location: f.plaintextPath()}
 	}
-	return kept{Backend: "none"}
+	return storage{Backend: "none"}
 }
 
-// keptIn is kept, with the store known that the header does not tell.
-func (f *files) keptIn(ctx context.Context, store string) kept {
+// storageIn is storage of a cache that is known to be in that store.
+func (f *files) storageIn(ctx context.Context, store string) storage {
 	again := *f
 	again.encrypted, again.plaintext = store != storePlaintext, store == storePlaintext
-	k := again.kept(ctx)
+	k := again.storage(ctx)
 	if k.Backend == "encrypted" && k.err == nil {
 		k.KeySource = store
 	}
 	return k
 }
 
-func (k kept) String() string {
+func (k storage) String() string {
 	switch {
 	case k.err != nil:
 		return "encrypted, but " + cause(k.err)
@@ -215,20 +215,20 @@ func keyWords(source string) string {
 	return fmt.Sprintf("key given by its program (%s)", source)
 }
 
-// changed is the report of what changes how a cache is kept.
+// changed is the report of a command that changes how a cache is kept.
 type changed struct {
 	Name string `json:"name"`
-	kept
+	storage
 	leftKeys
 	done string
 }
 
 func (r *changed) write(p *printer) {
-	p.line("%s: %s; it is kept %s.", r.Name, r.done, r.kept)
+	p.line("%s: %s; it is kept %s.", r.Name, r.done, r.storage)
 	r.leftKeys.write(p, r.Name)
 }
 
-// pathless is an error's cause without the path, which the sentence has already.
+// pathless returns an error's cause without the path, for a sentence that has it.
 func pathless(err error) error {
 	var e *fs.PathError
 	if errors.As(err, &e) {

@@ -17,16 +17,16 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-func checkFolder(_ context.Context, x *examination) outcome {
+func checkFolder(_ context.Context, x *doctorRun) checkResult {
 	dir, err := x.folder()
 	if err != nil {
-		o := outcome{Summary: "not known"}
+		o := checkResult{Summary: "not known"}
 		o.problem(finding{ID: "folder.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
 		return o
 	}
 	fi, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		o := outcome{Summary: dir + " does not exist yet"}
+		o := checkResult{Summary: dir + " does not exist yet"}
 		if err := writable(dir); err != nil {
 			o.problem(finding{ID: "folder.cannot-be-made", What: fmt.Sprintf("%s cannot be made: %v.", dir, pathless(err)),
 				Remedy: "Make it, and give it to the user who runs the programs.", Command: "mkdir -p -m 700 " + x.commandPath(dir)})
@@ -34,11 +34,11 @@ func checkFolder(_ context.Context, x *examination) outcome {
 		return o
 	}
 	if err != nil {
-		o := outcome{Summary: dir}
+		o := checkResult{Summary: dir}
 		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be examined: %v.", dir, pathless(err)), Remedy: "Make sure that it belongs to you."})
 		return o
 	}
-	o := outcome{Summary: dir + modeWords(fi)}
+	o := checkResult{Summary: dir + modeWords(fi)}
 	giveBack := fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, x.commandPath(dir))
 	if who := foreign(fi); who != "" {
 		o.problem(finding{ID: "folder.foreign", What: fmt.Sprintf("The folder belongs to %s. Programs cannot keep anything there.", who), Remedy: "Give it back:", Command: giveBack})
@@ -55,6 +55,13 @@ func checkFolder(_ context.Context, x *examination) outcome {
 		o.problem(finding{ID: "folder.unreadable", What: sentence(err.Error())})
 		return o
 	}
+	x.checkModes(all, giveBack, &o)
+	return o
+}
+
+// checkModes checks whose the caches' files are, and who can open them. giveBack is the
+// command that gives the folder to this user.
+func (x *doctorRun) checkModes(all []*files, giveBack string, o *checkResult) {
 	var strangers, open []string
 	who := ""
 	for _, f := range all {
@@ -71,17 +78,15 @@ func checkFolder(_ context.Context, x *examination) outcome {
 		}
 	}
 	if strangers != nil {
-		f := finding{ID: "folder.foreign-files", What: fmt.Sprintf("%s in it: %s. Most likely a program was run with sudo once.", belong(len(strangers), who), base(strangers)),
-			Remedy: "Give them back, and run programs that sign you in without sudo:", Command: giveBack}
-		o.problem(f)
+		o.problem(finding{ID: "folder.foreign-files", What: fmt.Sprintf("%s in it: %s. Most likely a program was run with sudo once.", belong(len(strangers), who), base(strangers)),
+			Remedy: "Give them back, and run programs that sign you in without sudo:", Command: giveBack})
 	}
 	if open != nil {
 		o.problem(finding{ID: "folder.open-files", What: fmt.Sprintf("Other users can open %s: %s.", count(len(open), "file"), base(open)), Remedy: "Close them:", Command: "chmod 600 " + x.quoteAll(open)})
 	}
-	return o
 }
 
-// belong is "1 file belongs to root", "2 files belong to root", …
+// belong returns "1 file belongs to root", "2 files belong to root", …
 func belong(n int, who string) string {
 	if n == 1 {
 		return "1 file belongs to " + who
@@ -105,7 +110,7 @@ func (c *call) quoteAll(paths []string) string {
 	return strings.Join(quoted, " ")
 }
 
-// all are the paths of the cache's files.
+// all returns the paths of the cache's files.
 func (f *files) all() (paths []string) {
 	if f.encrypted {
 		paths = append(paths, f.encryptedPath())
@@ -121,14 +126,14 @@ func (f *files) all() (paths []string) {
 	return paths
 }
 
-func checkCaches(ctx context.Context, x *examination) outcome {
+func checkCaches(ctx context.Context, x *doctorRun) checkResult {
 	all, err := x.caches()
 	if err != nil {
-		o := outcome{Summary: "cannot be read"}
+		o := checkResult{Summary: "cannot be read"}
 		o.problem(finding{ID: "caches.unreadable", What: sentence(err.Error()), Remedy: "See the check of the folder."})
 		return o
 	}
-	var o outcome
+	var o checkResult
 	n, bad := 0, 0
 	for _, f := range all {
 		if !f.stored() {
@@ -136,7 +141,7 @@ func checkCaches(ctx context.Context, x *examination) outcome {
 		}
 		n++
 		before := len(o.Findings)
-		x.examine(ctx, f, &o)
+		x.checkCache(ctx, f, &o)
 		if len(o.Findings) > before {
 			bad++
 		}
@@ -152,11 +157,11 @@ func checkCaches(ctx context.Context, x *examination) outcome {
 	return o
 }
 
-// examine reads the cache.
-func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
+// checkCache reads the cache and adds what is wrong with it to o.
+func (x *doctorRun) checkCache(ctx context.Context, f *files, o *checkResult) {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
-	k := f.kept(ctx)
+	k := f.storage(ctx)
 	clear := x.inFolder("tokenkeep clear " + f.name)
 	fail := func(id, what, remedy, command string) {
 		o.problem(finding{"caches." + id, statusProblem, f.name, f.name + ": " + what, remedy, command})
@@ -182,7 +187,7 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 			fail("damaged", "the plaintext file is damaged.", signInAgain, clear)
 			return
 		}
-		o.Details = append(o.Details, f.name+" is kept "+f.keptIn(ctx, from.store).String()+".")
+		o.Details = append(o.Details, f.name+" is kept "+f.storageIn(ctx, from.store).String()+".")
 	case errors.Is(err, persistence.ErrCorrupt):
 		fail("damaged", cause(err)+".", signInAgain, clear)
 	case errors.Is(err, persistence.ErrKeyMissing):
@@ -205,8 +210,8 @@ func (x *examination) examine(ctx context.Context, f *files, o *outcome) {
 	}
 }
 
-// read reads the cache, but asks no keyring a second time that has not worked.
-func (x *examination) read(ctx context.Context, f *files, k kept) (*opened, error) {
+// read reads the cache, but does not ask a keyring that has already failed.
+func (x *doctorRun) read(ctx context.Context, f *files, k storage) (*opened, error) {
 	if k.err != nil {
 		return nil, k.err
 	}
@@ -218,15 +223,16 @@ func (x *examination) read(ctx context.Context, f *files, k kept) (*opened, erro
 	return x.open(ctx, f)
 }
 
-// longHeld is how long programs wait for a lock unless they say otherwise.
+// longHeld is how long a lock may be held before that is a problem: as long as programs
+// wait for one by default.
 const longHeld = persistence.DefaultTimeout
 
-func checkLocks(ctx context.Context, x *examination) outcome {
+func checkLocks(ctx context.Context, x *doctorRun) checkResult {
 	all, err := x.caches()
 	if err != nil {
-		return outcome{Summary: "cannot be read", Status: statusNote}
+		return checkResult{Summary: "cannot be read", Status: statusNote}
 	}
-	var o outcome
+	var o checkResult
 	held := 0
 	for _, f := range all {
 		for _, n := range f.locks {
@@ -236,7 +242,7 @@ func checkLocks(ctx context.Context, x *examination) outcome {
 				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("cannot find out whether %s is locked: %v", n, pathless(err)))})
 				continue
 			}
-			if !is || layout.Parse(n).Queue { // who waits in the turnstile waits for the lock
+			if !is || layout.Parse(n).Queue { // a process in the turnstile waits for the lock
 				continue
 			}
 			held++
@@ -251,14 +257,14 @@ func checkLocks(ctx context.Context, x *examination) outcome {
 }
 
 // lockHeld reports whether somebody has the file at path locked.
-func (x *examination) lockHeld(ctx context.Context, path string) (bool, error) {
+func (x *doctorRun) lockHeld(ctx context.Context, path string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
 	return lockHeld(ctx, path)
 }
 
-// holder says who has the lock at path.
-func (x *examination) holder(f *files, path string, o *outcome) {
+// holder adds to o who has the lock at path.
+func (x *doctorRun) holder(f *files, path string, o *checkResult) {
 	pid, since, ok := filelock.Holder(path)
 	if !ok {
 		o.note(finding{ID: "locks.held", Cache: f.name, What: f.name + " is locked. The lock file does not say by which process."})
@@ -269,7 +275,7 @@ func (x *examination) holder(f *files, path string, o *outcome) {
 	certain := holdsLock(pid, path)
 	switch {
 	case !certain && !processAlive(pid):
-		o.note(finding{ID: "locks.unseen", Cache: f.name, What: what + ". No process here has that number.", Remedy: "It runs in another container or on another machine, or has just ended."})
+		o.note(finding{ID: "locks.unseen", Cache: f.name, What: what + ". No process here has that number.", Remedy: "Its process runs in another container or on another machine, or has just ended. If the lock stays, look there for a program that hangs."})
 	case !stuck:
 		o.note(finding{ID: "locks.held", Cache: f.name, What: what + ". This is normal unless it lasts."})
 	case certain:
@@ -281,58 +287,14 @@ func (x *examination) holder(f *files, path string, o *outcome) {
 	}
 }
 
-func checkLeftovers(ctx context.Context, x *examination) outcome {
+func checkLeftovers(ctx context.Context, x *doctorRun) checkResult {
 	all, err := x.caches()
 	if err != nil {
-		return outcome{Summary: "cannot be read", Status: statusNote}
+		return checkResult{Summary: "cannot be read", Status: statusNote}
 	}
-	var o outcome
+	var o checkResult
 	for _, f := range all {
-		var temporary, bareTemporary, aside, readable, bare []string
-		for _, n := range f.temporary {
-			path := filepath.Join(f.dir, n)
-			switch {
-			case !abandoned(path):
-			case layout.Parse(n).OfPlaintext:
-				bareTemporary = append(bareTemporary, path)
-			default:
-				temporary = append(temporary, path)
-			}
-		}
-		for _, n := range f.aside {
-			if path := filepath.Join(f.dir, n); layout.Parse(n).OfPlaintext {
-				bare = append(bare, path)
-			} else if x.readable(ctx, f, path) {
-				readable = append(readable, path)
-			} else {
-				aside = append(aside, path)
-			}
-		}
-		if temporary != nil {
-			o.note(finding{ID: "leftovers.temporary", Cache: f.name,
-				What:   fmt.Sprintf("%s: %s of a save that was killed. The next save removes it.", f.name, count(len(temporary), "temporary file")),
-				Remedy: "To do that now:", Command: x.removeCommand(temporary)})
-		}
-		if bareTemporary != nil {
-			o.problem(finding{ID: "leftovers.temporary-plaintext", Cache: f.name,
-				What:   fmt.Sprintf("%s: %s of a save that was killed, and not encrypted. It may contain tokens.", f.name, count(len(bareTemporary), "temporary file")),
-				Remedy: "Remove it:", Command: x.removeCommand(bareTemporary)})
-		}
-		if readable != nil {
-			o.note(finding{ID: "leftovers.readable", Cache: f.name,
-				What:   fmt.Sprintf("%s: %s set aside and can be read again, as its key is there: %s. Its sign-ins can be added to what was stored since then.", f.name, was(len(readable), "file"), base(readable)),
-				Remedy: "To do that:", Command: x.inFolder("tokenkeep restore " + f.name)})
-		}
-		if aside != nil {
-			o.note(finding{ID: "leftovers.aside", Cache: f.name,
-				What:   fmt.Sprintf("%s: %s set aside because it could not be read.", f.name, count(len(aside), "file")),
-				Remedy: "If it is not needed for a bug report:", Command: x.removeCommand(aside)})
-		}
-		if bare != nil {
-			o.problem(finding{ID: "leftovers.aside-plaintext", Cache: f.name,
-				What:   fmt.Sprintf("%s: %s set aside as damaged, and not encrypted. It may contain tokens.", f.name, count(len(bare), "file")),
-				Remedy: "Remove it:", Command: x.removeCommand(bare)})
-		}
+		x.checkLeft(ctx, f, &o)
 	}
 	o.Summary = "none"
 	if n := len(o.Findings); n > 0 {
@@ -341,9 +303,58 @@ func checkLeftovers(ctx context.Context, x *examination) outcome {
 	return o
 }
 
+// checkLeft adds to o what killed saves have left of the cache, and what was set aside.
+func (x *doctorRun) checkLeft(ctx context.Context, f *files, o *checkResult) {
+	var temporary, plainTemporary, aside, readable, plainAside []string
+	for _, n := range f.temporary {
+		path := filepath.Join(f.dir, n)
+		switch {
+		case !abandoned(path):
+		case layout.Parse(n).OfPlaintext:
+			plainTemporary = append(plainTemporary, path)
+		default:
+			temporary = append(temporary, path)
+		}
+	}
+	for _, n := range f.aside {
+		if path := filepath.Join(f.dir, n); layout.Parse(n).OfPlaintext {
+			plainAside = append(plainAside, path)
+		} else if x.readable(ctx, f, path) {
+			readable = append(readable, path)
+		} else {
+			aside = append(aside, path)
+		}
+	}
+	if temporary != nil {
+		o.note(finding{ID: "leftovers.temporary", Cache: f.name,
+			What:   fmt.Sprintf("%s: %s of a save that was killed. The next save removes it.", f.name, count(len(temporary), "temporary file")),
+			Remedy: "To do that now:", Command: x.removeCommand(temporary)})
+	}
+	if plainTemporary != nil {
+		o.problem(finding{ID: "leftovers.temporary-plaintext", Cache: f.name,
+			What:   fmt.Sprintf("%s: %s of a save that was killed, and not encrypted. It may contain tokens.", f.name, count(len(plainTemporary), "temporary file")),
+			Remedy: "Remove it:", Command: x.removeCommand(plainTemporary)})
+	}
+	if readable != nil {
+		o.note(finding{ID: "leftovers.readable", Cache: f.name,
+			What:   fmt.Sprintf("%s: %s set aside and can be read again, as its key is there: %s. Its sign-ins can be added to what was stored since then.", f.name, was(len(readable), "file"), base(readable)),
+			Remedy: "To do that:", Command: x.inFolder("tokenkeep restore " + f.name)})
+	}
+	if aside != nil {
+		o.note(finding{ID: "leftovers.aside", Cache: f.name,
+			What:   fmt.Sprintf("%s: %s set aside because it could not be read.", f.name, was(len(aside), "file")),
+			Remedy: "If it is not needed for a bug report:", Command: x.removeCommand(aside)})
+	}
+	if plainAside != nil {
+		o.problem(finding{ID: "leftovers.aside-plaintext", Cache: f.name,
+			What:   fmt.Sprintf("%s: %s set aside as damaged, and not encrypted. It may contain tokens.", f.name, was(len(plainAside), "file")),
+			Remedy: "Remove it:", Command: x.removeCommand(plainAside)})
+	}
+}
+
 // readable reports whether an encrypted file that was set aside can be read again.
-// It asks nobody, and no keyring that does not work.
-func (x *examination) readable(ctx context.Context, f *files, path string) bool {
+// It asks nobody, and does not ask a keyring that has already failed.
+func (x *doctorRun) readable(ctx context.Context, f *files, path string) bool {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
 	source, err := encrypted.StoredSource(ctx, path)
@@ -365,19 +376,19 @@ func (c *call) removeCommand(paths []string) string {
 	return "rm " + c.quoteAll(paths)
 }
 
-// storedSource is encrypted.StoredSource within the time for an answer.
-func (x *examination) storedSource(ctx context.Context, path string) (string, error) {
+// storedSource is encrypted.StoredSource with the doctor's timeout.
+func (x *doctorRun) storedSource(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
 	return encrypted.StoredSource(ctx, path)
 }
 
-func checkUnencrypted(ctx context.Context, x *examination) outcome {
+func checkUnencrypted(ctx context.Context, x *doctorRun) checkResult {
 	all, err := x.caches()
 	if err != nil {
-		return outcome{Summary: "cannot be read", Status: statusNote}
+		return checkResult{Summary: "cannot be read", Status: statusNote}
 	}
-	var o outcome
+	var o checkResult
 	for _, f := range all {
 		switch {
 		case f.plaintext && f.encrypted:

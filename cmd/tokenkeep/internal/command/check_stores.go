@@ -22,8 +22,8 @@ type keyringState struct {
 	err       error
 }
 
-// probe asks for an item that nobody has made. If the answer is that it is not
-// there, the keyring is there and open. Nothing is stored to find that out.
+// probe asks for an item that nobody has made. If the keyring answers that the item is
+// not there, the keyring is there and open. Nothing is stored to find that out.
 func probe(ctx context.Context, k keyring.Keyring) keyringState {
 	_, err := k.Get(ctx, "tokenkeep", "doctor asks whether the keyring answers")
 	if err == nil || errors.Is(err, persistence.ErrNotFound) {
@@ -41,7 +41,7 @@ func probe(ctx context.Context, k keyring.Keyring) keyringState {
 }
 
 // askKeyring asks the operating system's keyring, at the first call only.
-func (x *examination) askKeyring() func(context.Context) keyringState {
+func (x *doctorRun) askKeyring() func(context.Context) keyringState {
 	var state *keyringState
 	return func(ctx context.Context) keyringState {
 		if state == nil {
@@ -54,7 +54,7 @@ func (x *examination) askKeyring() func(context.Context) keyringState {
 	}
 }
 
-// keyringName is the keyring of a system, which is named as in runtime.GOOS.
+// keyringName returns the name of the keyring of a system, a value of runtime.GOOS.
 func keyringName(system string) string {
 	switch system {
 	case "windows":
@@ -65,17 +65,17 @@ func keyringName(system string) string {
 	return "the Secret Service"
 }
 
-func checkKeyring(ctx context.Context, x *examination) outcome {
+func checkKeyring(ctx context.Context, x *doctorRun) checkResult {
 	state := x.keyring(ctx)
 	if state.situation == "" {
 		details := []string{"The key of a cache is there under the service tokenkeep/NAME."}
 		if searched := x.keychains(ctx); searched != "" {
 			details = append(details, "This session searches "+searched+".")
 		}
-		return outcome{Summary: keyringName(runtime.GOOS) + " answers and is open", Details: details}
+		return checkResult{Summary: keyringName(runtime.GOOS) + " answers and is open", Details: details}
 	}
 	summary, f := x.keyringTrouble(runtime.GOOS, state)
-	o := outcome{Summary: summary}
+	o := checkResult{Summary: summary}
 	if _, normal := x.session.withoutBus(); state.situation == keyring.NoBus && normal && x.Kernel != nil && probe(ctx, x.Kernel).err == nil {
 		o.note(f)
 	} else {
@@ -86,7 +86,7 @@ func checkKeyring(ctx context.Context, x *examination) outcome {
 
 // keychains names the keychains that this session searches, on macOS; else it returns
 // "".
-func (x *examination) keychains(ctx context.Context) string {
+func (x *doctorRun) keychains(ctx context.Context) string {
 	k, ok := x.Keyring.(interface {
 		Keychains(context.Context) ([]string, error)
 	})
@@ -102,9 +102,9 @@ func (x *examination) keychains(ctx context.Context) string {
 	return strings.Join(paths, ", ")
 }
 
-// keyringTrouble says what it means on a system that its keyring does not work. The
+// keyringTrouble says what it means that the keyring of a system does not work. The
 // finding's id is the situation's, on every system.
-func (x *examination) keyringTrouble(system string, state keyringState) (summary string, f finding) {
+func (x *doctorRun) keyringTrouble(system string, state keyringState) (summary string, f finding) {
 	name, secretService := keyringName(system), system != "darwin" && system != "windows"
 	f = finding{ID: "keyring." + string(state.situation), What: sentence(cause(state.err)), Remedy: persistence.Remedy(state.err)}
 	switch state.situation {
@@ -163,8 +163,8 @@ func (x *examination) keyringTrouble(system string, state keyringState) (summary
 	return summary, f
 }
 
-// withoutBus returns what helps in a place that has no session bus, and whether
-// such a place never has one.
+// withoutBus returns what helps in a session that has no bus, and whether such a
+// session normally has none.
 func (s session) withoutBus() (remedy string, normal bool) {
 	const instead = "Give the program a passphrase or a key of its own, if it takes one; else it uses the kernel's keyring where that works."
 	switch {
@@ -184,64 +184,64 @@ func (s session) withoutBus() (remedy string, normal bool) {
 	return "", false
 }
 
-func checkKernel(ctx context.Context, x *examination) outcome {
+func checkKernel(ctx context.Context, x *doctorRun) checkResult {
 	state := probe(ctx, x.Kernel)
 	if state.err == nil {
-		return outcome{Summary: "works; its keys are gone after a restart, and after three days without use",
+		return checkResult{Summary: "works; its keys are gone after a restart, and after three days without use",
 			Details: []string{"Programs use it where there is no other keyring and no passphrase."}}
 	}
-	o := outcome{Summary: "cannot be used here"}
+	o := checkResult{Summary: "cannot be used here"}
 	o.note(finding{ID: "kernel.unavailable", What: sentence(cause(state.err)) + " It is needed only where there is no other keyring and no passphrase.", Remedy: persistence.Remedy(state.err)})
 	return o
 }
 
-// newID is an id for a key that is thrown away.
+// newID returns the id of a key that nobody keeps.
 func newID() string {
 	b := make([]byte, 16)
 	rand.Read(b)
 	return hex.EncodeToString(b)
 }
 
-func checkDPAPI(ctx context.Context, x *examination) outcome {
+func checkDPAPI(ctx context.Context, x *doctorRun) checkResult {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
 	// Makes a key, in memory, and gets it back.
 	if _, _, err := encrypted.DPAPI().NewKey(ctx, newID()); err != nil {
-		o := outcome{Summary: "Windows does not protect keys here"}
+		o := checkResult{Summary: "Windows does not protect keys here"}
 		o.problem(finding{ID: "dpapi.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
 		return o
 	}
-	return outcome{Summary: "Windows protects keys for this user"}
+	return checkResult{Summary: "Windows protects keys for this user"}
 }
 
-func checkPassphrase(ctx context.Context, x *examination) outcome {
+func checkPassphrase(ctx context.Context, x *doctorRun) checkResult {
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
-	// What a program does with a passphrase, with a made-up one.
+	// As a program does it, with a made-up passphrase.
 	source := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("doctor"), nil }, &encrypted.PassphraseOptions{Cost: x.Cost})
 	if _, _, err := source.NewKey(ctx, newID()); err != nil {
-		o := outcome{Summary: "no key could be made from a passphrase"}
+		o := checkResult{Summary: "no key could be made from a passphrase"}
 		o.problem(finding{ID: "passphrase.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
 		return o
 	}
-	return outcome{Summary: "a file can be encrypted with one, by programs that can ask for it",
+	return checkResult{Summary: "a file can be encrypted with one, by programs that can ask for it",
 		Details: []string{fmt.Sprintf("Deriving a key takes %d MiB of memory and the time shown.", x.Cost.Memory>>10)}}
 }
 
-func checkPlaintext(_ context.Context, x *examination) outcome {
+func checkPlaintext(_ context.Context, x *doctorRun) checkResult {
 	dir, err := x.folder()
 	if err == nil {
 		err = writable(dir)
 	}
 	if err != nil {
-		o := outcome{Summary: "no file can be made"}
+		o := checkResult{Summary: "no file can be made"}
 		o.problem(finding{ID: "plaintext.folder", What: sentence(fmt.Sprintf("the folder %s cannot be written: %v", dir, pathless(err))), Remedy: "See the check of the folder."})
 		return o
 	}
-	return outcome{Summary: "possible, by programs whose authors permit it"}
+	return checkResult{Summary: "possible, by programs whose authors permit it"}
 }
 
-// sentence makes of an error's text one.
+// sentence makes a sentence of an error's text.
 func sentence(s string) string {
 	if s == "" {
 		return s

@@ -31,7 +31,7 @@ func TestKeyringTroubleOfEverySystem(t *testing.T) {
 		"linux":   {"Credential Manager", "Keychain", "keychain"},
 	}
 	for system, words := range foreign {
-		x := &examination{call: &call{Machine: &Machine{}}, session: session{desktop: "unnamed"}}
+		x := &doctorRun{call: &call{Machine: &Machine{}}, session: session{desktop: "unnamed"}}
 		_, unknown := x.keyringTrouble(system, keyringState{"new-in-a-later-version", errors.New("unknown")})
 		require.Equal(t, "keyring.new-in-a-later-version", unknown.ID)
 		general, _ := x.keyringTrouble(system, keyringState{"new-in-a-later-version", errors.New("unknown")})
@@ -60,7 +60,7 @@ func (searching) Keychains(context.Context) ([]string, error) {
 
 // The doctor says which keychains were asked, with nothing in it that a terminal obeys.
 func TestDoctorNamesTheKeychains(t *testing.T) {
-	x := &examination{call: &call{Machine: &Machine{Keyring: searching{keyringtest.New()}}}}
+	x := &doctorRun{call: &call{Machine: &Machine{Keyring: searching{keyringtest.New()}}}}
 	x.timeout = time.Minute
 	x.keyring = x.askKeyring()
 	o := checkKeyring(t.Context(), x)

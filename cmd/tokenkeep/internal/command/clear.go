@@ -14,7 +14,7 @@ import (
 
 var clearCommand = &command{
 	name: "clear", args: "NAME", min: 1, max: 1, short: "remove what is stored; the user signs in again",
-	long: "Removes what is stored under the name, encrypted or not, with its keys, the files that were set aside, and what a killed save left. " +
+	long: "Removes what is stored under the name, encrypted or not, with its keys, the files that were set aside, and temporary files that a killed program left. " +
 		"It asks first. It does not sign out at the provider: tokens in the memory of a running program stay valid until they expire.",
 	examples: []string{"tokenkeep clear contoso-cli", "tokenkeep clear contoso-cli -yes"},
 	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o); yesFlag(set, o) },

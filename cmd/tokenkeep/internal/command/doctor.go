@@ -11,7 +11,7 @@ import (
 
 var doctorCommand = &command{
 	name: "doctor", args: "[CHECK...]", max: -1, short: "check what works here, and how to repair what does not",
-	long: "Checks what programs need to keep a sign-in on this machine, in this session. Without arguments it runs all checks, else those that are named: " +
+	long: "Checks what programs need to keep a sign-in on this machine, in this session. Without arguments it runs all checks; with arguments, only those: " +
 		strings.Join(checkNames(), ", ") + ". It changes nothing, asks nobody, and waits at most -timeout for each answer. " +
 		"(On macOS the system itself asks for the password of a keychain that is locked.) " +
 		"Its output names no user, no account and no token, so it can go into a public bug report.",
@@ -20,10 +20,10 @@ var doctorCommand = &command{
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
 		passphraseFlag(set, o)
-		otherFlag(set, o, "examine this cache of another program, too")
-		set.BoolVar(&o.verbose, "v", false, "show what is well in detail, too")
-		set.BoolVar(&o.names, "show-names", false, "show the home folder's and the user's name, too")
-		set.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer, as a `duration`")
+		otherFlag(set, o, "also check this cache of another program")
+		set.BoolVar(&o.verbose, "v", false, "also show details of what is well")
+		set.BoolVar(&o.names, "show-names", false, "do not hide the names of the home folder and the user")
+		set.DurationVar(&o.timeout, "timeout", 5*time.Second, "the longest wait for an answer, as a `duration`")
 	},
 	run: runDoctor,
 }
@@ -50,13 +50,13 @@ func checkNames() []string {
 	return []string{"session", "keyring", "dpapi", "kernel", "passphrase", "plaintext", "folder", "caches", "locks", "leftovers", "unencrypted", "others"}
 }
 
-// examined is the doctor's report.
-type examined struct {
-	Dir      string    `json:"dir"`
-	Session  []string  `json:"session"`  // ids of what is special about it
-	Problems int       `json:"problems"` // how many findings are problems
-	Safest   string    `json:"safest"`   // where a program would keep a new sign-in: keyring, dpapi, kernel, passphrase, or "" if not all was checked
-	Checks   []outcome `json:"checks"`
+// doctorReport is what the doctor reports.
+type doctorReport struct {
+	Dir      string        `json:"dir"`
+	Session  []string      `json:"session"`  // ids of what is special about it
+	Problems int           `json:"problems"` // how many findings are problems
+	Safest   string        `json:"safest"`   // where a program would keep a new sign-in: keyring, dpapi, kernel, passphrase, or "" if not all was checked
+	Checks   []checkResult `json:"checks"`
 
 	verbose bool
 	partial bool
@@ -75,9 +75,9 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &examination{call: c, session: c.findSession(), caches: once(func() ([]*files, error) { return scan(dir) })}
+	x := &doctorRun{call: c, session: c.findSession(), caches: once(func() ([]*files, error) { return scan(dir) })}
 	x.keyring = x.askKeyring()
-	r := &examined{Dir: c.redact(dir), Session: x.session.ids(), verbose: c.verbose, partial: len(c.args) > 0}
+	r := &doctorReport{Dir: c.redact(dir), Session: x.session.ids(), verbose: c.verbose, partial: len(c.args) > 0}
 	for _, check := range checks() {
 		if len(c.args) > 0 && !slices.Contains(c.args, check.id) || check.here != nil && !check.here(c) {
 			continue
@@ -122,7 +122,7 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 
 // safest is where a program would keep a new sign-in that has no passphrase, or
 // passphrase if nothing else works.
-func (r *examined) safest() string {
+func (r *doctorReport) safest() string {
 	for _, id := range []string{"keyring", "dpapi", "kernel", "passphrase"} {
 		for _, o := range r.Checks {
 			if o.ID == id && o.Status == statusOK {
@@ -146,7 +146,7 @@ func (p *printer) mark(status string) string {
 	return marks[status].mark
 }
 
-func (r *examined) write(p *printer) {
+func (r *doctorReport) write(p *printer) {
 	for _, o := range r.Checks {
 		p.line("[%s] %s: %s %s", p.in(marks[o.Status].colour, p.mark(o.Status)), p.in(bold, o.Title), o.Summary, p.in(faint, fmt.Sprintf("(%.0f ms)", o.DurationMS)))
 		if r.verbose {

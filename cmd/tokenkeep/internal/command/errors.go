@@ -10,12 +10,12 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// misuse is a call that cannot be right, whatever is stored.
+// misuse is the error of a command line that is wrong whatever is stored.
 type misuse struct{ what, remedy string }
 
 func (m *misuse) Error() string { return m.what }
 
-// refusal is what this program will not or cannot do.
+// refusal is the error of something that this program will not or cannot do.
 type refusal struct {
 	what, remedy string
 	err          error // its class, or nil
@@ -54,15 +54,15 @@ func explainNone(err *fallback.NoneError) (what, remedy string) {
 	return "there is no place to keep the tokens: " + strings.Join(reasons, "; "), remedy
 }
 
-// operations are those of persistence.Error whose word is not what a person would
-// say.
+// operations has the words for a person of those operations of persistence.Error whose
+// own word a person would not use.
 var operations = map[string]string{
 	"load": "read", "revision": "read", "save": "write", "delete": "remove", "check": "use", "rotate": "give a new key to",
 	"list keys": "list the keys of", "key": "get a key from", "new key": "store a key in", "delete key": "delete a key from",
 }
 
-// placed says what failed and where, before the cause: the outermost operation and
-// place of the layers that err has crossed. It is "" if err names none.
+// placed returns what failed and where, to stand before the cause: the outermost
+// operation and place that err names, or "" if it names none.
 func placed(err error) string {
 	var e *persistence.Error
 	if !errors.As(err, &e) || e.Op == "" {

@@ -16,12 +16,12 @@ import (
 var exportCommand = &command{
 	name: "export", args: "NAME", min: 1, max: 1, short: "print a cache as MSAL's JSON, without the secrets",
 	long: "Prints what is stored as the JSON that all MSAL libraries read. Tokens and people's names are replaced by " + redacted +
-		", and what this program does not know is left out, so that the output can go into a bug report. " +
-		"With -secrets it prints everything, to move it to another machine: anybody who has that output can sign in as the user.",
+		", and everything that this program does not know is left out, so that the output can go into a bug report. " +
+		"With -secrets it prints everything, for example to move it to another machine: anybody who has that output can sign in as the user.",
 	examples: []string{"tokenkeep export contoso-cli", "tokenkeep export contoso-cli -secrets -o contoso.json", "tokenkeep export contoso-cli -secrets | ssh host tokenkeep import contoso-cli -"},
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
-		set.BoolVar(&o.secrets, "secrets", false, "with the tokens")
+		set.BoolVar(&o.secrets, "secrets", false, "print everything, with the tokens")
 		set.StringVar(&o.out, "o", "", "write to this `file`, closed to other users, instead of standard output")
 		passphraseFlag(set, o)
 	},
@@ -81,7 +81,7 @@ func (x *exported) write(p *printer) {
 }
 
 // plainFields are the fields whose values can be shown to anybody: no token, no
-// name of a person. Ids stay, since bugs are about them.
+// name of a person. Ids stay: a bug report needs them.
 var plainFields = []string{
 	"home_account_id", "environment", "realm", "client_id", "family_id", "target", "credential_type", "token_type",
 	"local_account_id", "authority_type", "cached_at", "expires_on", "extended_expires_on", "refresh_on", "last_modification_time", "requested_claims_hash",
@@ -92,7 +92,7 @@ var plainOAuth2Fields = []string{
 	"expires_in", "expires_on", "cached_at", "scope", "token_type", "bound_client_id", "bound_issuer", "bound_token_endpoint",
 }
 
-// redact returns the known sections with plain fields alone as they are.
+// redact returns the known sections. Only the values of plain fields are as they were.
 func redact(d *tokencache.Doc) map[string]json.RawMessage {
 	out := map[string]json.RawMessage{}
 	for _, s := range d.Sections() {
@@ -108,8 +108,8 @@ func redact(d *tokencache.Doc) map[string]json.RawMessage {
 			var fields map[string]json.RawMessage
 			json.Unmarshal(e.Value(), &fields) // what is not an object has no fields to show
 			for field, value := range fields {
-				// A plain value is a number or a string; what else there may be is not
-				// known. An address may have a password or a query.
+				// A plain value is a number or a string; anything else may hold what
+				// nobody knows. An address may have a password or a query.
 				if !slices.Contains(plain, field) || value[0] == '{' || value[0] == '[' || strings.HasPrefix(field, "bound_") && bytes.ContainsAny(value, "@?#") {
 					fields[field] = json.RawMessage(`"` + redacted + `"`)
 				}
@@ -118,8 +118,7 @@ func redact(d *tokencache.Doc) map[string]json.RawMessage {
 			if err != nil {
 				continue
 			}
-			// The key is made of the fields; a number says as much, and cannot hold
-			// anything else.
+			// The key is made of fields, which may be secret; a number is not.
 			shown[fmt.Sprintf("%s-%d", s.Name, i+1)] = text
 		}
 		out[s.Name], _ = json.Marshal(shown)

@@ -7,10 +7,10 @@ import (
 	"strconv"
 )
 
-// holdsLock reports whether it is certain that the process of that id, as this
-// process counts them, has the file at path locked. The kernel says so of each
-// file that the process has open. So an id from another pid namespace, another
-// machine or an earlier boot is not taken for that of an innocent process.
+// holdsLock reports whether the process with that id certainly has the file at path
+// locked: the kernel says so for each file that the process has open. So an id from
+// another pid namespace, another machine or an earlier boot is not taken for that of
+// an innocent process here.
 func holdsLock(pid int, path string) bool {
 	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
 		return false // this /proc counts the processes of another namespace

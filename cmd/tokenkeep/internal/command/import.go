@@ -21,11 +21,11 @@ var importCommand = &command{
 	name: "import", args: "NAME [FILE]", min: 1, max: 2, short: "add what MSAL's JSON holds to a cache",
 	long: "Adds the accounts and tokens of a file, or of standard input, to a cache, which is created if it does not exist. The file is " +
 		"what export -secrets wrote, or the plaintext cache of an MSAL library. What is stored already stays; of two tokens for one purpose the newer one is kept. What MSAL cannot read is left out, and named. " +
-		"The file is left as it is; remove it afterwards. With -other instead of FILE it adds the tokens of another program's cache, which stays that program's: they are tokens of its client id.",
+		"The file stays as it is; remove it afterwards. With -other instead of FILE it adds the tokens of another program's cache, and does not change that cache. Only a program with the same client id can use these tokens.",
 	examples: []string{"tokenkeep import contoso-cli contoso.json", "tokenkeep import contoso-cli -to passphrase < contoso.json", "tokenkeep import contoso-cli -other az"},
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
-		set.StringVar(&o.to, "to", "", "where a new cache is kept: keyring, kernel, dpapi, passphrase or plaintext (default: the safest that works)")
+		set.StringVar(&o.to, "to", "", "the `store` of a new cache: keyring, kernel, dpapi, passphrase or plaintext (default: the safest that works)")
 		passphraseFlag(set, o)
 		newPassphraseFlag(set, o)
 		otherFlag(set, o, "add what this cache of another program holds")
@@ -36,11 +36,11 @@ var importCommand = &command{
 type imported struct {
 	changed
 	Accounts int      `json:"accounts"`          // that the cache has now
-	LeftOut  int      `json:"leftOut,omitempty"` // bytes behind the JSON
+	LeftOut  int      `json:"leftOut,omitempty"` // bytes after the JSON
 	Refused  []string `json:"refused,omitempty"` // sections, and entries with their section, that MSAL cannot read
 }
 
-// maxImport is the largest cache that there may be.
+// maxImport is the size of the largest cache that there can be, in bytes.
 const maxImport = encrypted.DefaultMaxSize
 
 func runImport(ctx context.Context, c *call) (report, error) {
@@ -70,7 +70,7 @@ func runImport(ctx context.Context, c *call) (report, error) {
 		}
 		store = from.store
 		if c.to != "" && c.to != store {
-			return nil, &refusal{fmt.Sprintf("%s is there already, kept %s", f.name, f.kept(ctx)), "Leave out -to; tokenkeep move changes where it is kept.", nil}
+			return nil, &refusal{fmt.Sprintf("%s is there already, kept %s", f.name, f.storage(ctx)), "Leave out -to; tokenkeep move changes where it is kept.", nil}
 		}
 	}
 	cache, err := c.openCache(ctx, f, store)
@@ -93,8 +93,8 @@ func runImport(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	d := cache.Describe()
-	k := kept{Backend: d.Backend, KeySource: d.KeySource, Location: d.Location}
-	r := &imported{changed: changed{Name: f.name, kept: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left}
+	k := storage{Backend: d.Backend, KeySource: d.KeySource, Location: d.Location}
+	r := &imported{changed: changed{Name: f.name, storage: k, done: "imported"}, Accounts: len(sum.Accounts), LeftOut: left}
 	for _, entry := range refused {
 		r.Refused = append(r.Refused, entry.String())
 	}
@@ -144,8 +144,8 @@ func (c *call) input(ctx context.Context) ([]byte, error) {
 }
 
 // object returns the JSON object in what an MSAL library has stored, and how many
-// bytes it leaves out. There may be a byte order mark before the object, and behind
-// it the end of an older, longer file, or zeros after a crash.
+// bytes it leaves out. Before the object there may be a byte order mark; after it the
+// end of an older, longer file, or zeros from a crash.
 func object(data []byte) (object []byte, left int) {
 	object = bytes.TrimPrefix(data, []byte("\ufeff"))
 	d := json.NewDecoder(bytes.NewReader(object))
@@ -161,7 +161,7 @@ func (r *imported) write(p *printer) {
 	r.changed.write(p)
 	p.line("It has %s.", count(r.Accounts, "account"))
 	if r.LeftOut > 0 {
-		p.line("Left out: %s behind the end of the JSON.", count(r.LeftOut, "byte"))
+		p.line("Left out: %s after the end of the JSON.", count(r.LeftOut, "byte"))
 	}
 	for _, entry := range r.Refused {
 		p.line("Left out, because MSAL cannot read it: %s.", entry)

@@ -47,8 +47,8 @@ func TestImportTakesWhatWasWritten(t *testing.T) {
 		"a byte order mark":         {"\ufeff" + cache, ""},
 		"line ends":                 {"\n" + cache + "\r\n", ""},
 		"zeros after a crash":       {cache + "\x00\x00\x00\x00", ""},
-		"the end of a longer cache": {cache + `"}}}` + "\x00", "Left out: 4 bytes behind the end of the JSON.\n"},
-		"one more byte":             {cache + "}", "Left out: 1 byte behind the end of the JSON.\n"},
+		"the end of a longer cache": {cache + `"}}}` + "\x00", "Left out: 4 bytes after the end of the JSON.\n"},
+		"one more byte":             {cache + "}", "Left out: 1 byte after the end of the JSON.\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, k := t.TempDir(), keyringtest.New()

@@ -9,9 +9,9 @@ import (
 
 var inspectCommand = &command{
 	name: "inspect", args: "NAME", max: 1, short: "show who is signed in, which tokens there are, when they expire",
-	long: "Shows what a cache holds: of an MSAL library the accounts and their tokens, for which client and which scopes, and when they expire; " +
-		"of package tokensource the tokens of other providers. " +
-		"It never shows a secret, not even a part of one. It changes nothing. With -other instead of a name it shows the cache of another program.",
+	long: "Shows what a cache holds: the accounts and tokens of MSAL, with the client and the scopes of each token and when it expires, " +
+		"and the tokens of other providers, which package tokensource keeps. " +
+		"It never shows a secret, not even a part of one. It changes nothing. With -other instead of NAME it shows the cache of another program.",
 	examples: []string{"tokenkeep inspect contoso-cli", "tokenkeep inspect contoso-cli -json", "tokenkeep inspect contoso-cli -passphrase-env CONTOSO_PASSPHRASE", "tokenkeep inspect -other az"},
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
@@ -23,7 +23,7 @@ var inspectCommand = &command{
 
 type inspection struct {
 	Name string `json:"name"`
-	kept
+	storage
 	Plaintext bool `json:"plaintextBeside"`
 	*contents
 	now time.Time
@@ -49,7 +49,7 @@ func runInspect(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &inspection{f.name, f.kept(ctx), f.encrypted && f.plaintext, sum, now}
+	i := &inspection{f.name, f.storage(ctx), f.encrypted && f.plaintext, sum, now}
 	if f.encrypted {
 		i.KeySource = from.store
 	}
@@ -57,7 +57,7 @@ func runInspect(ctx context.Context, c *call) (report, error) {
 }
 
 func (i *inspection) write(p *printer) {
-	p.line("%s: %s", p.in(bold, i.Name), i.kept)
+	p.line("%s: %s", p.in(bold, i.Name), i.storage)
 	p.line("  in %s", i.Location)
 	if i.Plaintext {
 		p.line("  %s", p.in(red, "There are unencrypted tokens beside it; see tokenkeep doctor."))
@@ -121,8 +121,8 @@ func (c *call) inspectOther(ctx context.Context) (report, error) {
 		return nil, err
 	}
 	c.timeout = cmp.Or(c.timeout, 5*time.Second)
-	var o outcome
-	(&examination{call: c}).examineOther(ctx, other, &o)
+	var o checkResult
+	(&doctorRun{call: c}).checkOther(ctx, other, &o)
 	read := other.read
 	if other.Encrypted {
 		read = other.view

@@ -31,7 +31,7 @@ func checkStore(store string) error {
 	if store == "" || slices.Contains(stores, store) {
 		return nil
 	}
-	return &misuse{fmt.Sprintf("%q is not a place to keep tokens", store), "Use one of " + strings.Join(stores, ", ") + "."}
+	return &misuse{fmt.Sprintf("there is no store %q", store), "Use one of " + strings.Join(stores, ", ") + "."}
 }
 
 // passphrase returns the passphrase of the cache, asking for it once.
@@ -49,8 +49,8 @@ func (c *call) newPassphrase(name string) func(context.Context) ([]byte, error) 
 }
 
 // keySource returns the source of keys for that store. known says whether the
-// passphrase is the one of a file that is there. A new one is asked for at once,
-// because a later question would be asked under the lock.
+// passphrase is that of an existing file. For a new passphrase the user is asked at
+// once, because a later question would be asked under the lock.
 func (c *call) keySource(ctx context.Context, store, name string, known bool) (encrypted.KeySource, error) {
 	switch store {
 	case storeKeyring:
@@ -75,14 +75,14 @@ func (c *call) keySource(ctx context.Context, store, name string, known bool) (e
 	return nil, &refusal{fmt.Sprintf("only the program that stored the tokens has their key (%s)", store), "Use that program.", persistence.ErrUnavailable}
 }
 
-// bounded bounds what waits for other processes' locks. It is to be called when
-// there is nobody to be asked any more: a person may take longer, and must not
-// keep others waiting.
+// bounded limits how long the call waits for other processes' locks. It is called when
+// the user has been asked everything: a person may take longer, and must not keep
+// other processes waiting.
 func (c *call) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, cmp.Or(c.Patience, persistence.DefaultTimeout))
 }
 
-// opened is the file that holds what is stored, read once.
+// opened is the file that holds what is stored, with its data.
 type opened struct {
 	persistence.Versioned
 	file  *encrypted.File // nil for the plaintext file
@@ -183,7 +183,7 @@ func (c *call) openCache(ctx context.Context, f *files, store string) (cache *pe
 // store, "" for the safest that works.
 func (c *call) asProgram(ctx context.Context, f *files, store string, do func(context.Context, tokenkeep.Config) error) error {
 	config := tokenkeep.Config{Name: f.name, Dir: f.dir, Keyring: c.Keyring, Kernel: c.Kernel, Store: store, AllowPlaintext: store == storePlaintext, Strict: true,
-		Logger: slog.New(slog.DiscardHandler), // what the user has to know comes by Warn, and trouble as an error
+		Logger: slog.New(slog.DiscardHandler), // Warn has what the user must know, and errors the rest
 		Warn: func(w fallback.Warning) {
 			if w.Backend != storePlaintext { // which was asked for
 				c.tell(w.String())
@@ -202,8 +202,8 @@ func (c *call) asProgram(ctx context.Context, f *files, store string, do func(co
 			return err
 		}
 	}
-	// First the lock alone: otherwise another process that has it would look like
-	// a keyring that does not answer.
+	// First the lock alone: if another process has it, that must not look like a
+	// keyring that does not answer.
 	wait, cancel := c.bounded(ctx)
 	defer cancel()
 	unlock, err := f.lock.Lock(wait)
@@ -233,5 +233,5 @@ func (c *call) rekey(ctx context.Context, f *files, from *opened, to encrypted.K
 	if err := from.file.Rotate(ctx, to); err != nil {
 		return nil, err
 	}
-	return &changed{Name: f.name, kept: f.keptIn(ctx, store), leftKeys: c.keysLeft(ctx, from.file), done: done}, nil
+	return &changed{Name: f.name, storage: f.storageIn(ctx, store), leftKeys: c.keysLeft(ctx, from.file), done: done}, nil
 }

@@ -11,7 +11,7 @@ import (
 
 var listCommand = &command{
 	name: "list", short: "list the caches on this machine, and how each is kept",
-	long: "Lists the caches in the folder where programs keep them, and how each is kept; and the cache of Azure CLI, if there is one. It only looks at the files: " +
+	long: "Lists the caches in the folder where programs keep them, and how each is kept, and the cache of Azure CLI, if there is one. It only looks at the files: " +
 		"it asks no keyring and no person, and decrypts nothing.",
 	examples: []string{"tokenkeep list", "tokenkeep list -dir /srv/app/tokens", "tokenkeep list -other ~/.contoso/cache.json", "tokenkeep list -json"},
 	flags: func(set *flag.FlagSet, o *options) {
@@ -29,7 +29,7 @@ type list struct {
 
 type listedOnce struct {
 	Name string `json:"name"`
-	kept
+	storage
 	Changed   *time.Time `json:"changed,omitempty"`
 	Plaintext bool       `json:"plaintextBeside"` // there are unencrypted tokens beside the encrypted ones
 }
@@ -49,7 +49,7 @@ func runList(ctx context.Context, c *call) (report, error) {
 	}
 	l := &list{Dir: dir, Caches: []listedOnce{}, Others: append([]*other{}, others...)}
 	for _, f := range all {
-		once := listedOnce{Name: f.name, kept: f.kept(ctx), Plaintext: f.encrypted && f.plaintext}
+		once := listedOnce{Name: f.name, storage: f.storage(ctx), Plaintext: f.encrypted && f.plaintext}
 		if fi, err := os.Stat(once.Location); once.Location != "" && err == nil {
 			changed := fi.ModTime().UTC().Truncate(time.Second)
 			once.Changed = &changed

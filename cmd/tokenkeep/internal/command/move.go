@@ -8,15 +8,14 @@ import (
 	"slices"
 
 	"github.com/tokenkeep/tokenkeep"
-	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 var moveCommand = &command{
 	name: "move", args: "NAME", min: 1, max: 1, short: "keep a cache in another store or another folder",
 	long: "Moves what is stored to another store (-to keyring, kernel, dpapi, passphrase or plaintext), to another folder (-to-dir), or both. " +
-		"It is copied, read back and compared before anything is removed. The program that uses the cache must look for it there: " +
-		"a program that permits plaintext and has something safer moves it back. Moving to plaintext asks first.",
+		"It is copied, read back and compared before anything is removed. The program that uses the cache must be set to the new folder, or allow the new store. " +
+		"A program that permits plaintext moves it to something safer where it can, unless it is set to the store plaintext. Before a move to plaintext it asks.",
 	examples: []string{"tokenkeep move contoso-cli -to keyring", "tokenkeep move contoso-cli -to passphrase", "tokenkeep move contoso-cli -to-dir /srv/app/tokens"},
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
@@ -58,40 +57,49 @@ func runMove(ctx context.Context, c *call) (report, error) {
 	sameDir := target.dir == f.dir
 	switch {
 	case sameDir && to == store && !(f.encrypted && f.plaintext):
-		return nil, &refusal{fmt.Sprintf("%s is there already: it is kept %s", f.name, f.kept(ctx)), "", nil}
+		return nil, &refusal{fmt.Sprintf("%s is there already: it is kept %s", f.name, f.storage(ctx)), "", nil}
 	case to == storePlaintext && store != storePlaintext:
 		if err := c.confirm(ctx, "The tokens will be unencrypted in "+target.plaintextPath()+", and anybody who can read that file can sign in as you. Go on?"); err != nil {
 			return nil, err
 		}
 	}
-	switch {
-	case !sameDir:
+	if sameDir {
+		err = c.moveStore(ctx, f, from, to)
+	} else {
 		err = c.moveFolder(ctx, f, from, to, target)
-	case to == storePlaintext:
-		// The encrypted file goes last. A program that finds both, since this was
-		// killed in between, merges them and loses nothing.
-		var p persistence.Persistence
-		if p, err = f.openPlaintext(); err == nil {
-			ctx, cancel := c.bounded(ctx)
-			defer cancel()
-			err = persistence.Move(ctx, from.Versioned, p)
-		}
-	case f.encrypted && to != store:
-		var keys encrypted.KeySource
-		if keys, err = c.keySource(ctx, to, f.name, false); err == nil {
-			ctx, cancel := c.bounded(ctx)
-			defer cancel()
-			err = from.file.Rotate(ctx, keys)
-		}
-	default:
-		err = c.asProgram(ctx, f, to, tokenkeep.MovePlaintext)
 	}
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	return &changed{Name: f.name, kept: target.keptIn(ctx, to), leftKeys: c.keysLeft(ctx, from.file), done: "moved"}, nil
+	return &changed{Name: f.name, storage: target.storageIn(ctx, to), leftKeys: c.keysLeft(ctx, from.file), done: "moved"}, nil
+}
+
+// moveStore moves to another store in the same folder, or what is stored in plaintext
+// beside the encrypted file into that.
+func (c *call) moveStore(ctx context.Context, f *files, from *opened, to string) error {
+	switch {
+	case to == storePlaintext:
+		// The encrypted file goes last. If this is killed in between, a program finds
+		// both, merges them and loses nothing.
+		p, err := f.openPlaintext()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := c.bounded(ctx)
+		defer cancel()
+		return persistence.Move(ctx, from.Versioned, p)
+	case f.encrypted && to != from.store:
+		keys, err := c.keySource(ctx, to, f.name, false)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := c.bounded(ctx)
+		defer cancel()
+		return from.file.Rotate(ctx, keys)
+	}
+	return c.asProgram(ctx, f, to, tokenkeep.MovePlaintext)
 }
 
 // moveFolder moves to a folder where nothing is stored under that name.
@@ -109,7 +117,7 @@ func (c *call) moveFolder(ctx context.Context, f *files, from *opened, to string
 			return err
 		}
 	} else {
-		keys, err := c.keySource(ctx, to, f.name, to == storePassphrase && f.kept(ctx).KeySource == storePassphrase)
+		keys, err := c.keySource(ctx, to, f.name, to == storePassphrase && f.storage(ctx).KeySource == storePassphrase)
 		if err != nil {
 			return err
 		}

@@ -130,8 +130,8 @@ func summarize(data []byte, now time.Time) (*contents, error) {
 	return sum, nil
 }
 
-// oauth2Of returns the tokens of package tokensource. What a field has in another
-// form than it should is not shown.
+// oauth2Of returns the tokens of package tokensource. A field that does not have its
+// proper form is not shown.
 func oauth2Of(d *tokencache.Doc, now time.Time) []oauth2 {
 	tokens := []oauth2{}
 	for _, e := range entriesOf(d, tokencache.OAuth2Token) {
@@ -194,7 +194,7 @@ func (t token) line(now time.Time) string {
 	return fmt.Sprintf("%-8s %s", t.Kind, strings.Join(parts, ", "))
 }
 
-// ago is a duration as a person says it.
+// ago returns a duration as a person says it.
 func ago(d time.Duration) string {
 	switch {
 	case d < 2*time.Minute:

@@ -43,8 +43,8 @@ func modeWords(fi fs.FileInfo) string {
 	return fmt.Sprintf(", mode %04o", fi.Mode().Perm())
 }
 
-// writable returns nil if files can be made in dir or, where it is not there, in
-// the first folder above it that is.
+// writable returns nil if files can be made in dir or, if dir does not exist, in the
+// first folder above it that does.
 func writable(dir string) error {
 	for {
 		err := unix.Access(dir, unix.W_OK|unix.X_OK)
@@ -56,9 +56,8 @@ func writable(dir string) error {
 	}
 }
 
-// lockHeld reports whether somebody has the file locked. To find out, it shares
-// the lock for a moment with others that do the same; a process that wants it then waits
-// for that moment.
+// lockHeld reports whether somebody has the file locked. To find out, it takes a
+// shared lock for a moment; a process that wants the lock then waits for that moment.
 func lockHeld(ctx context.Context, path string) (bool, error) {
 	f, err := securefile.Open(ctx, path, os.O_RDONLY)
 	if err != nil {

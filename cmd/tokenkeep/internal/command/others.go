@@ -24,15 +24,15 @@ func otherFlag(set *flag.FlagSet, o *options, what string) {
 	set.StringVar(&o.other, "other", "", what+": az for Azure CLI, or the path of a plain `cache` of an MSAL library")
 }
 
-// other is the token cache that another program keeps. It is only looked at: no
-// command changes it, or makes anything beside it.
+// other is the token cache of another program. No command changes it, or makes
+// anything beside it.
 type other struct {
 	Program   string     `json:"program"` // az, or file for what was named by its path
 	Location  string     `json:"location"`
 	There     bool       `json:"there"`
 	Encrypted bool       `json:"encrypted"`
 	Changed   *time.Time `json:"changed,omitempty"`
-	Error     string     `json:"error,omitempty"` // the class of what keeps it from being read here
+	Error     string     `json:"error,omitempty"` // the class of the error if it cannot be read here
 
 	store *interop.Store // of az, unless there is an error
 	err   error
@@ -79,8 +79,8 @@ func findOther(name string) (*other, error) {
 	return o, nil
 }
 
-// others returns az's cache and the one that -other names, if they are there. One
-// that was named is returned in any case.
+// others returns the cache of az, if it is there, and the one that -other names, in any
+// case.
 func (c *call) others() (all []*other, err error) {
 	for _, name := range []string{azureCLI, c.other} {
 		if name == "" || name == azureCLI && len(all) > 0 {
@@ -110,8 +110,8 @@ func (c *call) theOther() (*other, error) {
 	return o, o.err
 }
 
-// view returns the tokens in the cache: of az those of its own client, of a file
-// all.
+// view returns the tokens in the cache. Of az's cache it returns those of az's own
+// client.
 func (o *other) view(ctx context.Context) ([]byte, error) {
 	if o.store != nil {
 		return o.store.Load(ctx)
@@ -139,18 +139,18 @@ func (o *other) String() string {
 	return "NOT encrypted"
 }
 
-func checkOthers(ctx context.Context, x *examination) outcome {
+func checkOthers(ctx context.Context, x *doctorRun) checkResult {
 	all, err := x.others()
 	if err != nil {
-		o := outcome{Summary: "not known"}
+		o := checkResult{Summary: "not known"}
 		o.problem(finding{ID: "others.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
 		return o
 	}
-	var o outcome
+	var o checkResult
 	var said []string
 	for _, other := range all {
 		before := len(o.Findings)
-		state := x.examineOther(ctx, other, &o)
+		state := x.checkOther(ctx, other, &o)
 		if len(o.Findings) > before {
 			state = "with a problem or a note"
 		}
@@ -162,61 +162,84 @@ func checkOthers(ctx context.Context, x *examination) outcome {
 	return o
 }
 
-// examineOther says what is to be known of another program's cache, and in two
-// words how it is.
-func (x *examination) examineOther(ctx context.Context, other *other, o *outcome) (state string) {
-	name, path := other.name(), other.Location
-	add := func(problem bool, id, what, remedy, command string) {
-		f := finding{ID: "others." + id, What: name + ": " + what, Remedy: remedy, Command: command}
-		if problem {
-			o.problem(f)
-		} else {
-			o.note(f)
-		}
-	}
+// checkOther checks another program's cache. It adds what is wrong to o, and returns in
+// a few words how the cache is.
+func (x *doctorRun) checkOther(ctx context.Context, other *other, o *checkResult) (state string) {
+	r := &otherResult{other.name(), o}
 	switch {
 	case !other.There && other.err == nil:
 		return "not there"
 	case other.Encrypted:
-		o.Details = append(o.Details, name+" keeps its tokens encrypted, in "+path+".")
+		o.Details = append(o.Details, r.name+" keeps its tokens encrypted, in "+other.Location+".")
 		return "encrypted"
 	case other.err != nil:
-		add(true, "unreadable", cause(other.err)+".", persistence.Remedy(other.err), "")
+		r.problem("unreadable", cause(other.err)+".", persistence.Remedy(other.err), "")
 		return ""
 	}
-	x.lockOfOther(other, add)
-	notOurs, places := false, []string{path}
-	if other.Program == azureCLI { // whose folder is its own
-		places = []string{filepath.Dir(path), path}
-	}
-	for _, place := range places {
-		fi, err := os.Stat(place)
-		if err != nil || notOurs {
-			continue
-		}
-		if who := foreign(fi); who != "" {
-			notOurs = true
-			add(true, "foreign", fmt.Sprintf("%s belongs to %s. Most likely a program was run with sudo once. Other programs of yours cannot write there.", place, who),
-				"Give it back:", fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, x.commandPath(place)))
-		}
-	}
+	x.checkOtherLock(other, r)
+	isForeign := x.checkOtherOwner(other, r)
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
-	data, fi, err := neighbour.Read(ctx, path)
-	if notOurs && errors.Is(err, fs.ErrPermission) {
+	data, fi, err := neighbour.Read(ctx, other.Location)
+	if isForeign && errors.Is(err, fs.ErrPermission) {
 		return ""
 	}
 	if err != nil {
-		add(true, "unreadable", fmt.Sprintf("%s cannot be read: %v.", path, pathless(err)), persistence.Remedy(err), "")
+		r.problem("unreadable", fmt.Sprintf("%s cannot be read: %v.", other.Location, pathless(err)), persistence.Remedy(err), "")
 		return ""
 	}
 	if !isWindows && fi.Mode().Perm()&0o077 != 0 {
-		add(true, "open", fmt.Sprintf("other users can open %s (mode %04o), and the tokens in it are not encrypted.", path, fi.Mode().Perm()),
-			"Close it:", "chmod 600 "+x.commandPath(path))
+		r.problem("open", fmt.Sprintf("other users can open %s (mode %04o), and the tokens in it are not encrypted.", other.Location, fi.Mode().Perm()),
+			"Close it:", "chmod 600 "+x.commandPath(other.Location))
 	}
-	if neighbour.Mounted(path) {
-		add(false, "mounted", path+" is mounted by itself, so programs that replace the file, as package interop does, cannot write it.", "Share the folder with the container, not the file alone.", "")
+	if neighbour.Mounted(other.Location) {
+		r.note("mounted", other.Location+" is mounted by itself, so programs that replace the file, as package interop does, cannot write it.", "Share the folder with the container, not the file alone.", "")
 	}
+	return checkOtherContent(other, data, r)
+}
+
+// otherResult adds findings about one other program's cache to a result.
+type otherResult struct {
+	name string // of the program
+	of   *checkResult
+}
+
+func (r *otherResult) problem(id, what, remedy, command string) {
+	r.of.problem(r.finding(id, what, remedy, command))
+}
+
+func (r *otherResult) note(id, what, remedy, command string) {
+	r.of.note(r.finding(id, what, remedy, command))
+}
+
+func (r *otherResult) finding(id, what, remedy, command string) finding {
+	return finding{ID: "others." + id, What: r.name + ": " + what, Remedy: remedy, Command: command}
+}
+
+// checkOtherOwner checks who owns the cache and, if it is Azure CLI's, its folder. It
+// reports whether that is another user.
+func (x *doctorRun) checkOtherOwner(other *other, r *otherResult) (isForeign bool) {
+	places := []string{other.Location}
+	if other.Program == azureCLI { // whose folder has nothing of other programs
+		places = []string{filepath.Dir(other.Location), other.Location}
+	}
+	for _, place := range places {
+		fi, err := os.Stat(place)
+		if err != nil {
+			continue
+		}
+		if who := foreign(fi); who != "" {
+			r.problem("foreign", fmt.Sprintf("%s belongs to %s. Most likely a program was run with sudo once. Other programs of yours cannot write there.", place, who),
+				"Give it back:", fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, x.commandPath(place)))
+			return true
+		}
+	}
+	return false
+}
+
+// checkOtherContent checks what a cache that is not encrypted holds, and returns in a few
+// words how it is, or "".
+func checkOtherContent(other *other, data []byte, r *otherResult) (state string) {
 	again, command := "Sign in again with the program that keeps it.", ""
 	if other.Program == azureCLI {
 		command = "az account clear; az login"
@@ -224,35 +247,35 @@ func (x *examination) examineOther(ctx context.Context, other *other, o *outcome
 	h, err := lens.Examine(data)
 	switch {
 	case err != nil:
-		add(true, "damaged", "the cache is not one JSON object. Most likely a program was ended while it wrote it. A program with package interop that has read it before puts it right with its next save.", again, command)
+		r.problem("damaged", "the cache is not one JSON object. Most likely a program was ended while it wrote it. A program with package interop that has read it before restores it with its next save.", again, command)
 		return ""
 	case len(data) == 0:
-		add(false, "empty", "the cache is an empty file: nobody is signed in, or a program was ended while it wrote it.", again, "")
+		r.note("empty", "the cache is an empty file: nobody is signed in, or a program was ended while it wrote it.", again, "")
 		return ""
 	}
 	if h.Bad != nil {
-		add(true, "shape", fmt.Sprintf("the section %s is not as MSAL libraries write it. MSAL.NET deletes such a file, and package interop does not write it.", strings.Join(h.Bad, ", ")), again, command)
+		r.problem("shape", fmt.Sprintf("the section %s is not as MSAL libraries write it. MSAL.NET deletes such a file, and package interop does not write it.", strings.Join(h.Bad, ", ")), again, command)
 	}
 	if h.Null != nil {
-		add(true, "null-section", fmt.Sprintf("the section %s is null. MSAL Python fails on that.", strings.Join(h.Null, ", ")), again, command)
+		r.problem("null-section", fmt.Sprintf("the section %s is null. MSAL Python fails on that.", strings.Join(h.Null, ", ")), again, command)
 	}
 	if h.Usernames > 0 && other.Program == azureCLI {
-		add(true, "usernames", `two accounts have one username. Azure CLI fails: "Found multiple accounts".`, again, command)
+		r.problem("usernames", `two accounts have one username. Azure CLI fails: "Found multiple accounts".`, again, command)
 	}
 	if h.Twice > 0 {
-		add(false, "twice", fmt.Sprintf("%s under a second key, as MSAL Go writes it without package interop. A program may go on with the older one.", areThere(h.Twice)), "If a program fails to refresh, sign in again with it.", "")
+		r.note("twice", fmt.Sprintf("%s under a second key, as MSAL Go writes it without package interop. A program may go on with the older one.", areThere(h.Twice)), "If a program fails to refresh, sign in again with it.", "")
 	}
-	detail := fmt.Sprintf("%s: %s, %s.", name, path, count(len(data), "byte"))
+	detail := fmt.Sprintf("%s: %s, %s.", r.name, other.Location, count(len(data), "byte"))
 	state = "sound"
 	if n := len(h.Clients); n > 0 {
 		detail += fmt.Sprintf(" It has tokens of %s.", count(n, "client id"))
 		state = "sound, with tokens of " + count(n, "client id")
 	}
-	o.Details = append(o.Details, detail)
+	r.of.Details = append(r.of.Details, detail)
 	return state
 }
 
-// areThere is "1 token is there", "2 tokens are there", …
+// areThere returns "1 token is there", "2 tokens are there", …
 func areThere(n int) string {
 	if n == 1 {
 		return "1 token is there"
@@ -260,13 +283,13 @@ func areThere(n int) string {
 	return fmt.Sprintf("%d tokens are there", n)
 }
 
-// lockOfOther says what is to be known of the lock file beside the cache.
-func (x *examination) lockOfOther(other *other, add func(problem bool, id, what, remedy, command string)) {
+// checkOtherLock checks the lock file beside the cache.
+func (x *doctorRun) checkOtherLock(other *other, r *otherResult) {
 	path := neighbour.LockPath(other.Location)
 	lock, err := neighbour.LockOf(other.Location)
 	switch {
 	case err != nil:
-		add(true, "lock-unreadable", fmt.Sprintf("its lock file cannot be examined: %v.", pathless(err)), "", "")
+		r.problem("lock-unreadable", fmt.Sprintf("its lock file cannot be examined: %v.", pathless(err)), "", "")
 		return
 	case lock == nil:
 		return
@@ -280,12 +303,12 @@ func (x *examination) lockOfOther(other *other, add func(problem bool, id, what,
 	switch {
 	case time.Since(lock.Since) <= longHeld: // a save is under way
 	case lock.Held:
-		add(true, "lock-stuck", what+", and a living process has it locked. Programs that want to save wait, or fail.", "Look for a program that hangs, and end it.", "")
+		r.problem("lock-stuck", what+", and a living process has it locked. Programs that want to save wait, or fail.", "Look for a program that hangs, and end it.", "")
 	case lock.Alive:
-		add(true, "lock-stuck", what+". That process is there, or another one of its number. MSAL Python waits five seconds for each save, and MSAL Node for ever.",
+		r.problem("lock-stuck", what+". A process with that number runs: the same one, or another one. MSAL Python waits five seconds for each save, and MSAL Node for ever.",
 			"See what the process is. If it has nothing to do with the cache, remove the lock file:", x.removeCommand([]string{path}))
 	default:
-		add(true, "lock-left", what+". No process here has that number, and nobody has the file locked. MSAL Python waits five seconds for each save, and MSAL Node for ever.",
+		r.problem("lock-left", what+". No process here has that number, and nobody has the file locked. MSAL Python waits five seconds for each save, and MSAL Node for ever.",
 			"The next save of a program with package interop removes it. To do that now, if no container shares the folder:", x.removeCommand([]string{path}))
 	}
 }

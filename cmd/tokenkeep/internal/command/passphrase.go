@@ -8,7 +8,7 @@ import (
 var passphraseCommand = &command{
 	name: "passphrase", args: "NAME", min: 1, max: 1, short: "change the passphrase of a cache",
 	long: "Changes the passphrase of a cache that is kept with one. It asks for the old one, and twice for the new one; neither is shown. " +
-		"A script gives them in environment variables. A copy of the file made before still opens with the old passphrase.",
+		"A script passes them in environment variables. A copy of the file made before still opens with the old passphrase.",
 	examples: []string{"tokenkeep passphrase contoso-cli", "tokenkeep passphrase contoso-cli -passphrase-env OLD -new-passphrase-env NEW"},
 	flags: func(set *flag.FlagSet, o *options) {
 		dirFlag(set, o)
@@ -23,7 +23,7 @@ func runPassphrase(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k := f.kept(ctx); k.err == nil && k.KeySource != storePassphrase {
+	if k := f.storage(ctx); k.err == nil && k.KeySource != storePassphrase {
 		return nil, &refusal{f.name + " has no passphrase: it is kept " + k.String(), "Give it one: " + c.inFolder("tokenkeep move "+f.name+" -to passphrase"), nil}
 	}
 	// The old one is proved before anybody thinks of a new one.

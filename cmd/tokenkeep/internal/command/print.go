@@ -19,8 +19,8 @@ type printer struct {
 	ascii  bool // no check marks
 }
 
-// line prints a line. Of its arguments, only what [printer.in] returns and JSON
-// reach the terminal as they are: others may have written parts of the rest.
+// line prints a line. Text in args is quoted and JSON is escaped, because others may
+// have written parts of it. What [printer.in] returns is printed as it is.
 func (p *printer) line(format string, args ...any) {
 	for i, arg := range args {
 		switch arg := arg.(type) {
@@ -82,7 +82,7 @@ func short(s string) string {
 	return s
 }
 
-// count is "1 file", "2 files", …
+// count returns "1 file", "2 files", …
 func count(n int, one string) string {
 	if n == 1 {
 		return "1 " + one

@@ -18,7 +18,7 @@ func TestPrinterQuotes(t *testing.T) {
 	for _, colour := range []bool{false, true} {
 		var out bytes.Buffer
 		p := &printer{w: &out, colour: colour}
-		p.line("%s|%v|%-3s|%s", bad, kept{err: nil, Backend: "none"}, bad, p.in(red, bad))
+		p.line("%s|%v|%-3s|%s", bad, storage{err: nil, Backend: "none"}, bad, p.in(red, bad))
 		p.line("%s", json.RawMessage(`"\u2028`+"\u202e"+`"`))
 		require.NotContains(t, out.String(), bad)
 		require.NotContains(t, out.String(), "\u202e")
@@ -29,7 +29,7 @@ func TestPrinterQuotes(t *testing.T) {
 
 func TestPlainASCII(t *testing.T) {
 	var out bytes.Buffer
-	r := &examined{Checks: []outcome{{Title: "A", Status: statusOK, Summary: "a"}, {Title: "B", Status: statusProblem, Summary: "b", Findings: []finding{{Status: statusNote, What: "c"}, {Status: statusProblem, What: "d"}}}}}
+	r := &doctorReport{Checks: []checkResult{{Title: "A", Status: statusOK, Summary: "a"}, {Title: "B", Status: statusProblem, Summary: "b", Findings: []finding{{Status: statusNote, What: "c"}, {Status: statusProblem, What: "d"}}}}}
 	r.write(&printer{w: &out, ascii: true})
 	require.Contains(t, out.String(), "[ok] A: a (0 ms)\n[x] B: b (0 ms)\n    ! c\n    x d\n")
 

@@ -12,9 +12,9 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/shell"
 )
 
-// redact takes what is the user's own out of a text of the doctor, unless names
-// were asked for: the home folder becomes ~, and in another home folder of the
-// user the name USER. It is not for commands; see commandPath.
+// redact removes the user's name from a text of the doctor, unless -show-names is
+// set: the home folder becomes ~, and in the path of another home folder of the user,
+// the name becomes USER. It is not for commands; see commandPath.
 func (c *call) redact(text string) string {
 	if c.names {
 		return text
@@ -36,8 +36,8 @@ func (c *call) redact(text string) string {
 	return text
 }
 
-// replacePath replaces path in the text, where it is whole or the beginning of
-// another one, not where it is in the middle.
+// replacePath replaces path in the text, if it is a whole path or the beginning of
+// one, but not in the middle of one.
 func replacePath(text, path, with string) string {
 	var b strings.Builder
 	for from := 0; ; {
@@ -63,8 +63,8 @@ func inName(r rune) bool {
 	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' || r == '-')
 }
 
-// goesOn reports whether the file's name before rest goes on in it. A full stop can
-// also be that of the sentence.
+// goesOn reports whether the file name before rest continues in rest. A full stop may
+// be the end of the sentence instead.
 func goesOn(rest string) bool {
 	rest = strings.TrimLeft(rest, ".")
 	r, _ := utf8.DecodeRuneInString(rest)
@@ -93,12 +93,11 @@ func (c *call) userNames() (names []string) {
 	return names
 }
 
-// commandPath is a path in a command to be pasted, in which it means what it
-// means here. The home folder is not named there either, unless names were asked
-// for: in commands of this program and of Unix it is ~.
+// commandPath returns a path for a command to be pasted. Unless -show-names is set, it
+// does not name the home folder: in commands of this program and of Unix that is ~.
 func (c *call) commandPath(path string) string { return c.pathWithHome(path, "~") }
 
-// pathWithHome is commandPath with another word for the home folder on Windows.
+// pathWithHome is commandPath with the word for the home folder on Windows.
 func (c *call) pathWithHome(path, home string) string {
 	if !c.names {
 		for _, h := range homes() {
@@ -117,7 +116,7 @@ func (c *call) pathWithHome(path, home string) string {
 	return shell.Quote(path)
 }
 
-// inFolder is a command of this program, for the folder that this call is about.
+// inFolder returns a command of this program for the folder that this call is about.
 func (c *call) inFolder(command string) string {
 	switch {
 	case c.dir == "":

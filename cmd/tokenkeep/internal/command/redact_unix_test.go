@@ -83,7 +83,7 @@ func TestDoctorsCommandsWork(t *testing.T) {
 			require.NoError(t, os.WriteFile(left, nil, 0o600))
 			out, _ := runIn(t, ExitProblem, keyringtest.New(), "doctor", "leftovers", "-json", "-dir", dir)
 			var object struct {
-				Result struct{ Checks []outcome }
+				Result struct{ Checks []checkResult }
 			}
 			require.NoError(t, json.Unmarshal([]byte(out), &object))
 			command := object.Result.Checks[0].Findings[0].Command

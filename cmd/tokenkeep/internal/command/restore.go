@@ -18,8 +18,8 @@ import (
 
 var restoreCommand = &command{
 	name: "restore", args: "NAME", min: 1, max: 1, short: "put back what was set aside, if its key is there again",
-	long: "A program sets an encrypted file aside when its key is gone, and its user signs in again. If the key comes back, as with a keyring that was restored, " +
-		"this adds what the file holds to the cache again, and removes the file. What was stored since then stays; of two tokens for one purpose the newer one is kept. " +
+	long: "A program sets an encrypted file aside when its key is gone, and its user signs in again. If the key comes back, for example because the keyring was restored, " +
+		"restore adds what the file holds to the cache again, and removes the file. What was stored since then stays; of two tokens for one purpose the newer one is kept. " +
 		"Accounts that signed out since then are signed in again.",
 	examples: []string{"tokenkeep restore contoso-cli"},
 	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o) },
@@ -33,7 +33,7 @@ type restored struct {
 }
 
 func (r *restored) write(p *printer) {
-	p.line("%s: put back; it is kept %s.", r.Name, r.kept)
+	p.line("%s: put back; it is kept %s.", r.Name, r.storage)
 	for _, path := range r.Restored {
 		p.line("  from %s", path)
 	}
@@ -46,7 +46,7 @@ func runRestore(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	// First without the lock: a keyring may take long to answer.
+	// Once without the lock: a keyring may take long to answer the first time.
 	if err := f.encryptedNow(c); err != nil {
 		return nil, err
 	}
@@ -88,21 +88,9 @@ func runRestore(ctx context.Context, c *call) (report, error) {
 	if err != nil {
 		return nil, err
 	}
-	data := to.data
-	for _, aside := range readable {
-		t := &transfer.Transfer{From: aside, To: to, NotFound: persistence.ErrNotFound, Conflict: persistence.ErrConflict,
-			Combine: func(h transfer.Held) (transfer.Next, error) {
-				merged, changed, refused, err := transfer.Merge(nil, h.From, h.To)
-				if len(refused) > 0 {
-					c.tell("left out, because MSAL cannot read them: " + tokencache.Names(refused) + ".")
-				}
-				return transfer.Next{Data: merged, Changed: changed, Keep: true}, err
-			}}
-		done, err := t.Try(ctx)
-		if err != nil {
-			return nil, &refusal{fmt.Sprintf("%s cannot be added to %s: %s", aside.path, f.encryptedPath(), cause(err)), persistence.Remedy(err), err}
-		}
-		data = done.Data
+	data, err := c.addBack(ctx, f, to, readable)
+	if err != nil {
+		return nil, err
 	}
 	// Only now is everything where it belongs.
 	had := []*encrypted.File{to.file}
@@ -117,8 +105,30 @@ func runRestore(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	r.Accounts = len(sum.Accounts())
-	r.changed = changed{Name: f.name, kept: f.keptIn(ctx, to.store), leftKeys: c.keysLeft(ctx, had...), done: "put back"}
+	r.changed = changed{Name: f.name, storage: f.storageIn(ctx, to.store), leftKeys: c.keysLeft(ctx, had...), done: "put back"}
 	return r, nil
+}
+
+// addBack merges the files that were set aside into the cache, and returns what the
+// cache then holds. The caller has the lock.
+func (c *call) addBack(ctx context.Context, f *files, to *opened, from []asideFile) (data []byte, err error) {
+	data = to.data
+	for _, aside := range from {
+		t := &transfer.Transfer{From: aside, To: to, NotFound: persistence.ErrNotFound, Conflict: persistence.ErrConflict,
+			Combine: func(h transfer.Held) (transfer.Next, error) {
+				merged, changed, refused, err := transfer.Merge(nil, h.From, h.To)
+				if len(refused) > 0 {
+					c.tell("left out, because MSAL cannot read them: " + tokencache.Names(refused) + ".")
+				}
+				return transfer.Next{Data: merged, Changed: changed, Keep: true}, err
+			}}
+		done, err := t.Try(ctx)
+		if err != nil {
+			return nil, &refusal{fmt.Sprintf("%s cannot be added to %s: %s", aside.path, f.encryptedPath(), cause(err)), persistence.Remedy(err), err}
+		}
+		data = done.Data
+	}
+	return data, nil
 }
 
 // encryptedNow refuses to add to a plaintext file what was encrypted.

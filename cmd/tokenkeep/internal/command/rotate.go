@@ -7,8 +7,8 @@ import (
 
 var rotateCommand = &command{
 	name: "rotate", args: "NAME", min: 1, max: 1, short: "give the encrypted file a new key",
-	long: "Gives an encrypted file a new key from where it has its key now, and encrypts it again. The old key is kept until the next rotation, " +
-		"so that a copy made before still opens. Programs that are running go on. A file with a passphrase keeps its passphrase; to change it, see tokenkeep help passphrase.",
+	long: "Gives an encrypted file a new key, kept in the same place as the old one, and encrypts it again. The old key is kept until the next rotation, " +
+		"so that a copy of the file made before still opens. Running programs go on without a new sign-in. A file with a passphrase keeps its passphrase; to change that, see tokenkeep help passphrase.",
 	examples: []string{"tokenkeep rotate contoso-cli"},
 	flags:    func(set *flag.FlagSet, o *options) { dirFlag(set, o); passphraseFlag(set, o) },
 	run:      runRotate,

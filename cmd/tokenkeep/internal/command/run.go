@@ -21,7 +21,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/keyring"
 )
 
-// Machine is what a run finds around itself. Tests give it other keyrings.
+// Machine is the environment of a run. Tests give it other keyrings.
 type Machine struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -46,7 +46,7 @@ type command struct {
 	args     string // as in its usage line
 	min, max int    // how many arguments it takes; max < 0 for any number
 	short    string // what it does, for the list
-	long     string // what else is to be known
+	long     string // what else the user should know
 	examples []string
 	public   bool // whether nothing that it prints names the user
 	flags    func(*flag.FlagSet, *options)
@@ -56,8 +56,8 @@ type command struct {
 // report is what a command found out or did. It is also what -json prints.
 type report interface{ write(*printer) }
 
-// errProblems makes the program exit as after an error, with nothing more to say
-// than the report does.
+// errProblems makes the program exit as after an error, without a message: the report
+// says it all.
 var errProblems = errors.New("there are problems")
 
 // options are the values of all flags; a command has some of them.
@@ -87,8 +87,8 @@ func Run(ctx context.Context, args []string, m *Machine) int {
 	if no := new(refusal); err != nil && ctx.Err() != nil && !errors.As(err, &no) {
 		err = &refusal{"interrupted", "", err}
 	}
-	// An interrupted question may have been left behind that is about to put the
-	// terminal right; and there is to be no other.
+	// A question that was interrupted may still be about to turn the terminal's echo
+	// on; wait for that, and let no other question begin.
 	c.terminal.Lock()
 	var out bytes.Buffer
 	switch {
@@ -200,7 +200,7 @@ func newPassphraseFlag(set *flag.FlagSet, o *options) {
 
 func yesFlag(set *flag.FlagSet, o *options) { set.BoolVar(&o.yes, "yes", false, "do not ask") }
 
-// explain is explain, in public where the command is.
+// explain is the function explain, redacted if the command's output is public.
 func (c *call) explain(err error) (what, remedy string) {
 	what, remedy = explain(err)
 	if c.command != nil && c.command.public {
@@ -209,7 +209,7 @@ func (c *call) explain(err error) (what, remedy string) {
 	return what, remedy
 }
 
-// tell prints a line on standard error, which others may have written parts of.
+// tell prints a line on standard error, quoted: others may have written parts of it.
 func (c *call) tell(text string) { fmt.Fprintln(c.Stderr, "tokenkeep: "+quote.Inline(text)) }
 
 // writeJSON writes the one object of -json.

@@ -83,8 +83,8 @@ func (c *call) exists(path string) bool {
 	return err == nil
 }
 
-func checkSession(_ context.Context, x *examination) outcome {
-	o := outcome{Summary: x.session.String()}
+func checkSession(_ context.Context, x *doctorRun) checkResult {
+	o := checkResult{Summary: x.session.String()}
 	if x.session.sudo {
 		o.problem(finding{ID: "session.sudo",
 			What:   "This runs through sudo, as root. A program that runs like this can create files of root in your home folder. Without sudo it cannot use them then.",

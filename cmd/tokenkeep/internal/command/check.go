@@ -6,19 +6,19 @@ import "context"
 type check struct {
 	id    string
 	title string
-	run   func(context.Context, *examination) outcome
+	run   func(context.Context, *doctorRun) checkResult
 	here  func(*call) bool // nil: everywhere
 }
 
 // The states of a check.
 const (
 	statusOK      = "ok"
-	statusNote    = "note"    // worth to know; nothing is broken
+	statusNote    = "note"    // worth knowing; nothing is broken
 	statusProblem = "problem" // to be repaired
 )
 
-// outcome is what a check found.
-type outcome struct {
+// checkResult is what a check found.
+type checkResult struct {
 	ID         string    `json:"id"`
 	Title      string    `json:"title"`
 	Status     string    `json:"status"`
@@ -28,7 +28,7 @@ type outcome struct {
 	Details    []string  `json:"details"` // what is well
 }
 
-// finding is one thing that is not well, or worth to know.
+// finding is one thing that is not well, or worth knowing.
 type finding struct {
 	ID      string `json:"id"` // of its kind, such as "keyring.locked"
 	Status  string `json:"status"`
@@ -38,26 +38,26 @@ type finding struct {
 	Command string `json:"command,omitempty"` // what repairs it, to be pasted
 }
 
-func (o *outcome) note(f finding) { f.Status = statusNote; o.add(f) }
+func (o *checkResult) note(f finding) { f.Status = statusNote; o.add(f) }
 
-func (o *outcome) problem(f finding) { f.Status = statusProblem; o.add(f) }
+func (o *checkResult) problem(f finding) { f.Status = statusProblem; o.add(f) }
 
-func (o *outcome) add(f finding) {
+func (o *checkResult) add(f finding) {
 	o.Findings = append(o.Findings, f)
 	if o.Status != statusProblem {
 		o.Status = f.Status
 	}
 }
 
-// examination is one run of the doctor.
-type examination struct {
+// doctorRun is one run of the doctor: what its checks share.
+type doctorRun struct {
 	*call
 	session session
 	caches  func() ([]*files, error)
 	keyring func(context.Context) keyringState // asked once
 }
 
-// once makes f do its work at the first call only.
+// once returns a function that calls f at its first call only.
 func once[T any](f func() (T, error)) func() (T, error) {
 	var done bool
 	var value T
