@@ -94,7 +94,7 @@ func (s *Store) base(ctx context.Context) (now *sight, base []byte, err error) {
 		}
 		return now, base, err
 	}
-	raw, at, readErr := readFile(s.path, maxSize)
+	raw, at, readErr := readFile(ctx, s.path, maxSize)
 	if readErr != nil {
 		return nil, nil, readErr
 	}
@@ -148,7 +148,7 @@ func (s *Store) publish(ctx context.Context, peer **peerLock, path string, old f
 		}
 	}
 	// Under the lock only the bytes are compared.
-	raw, at, err := readFile(path, maxSize)
+	raw, at, err := readFile(ctx, path, maxSize)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		raw, err = nil, nil
@@ -171,7 +171,7 @@ func (s *Store) publish(ctx context.Context, peer **peerLock, path string, old f
 	mine := (*peer).release()
 	*peer = nil
 	if !mine { // MSAL Node removes locks that it does not hold
-		raw, _, err := readFile(path, maxSize)
+		raw, _, err := readFile(ctx, path, maxSize)
 		if err != nil || !bytes.Equal(raw, next) {
 			return false, persistence.ErrConflict
 		}
@@ -369,7 +369,7 @@ func stampOf(path string) (stamp, error) {
 
 // readFile reads the file that path leads to, and changes nothing: where the file
 // is the user's own, not even the time of the last access.
-func readFile(path string, limit int64) ([]byte, stamp, error) {
+func readFile(_ context.Context, path string, limit int64) ([]byte, stamp, error) {
 	fd, err := neighbour.Open(path)
 	if err != nil {
 		return nil, stamp{}, &fs.PathError{Op: "open", Path: path, Err: err}
