@@ -9,8 +9,23 @@ import (
 
 // systemDir returns the folder that Windows names for data that stay on this
 // machine, or "".
-func systemDir() string {
-	dir, err := windows.KnownFolderPath(windows.FOLDERID_LocalAppData, 0)
+func systemDir() string { return knownFolder(windows.FOLDERID_LocalAppData) }
+
+// folderFunctions are what x/sys calls for the path of a known folder. It panics where
+// one of them is missing, and small installations of Windows have no shell.
+var folderFunctions = []*windows.LazyProc{
+	windows.NewLazySystemDLL("shell32.dll").NewProc("SHGetKnownFolderPath"),
+	windows.NewLazySystemDLL("ole32.dll").NewProc("CoTaskMemFree"),
+}
+
+// knownFolder returns the path of a folder that Windows knows, or "".
+func knownFolder(id *windows.KNOWNFOLDERID) string {
+	for _, f := range folderFunctions {
+		if f.Find() != nil {
+			return ""
+		}
+	}
+	dir, err := windows.KnownFolderPath(id, 0)
 	if err != nil {
 		return ""
 	}
@@ -23,8 +38,8 @@ func packagedDir() string {
 	if !isPackaged() {
 		return ""
 	}
-	profile, err := windows.KnownFolderPath(windows.FOLDERID_Profile, 0)
-	if err != nil {
+	profile := knownFolder(windows.FOLDERID_Profile)
+	if profile == "" {
 		return ""
 	}
 	return filepath.Join(profile, ".tokenkeep")
@@ -37,7 +52,7 @@ func packagedFolders() (folders []string) {
 		return nil
 	}
 	for _, id := range []*windows.KNOWNFOLDERID{windows.FOLDERID_LocalAppData, windows.FOLDERID_LocalAppDataLow, windows.FOLDERID_RoamingAppData} {
-		if dir, err := windows.KnownFolderPath(id, 0); err == nil {
+		if dir := knownFolder(id); dir != "" {
 			folders = append(folders, dir)
 		}
 	}

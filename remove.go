@@ -51,7 +51,7 @@ func Remove(ctx context.Context, cfg Config) error {
 
 func (s *store) remove(ctx context.Context) error {
 	r := &removal.Removal{Cache: s.promoter.cache, Place: s.place, Lock: s.lock, Keys: s.cfg.deleters()}
-	files, err := r.Files()
+	files, err := r.Files(ctx)
 	if err != nil || len(files) == 0 && !place.Exists(s.place.Lock) {
 		return err // and no folder is made
 	}

@@ -221,7 +221,7 @@ func (s *store) proveLock(ctx context.Context) error {
 
 // isReadOnly reports whether err says that a folder cannot be written.
 func isReadOnly(err error) bool {
-	return errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)
+	return securefile.IsReadOnly(err) || errors.Is(err, fs.ErrPermission)
 }
 
 // readPlaintext uses the plaintext file where the folder cannot be written, for

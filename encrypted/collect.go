@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/tokenkeep/tokenkeep/internal/ledger"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -58,7 +58,7 @@ func (h *header) names(name string) bool {
 // if that is this one.
 func (f *File) headers(ctx context.Context) (all []*header, err error) {
 	dir, base := filepath.Split(f.store.Path())
-	entries, err := os.ReadDir(dir)
+	entries, err := securefile.ReadDir(ctx, dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func (p *place) fetch(ctx context.Context) ([]byte, stamp, error) {
 		data, err := p.item.load(ctx)
 		return data, at, err
 	}
-	raw, at, err := readFile(p.path, maxSize)
+	raw, at, err := readFile(ctx, p.path, maxSize)
 	if err == nil && p.content != nil && len(raw) > 0 {
 		raw, err = p.content(ctx, raw)
 	}

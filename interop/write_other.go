@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -41,8 +42,8 @@ func stampOf(path string) (stamp, error) {
 	return stamp{i.Size(), i.ModTime().UnixNano()}, nil
 }
 
-func readFile(path string, limit int64) ([]byte, stamp, error) {
-	f, err := os.Open(path)
+func readFile(ctx context.Context, path string, limit int64) ([]byte, stamp, error) {
+	f, err := securefile.OpenForeign(ctx, path)
 	if err != nil {
 		return nil, stamp{}, err
 	}

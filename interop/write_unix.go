@@ -93,7 +93,7 @@ func (s *Store) base(ctx context.Context) (now *sight, base []byte, err error) {
 		}
 		return now, base, err
 	}
-	raw, at, readErr := readFile(s.path, maxSize)
+	raw, at, readErr := readFile(ctx, s.path, maxSize)
 	if readErr != nil {
 		return nil, nil, readErr
 	}
@@ -134,7 +134,7 @@ func (s *Store) publish(ctx context.Context, peer **peerLock, path string, old f
 			return false, err
 		}
 	}
-	at, same, err := now.unchanged(path)
+	at, same, err := now.unchanged(ctx, path)
 	if err != nil || !same {
 		return false, err
 	}
@@ -149,7 +149,7 @@ func (s *Store) publish(ctx context.Context, peer **peerLock, path string, old f
 	mine := (*peer).release()
 	*peer = nil
 	if !mine { // MSAL Node removes locks that it does not hold
-		raw, _, err := readFile(path, maxSize)
+		raw, _, err := readFile(ctx, path, maxSize)
 		if err != nil || !bytes.Equal(raw, next) {
 			return false, persistence.ErrConflict
 		}
@@ -184,8 +184,8 @@ func flushedFile(path string, old fs.FileInfo, data []byte) (*newFile, error) {
 // unchanged reports whether the file at path still has the bytes that were read,
 // or is still missing, and returns its stamp. Bytes are all that it compares, so it
 // is quick enough to be called under the other programs' lock.
-func (s *sight) unchanged(path string) (at stamp, same bool, err error) {
-	raw, at, err := readFile(path, maxSize)
+func (s *sight) unchanged(ctx context.Context, path string) (at stamp, same bool, err error) {
+	raw, at, err := readFile(ctx, path, maxSize)
 	missed := s.stamp == stamp{}
 	if errors.Is(err, fs.ErrNotExist) {
 		return at, missed, nil
@@ -383,7 +383,7 @@ func stampOf(path string) (stamp, error) {
 
 // readFile reads the file that path leads to, and changes nothing: where the file
 // is the user's own, not even the time of the last access.
-func readFile(path string, limit int64) ([]byte, stamp, error) {
+func readFile(_ context.Context, path string, limit int64) ([]byte, stamp, error) {
 	fd, err := neighbour.Open(path)
 	if err != nil {
 		return nil, stamp{}, &fs.PathError{Op: "open", Path: path, Err: err}

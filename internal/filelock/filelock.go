@@ -301,7 +301,7 @@ var errReplaced = errors.New("the lock file was replaced")
 // tryLock takes the lock if it is free. If it is not, tryLock returns neither a
 // lock nor an error, and may keep the turnstile.
 func (a *attempt) tryLock() (*flock.Flock, error) {
-	return a.lock(tryFlock, func() bool { return true })
+	return a.lock(a.tryFlock, func() bool { return true })
 }
 
 // waitLock waits for the lock. When the lock file has been replaced, or another
@@ -390,11 +390,12 @@ func (a *attempt) releaseTurn() {
 }
 
 // tryFlock locks f unless somebody else has it locked, or keeps it open.
-func tryFlock(f *flock.Flock) (ok bool, err error) {
+func (a *attempt) tryFlock(f *flock.Flock) (ok bool, err error) {
 	err = retry(func() error {
 		ok, err = f.TryLock()
 		return err
 	})
+	a.keptOpen.Store(keptOpen(err))
 	if keptOpen(err) {
 		return false, nil
 	}
@@ -411,7 +412,7 @@ const (
 // waitFlock locks f and notes meanwhile which file it waits for. If another program
 // keeps f open and there is no caller any more, it gives up without an error.
 func (a *attempt) waitFlock(f *flock.Flock, hasCaller func() bool) (bool, error) {
-	if ok, err := tryFlock(f); ok || err != nil {
+	if ok, err := a.tryFlock(f); ok || err != nil {
 		return ok, err
 	}
 	if id, err := securefile.IDOf(f.Path()); err == nil {

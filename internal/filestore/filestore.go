@@ -10,11 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/layout"
@@ -393,7 +391,7 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old []stri
 		if current == "" || current != rev {
 			return persistence.ErrConflict
 		}
-		others := s.aside()
+		others := s.aside(ctx)
 		next := layout.NewAsideName(time.Now())
 		for _, f := range others {
 			if f.Time == next.Time {
@@ -426,9 +424,9 @@ func (s *Store) SetAside(ctx context.Context, rev string, forget func(old []stri
 
 // aside returns the files that were set aside, by what was added to their names,
 // the newest first.
-func (s *Store) aside() (all []layout.AsideName) {
+func (s *Store) aside(ctx context.Context) (all []layout.AsideName) {
 	dir, base := filepath.Split(s.path)
-	entries, _ := os.ReadDir(dir)
+	entries, _ := securefile.ReadDir(ctx, cmp.Or(dir, "."))
 	for _, e := range entries {
 		if f, ok := layout.ParseAside(e.Name(), base); ok {
 			all = append(all, f)
@@ -488,9 +486,9 @@ func (s *Store) wrap(op string, err error) error {
 	}
 	dir := filepath.Dir(s.path)
 	switch isWrite := errors.As(err, &write); {
-	case isWrite && errors.Is(err, syscall.ENOSPC):
+	case isWrite && securefile.IsFull(err):
 		e.Remedy = fmt.Sprintf("Free some space on the disk that holds %s.", shell.Quote(dir))
-	case isWrite && errors.Is(err, syscall.EROFS):
+	case isWrite && securefile.IsReadOnly(err):
 		e.Remedy = fmt.Sprintf("Use a folder that can be written instead of %s.", shell.Quote(dir))
 	case isWrite && errors.Is(err, fs.ErrPermission):
 		e.Remedy = fmt.Sprintf("Make sure that you can write the folder %s.", shell.Quote(dir))

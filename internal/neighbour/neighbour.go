@@ -33,7 +33,7 @@ const maxSize = 64 << 20
 func Read(ctx context.Context, path string) ([]byte, fs.FileInfo, error) {
 	var waited time.Duration
 	for wait := time.Millisecond; ; wait = min(2*wait, 64*time.Millisecond) {
-		raw, fi, err := read(path)
+		raw, fi, err := read(ctx, path)
 		if err != nil || lens.Whole(raw) || waited > Unsettled || time.Since(fi.ModTime()) > Unsettled {
 			return raw, fi, err
 		}
@@ -44,8 +44,8 @@ func Read(ctx context.Context, path string) ([]byte, fs.FileInfo, error) {
 	}
 }
 
-func read(path string) ([]byte, fs.FileInfo, error) {
-	f, err := open(path)
+func read(ctx context.Context, path string) ([]byte, fs.FileInfo, error) {
+	f, err := open(ctx, path)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,9 +2,17 @@
 
 package neighbour
 
-import "os"
+import (
+	"context"
+	"os"
 
-func open(path string) (*os.File, error)     { return os.Open(path) }
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
+)
+
+func open(ctx context.Context, path string) (*os.File, error) {
+	return securefile.OpenForeign(ctx, path)
+}
+
 func openLock(path string) (*os.File, error) { return os.Open(path) }
 
 // alive reports true: it is not known.

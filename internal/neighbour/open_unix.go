@@ -3,6 +3,7 @@
 package neighbour
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -27,7 +28,7 @@ func openWith(path string, more int) (int, error) {
 	}
 }
 
-func open(path string) (*os.File, error) { return named(path)(Open(path)) }
+func open(_ context.Context, path string) (*os.File, error) { return named(path)(Open(path)) }
 
 func openLock(path string) (*os.File, error) { return named(path)(openWith(path, unix.O_NOFOLLOW)) }
 

@@ -38,7 +38,7 @@ type Done struct {
 
 // Files returns the paths of the files that hold tokens or held some, the
 // plaintext first.
-func (r *Removal) Files() (paths []string, err error) {
+func (r *Removal) Files(ctx context.Context) (paths []string, err error) {
 	for _, path := range []string{r.Cache.Plaintext(), r.Place.Encrypted} {
 		if place.Exists(path) {
 			paths = append(paths, path)
@@ -47,7 +47,7 @@ func (r *Removal) Files() (paths []string, err error) {
 	dirs := []string{r.Cache.Dir, filepath.Dir(r.Place.Encrypted), filepath.Dir(r.Place.Plaintext)}
 	slices.Sort(dirs)
 	for _, dir := range slices.Compact(dirs) { // files are set aside where a link leads to
-		entries, err := os.ReadDir(dir)
+		entries, err := securefile.ReadDir(ctx, dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, failed(dir, err)
 		}
@@ -78,7 +78,7 @@ func (r *Removal) Do(ctx context.Context) (done Done, err error) {
 	defer unlock()
 	// What others have stored since, too. The plaintext goes first: as long as an
 	// encrypted file is there, no program begins a new plaintext file.
-	paths, err := r.Files()
+	paths, err := r.Files(ctx)
 	if err != nil {
 		return done, err
 	}

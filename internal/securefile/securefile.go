@@ -396,7 +396,8 @@ func Remove(ctx context.Context, path string) error {
 	return nil
 }
 
-// Rename gives the file a new name in the same folder, durably. It never
+// Rename gives the file a new name in the same folder, durably; on Windows how soon
+// that is on the disk is the file system's business. It never
 // overwrites a file: if newPath exists, it fails with fs.ErrExist. (On systems
 // other than Linux, macOS and Windows it overwrites one that appears in this very
 // moment.) On Windows it waits as [Replace] does.

@@ -357,14 +357,11 @@ var ownSID = sync.OnceValue(func() string {
 // tokenIsAppContainer is TokenIsAppContainer of TOKEN_INFORMATION_CLASS.
 const tokenIsAppContainer = 29
 
-func openDir(dir string) (*os.File, error) {
-	if dir == "" {
-		dir = "."
-	}
-	return os.Open(dir)
-}
+// openDir opens nothing: a folder cannot be flushed, and another program may keep it
+// open. Closing nil is harmless.
+func openDir(string) (*os.File, error) { return nil, nil }
 
-// syncDir does nothing: a folder cannot be flushed. See temp.sync.
+// syncDir does nothing, for the same reason. See temp.sync.
 func syncDir(*os.File) error { return nil }
 
 // temp is a temporary file. It stays open until it has its name, and nobody else can

@@ -4,3 +4,6 @@ package securefile
 
 // OtherWriters finds nobody: [CheckDir] says it.
 func OtherWriters(string) (string, error) { return "", nil }
+
+// OtherReaders finds nobody: modes say it.
+func OtherReaders(string) (string, error) { return "", nil }

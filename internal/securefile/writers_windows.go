@@ -12,12 +12,17 @@ import (
 // files in the folder by its access list, or "". Only groups that all or most users
 // belong to are looked for. Entries that deny are not weighed against those that
 // allow.
-func OtherWriters(dir string) (who string, err error) {
-	sd, err := windows.GetNamedSecurityInfo(dir, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
+func OtherWriters(dir string) (who string, err error) { return othersAt(dir, writeRights) }
+
+// OtherReaders is [OtherWriters] for those who can read a file.
+func OtherReaders(path string) (who string, err error) { return othersAt(path, readRights) }
+
+func othersAt(path string, rights windows.ACCESS_MASK) (who string, err error) {
+	sd, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
 	if err != nil {
-		return "", &fs.PathError{Op: "access list", Path: dir, Err: err}
+		return "", &fs.PathError{Op: "access list", Path: path, Err: err}
 	}
-	return writersOf(sd)
+	return othersWith(sd, rights)
 }
 
 // everybody are the groups, by security identifier.
@@ -32,10 +37,15 @@ var everybody = map[string]string{
 }
 
 // writeRights are the rights with which a file in a folder can be put there, replaced
-// or deleted, or that lead to such a right.
-const writeRights = windows.FILE_WRITE_DATA | 0x40 /* FILE_DELETE_CHILD */ | windows.WRITE_DAC | windows.WRITE_OWNER | windows.GENERIC_WRITE | windows.GENERIC_ALL
+// or deleted, and readRights those with which a file can be read, or that lead to such
+// a right.
+const (
+	leadsToAll  = windows.WRITE_DAC | windows.WRITE_OWNER | windows.GENERIC_ALL
+	writeRights = windows.FILE_WRITE_DATA | 0x40 /* FILE_DELETE_CHILD */ | windows.GENERIC_WRITE | leadsToAll
+	readRights  = windows.FILE_READ_DATA | windows.GENERIC_READ | leadsToAll
+)
 
-func writersOf(sd *windows.SECURITY_DESCRIPTOR) (who string, err error) {
+func othersWith(sd *windows.SECURITY_DESCRIPTOR, rights windows.ACCESS_MASK) (who string, err error) {
 	list, _, err := sd.DACL()
 	if err != nil {
 		if err == windows.ERROR_OBJECT_NOT_FOUND { // no list at all
@@ -51,7 +61,7 @@ func writersOf(sd *windows.SECURITY_DESCRIPTOR) (who string, err error) {
 		if err := windows.GetAce(list, i, &entry); err != nil {
 			return "", err
 		}
-		if entry.Header.AceType != windows.ACCESS_ALLOWED_ACE_TYPE || entry.Header.AceFlags&windows.INHERIT_ONLY_ACE != 0 || entry.Mask&writeRights == 0 {
+		if entry.Header.AceType != windows.ACCESS_ALLOWED_ACE_TYPE || entry.Header.AceFlags&windows.INHERIT_ONLY_ACE != 0 || entry.Mask&rights == 0 {
 			continue
 		}
 		id := (*windows.SID)(unsafe.Pointer(&entry.SidStart)).String()

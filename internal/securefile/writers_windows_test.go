@@ -1,6 +1,7 @@
 package securefile
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -8,6 +9,49 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
 )
+
+// A file with secrets in the clear that others can read is told by its access list.
+// The last but one is what a file in a new folder below C:\ inherits.
+func TestOtherReaders(t *testing.T) {
+	for list, who := range map[string]string{
+		"D:P(A;;FA;;;" + ownSID() + ")(A;;FA;;;SY)(A;;FA;;;BA)": "",
+		"D:(A;ID;FA;;;BA)(A;ID;0x1200a9;;;BU)":                  "Users",
+		"D:(A;;GR;;;WD)":                                        "Everyone",
+		"D:(A;;WD;;;AU)":                                        "Authenticated Users", // who can admit themselves
+		"D:(A;;0x2;;;WD)":                                       "",                    // they can write
+		"D:(D;;FR;;;BU)":                                        "",
+		"D:(A;OICIIO;FA;;;WD)":                                  "",
+		"D:(A;ID;FA;;;BA)(A;ID;FA;;;SY)(A;ID;FR;;;BU)(A;ID;FA;;;AU)":   "Users",
+		"D:P(A;;FA;;;S-1-5-21-1-2-3-1001)(A;;FR;;;S-1-5-21-1-2-3-513)": "Domain Users",
+	} {
+		sd, err := windows.SecurityDescriptorFromString(list)
+		if env.Wine() && err != nil {
+			t.Logf("Wine does not know %s", list)
+			continue
+		}
+		require.NoError(t, err, list)
+		got, err := othersWith(sd, readRights)
+		require.NoError(t, err, list)
+		require.Equal(t, who, got, list)
+	}
+	path := filepath.Join(t.TempDir(), "cache")
+	_, err := Replace(t.Context(), path, []byte("data"))
+	require.NoError(t, err)
+	who, err := OtherReaders(path)
+	require.NoError(t, err)
+	if env.Wine() {
+		return // it keeps no access lists
+	}
+	require.Empty(t, who)
+	open, err := windows.SecurityDescriptorFromString("D:P(A;;FA;;;" + ownSID() + ")(A;;FR;;;BU)")
+	require.NoError(t, err)
+	list, _, err := open.DACL()
+	require.NoError(t, err)
+	require.NoError(t, windows.SetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION, nil, nil, list, nil))
+	who, err = OtherReaders(path)
+	require.NoError(t, err)
+	require.Equal(t, "Users", who, "control")
+}
 
 // A folder in which other users can replace files is told by its access list. The
 // second one is what a new folder below C:\ inherits.
@@ -32,7 +76,7 @@ func TestOtherWriters(t *testing.T) {
 			continue
 		}
 		require.NoError(t, err, list)
-		got, err := writersOf(sd)
+		got, err := othersWith(sd, writeRights)
 		require.NoError(t, err, list)
 		require.Equal(t, who, got, list)
 	}
@@ -40,7 +84,7 @@ func TestOtherWriters(t *testing.T) {
 		sd, err := windows.NewSecurityDescriptor()
 		require.NoError(t, err)
 		require.NoError(t, sd.SetDACL(nil, present, false))
-		got, err := writersOf(sd)
+		got, err := othersWith(sd, writeRights)
 		require.NoError(t, err)
 		require.Equal(t, "Everyone", got)
 	}

@@ -46,7 +46,7 @@ func checkFolder(_ context.Context, x *doctorRun) checkResult {
 		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Anybody who can write it can replace your files.", Remedy: "Close it:", Command: "chmod 700 " + x.commandPath(dir)})
 	} else if who, err := securefile.OtherWriters(dir); err == nil && who != "" {
 		o.problem(finding{ID: "folder.open", What: fmt.Sprintf("By the access list of the folder, %s can write it. Anybody who can write it can replace your files.", who),
-			Remedy: "Close it:", Command: "cmd /c icacls " + x.pathWithHome(dir, "%USERPROFILE%") + ` /inheritance:r /grant:r "%USERNAME%:(OI)(CI)F" "*S-1-5-18:(OI)(CI)F" "*S-1-5-32-544:(OI)(CI)F"`})
+			Remedy: "Close it:", Command: x.closeFile(dir, "(OI)(CI)F")})
 	} else if err := writable(dir); err != nil {
 		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir)})
 	}
@@ -65,6 +65,10 @@ func (x *doctorRun) checkModes(all []*files, giveBack string, o *checkResult) {
 	var strangers, open []string
 	who := ""
 	for _, f := range all {
+		if reader, err := securefile.OtherReaders(f.plaintextPath()); err == nil && reader != "" {
+			o.problem(finding{ID: "folder.open-files", What: fmt.Sprintf("By its access list, %s can read %s, which is not encrypted.", reader, filepath.Base(f.plaintextPath())),
+				Remedy: "Close it:", Command: x.closeFile(f.plaintextPath(), "F")})
+		}
 		for _, path := range f.all() {
 			fi, err := os.Lstat(path)
 			if err != nil {
@@ -84,6 +88,16 @@ func (x *doctorRun) checkModes(all []*files, giveBack string, o *checkResult) {
 	if open != nil {
 		o.problem(finding{ID: "folder.open-files", What: fmt.Sprintf("Other users can open %s: %s.", count(len(open), "file"), base(open)), Remedy: "Close them:", Command: "chmod 600 " + x.quoteAll(open)})
 	}
+}
+
+// closeFile returns the command on Windows that admits only the user, the system and the
+// administrators, with those rights.
+func (c *call) closeFile(path, rights string) string {
+	command := "cmd /c icacls " + c.pathWithHome(path, "%USERPROFILE%") + " /inheritance:r /grant:r"
+	for _, who := range []string{"%USERNAME%", "*S-1-5-18", "*S-1-5-32-544"} {
+		command += ` "` + who + ":" + rights + `"`
+	}
+	return command
 }
 
 // belong returns "1 file belongs to root", "2 files belong to root", …

@@ -37,7 +37,7 @@ func runClear(ctx context.Context, c *call) (report, error) {
 		return nil, err
 	}
 	all := &removal.Removal{Cache: f.layout(), Place: at, Lock: f.lock, Keys: f.oldSources}
-	files, err := all.Files()
+	files, err := all.Files(ctx)
 	switch {
 	case err != nil:
 		return nil, err
