@@ -209,11 +209,18 @@ func (k *keychain) checkSession(ctx context.Context) error {
 	return nil
 }
 
-// seesAll returns an error unless this session searches all keychains that may have
+// place returns "": what a session searches can be asked at any time.
+func (*keychain) place() string { return "" }
+
+func (k *keychain) seesAll(ctx context.Context, _ bool) (again bool, err error) {
+	return true, k.checkKeychains(ctx)
+}
+
+// checkKeychains returns an error unless this session searches all keychains that may have
 // an item of its user, and all of them are open. Scripts that sign programs often make
 // it search a keychain of their own and not the login keychain any more; one on a disk
 // that is not mounted is not searched either.
-func (k *keychain) seesAll(ctx context.Context) error {
+func (k *keychain) checkKeychains(ctx context.Context) error {
 	refuse := func(what string) error {
 		return newTrouble(NoSession, what+": the key may be there", "Add it in Keychain Access (File, Add Keychain), mount its disk if it is on another one, and try again.")
 	}
