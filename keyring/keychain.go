@@ -201,7 +201,8 @@ func (k *keychain) checkSession(ctx context.Context) error {
 	if isMissing(defaults[0]) {
 		return refuse("the default keychain of this session, " + quote.Inline(defaults[0]) + ", does not exist")
 	}
-	if err := k.checkOpen(ctx, defaults[0]); err != nil {
+	// What else is wrong with it, the call itself will say.
+	if err := k.checkOpen(ctx, defaults[0]); err != nil && SituationOf(err) != Failed {
 		return err
 	}
 	now := time.Now()

@@ -514,6 +514,20 @@ func TestSecurityKeysThatMayBeElsewhere(t *testing.T) {
 	}
 }
 
+// A default keychain that is not known to be locked is used: what is wrong with it the
+// call itself says.
+func TestSecurityWithAnUnknownState(t *testing.T) {
+	k, f := newFakeSecurity(t)
+	f.locked = map[string]int{parsePath(strings.TrimSpace(f.defaults)): 1}
+	_, err := k.Get(t.Context(), "app", "alice")
+	require.ErrorIs(t, err, persistence.ErrNotFound)
+	require.NoError(t, k.Set(t.Context(), "app", "alice", "secret"))
+	// But no key is gone.
+	_, err = NewKeys(k, "app").Key(t.Context(), "0123")
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.NotErrorIs(t, err, persistence.ErrKeyMissing)
+}
+
 // Who types the password when macOS asks for it gets the key.
 func TestSecurityKeysAfterUnlocking(t *testing.T) {
 	k, f := newFakeSecurity(t)
