@@ -144,7 +144,7 @@ func (s *secretService) Delete(ctx context.Context, service, user string) error 
 	})
 }
 
-// ItemLimit returns 0: only the size of a D-Bus message limits an item.
+// List finds the items by their attributes, which can be read without the secrets.
 func (s *secretService) List(ctx context.Context, service string) (users []string, err error) {
 	err = s.do(ctx, func(c *client) error {
 		users = nil
@@ -172,6 +172,7 @@ func (s *secretService) List(ctx context.Context, service string) (users []strin
 	return slices.Compact(users), err
 }
 
+// ItemLimit returns 0: only the size of a D-Bus message limits an item.
 func (*secretService) ItemLimit(service, user string) int { return 0 }
 
 // attributes returns the attributes that go-keyring gives an item. secret-tool
