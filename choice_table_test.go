@@ -53,6 +53,8 @@ func situation(t *testing.T, k *keyringtest.Keyring, state string) keyring.Keyri
 		k.SetLocked(true)
 	case "none":
 		k.SetError(keyring.NoBus)
+	case "elsewhere":
+		k.SetError(keyring.NoSession)
 	case "refuses":
 		k.SetError(keyring.Denied)
 	case "full":

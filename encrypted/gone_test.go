@@ -39,8 +39,19 @@ type under struct {
 
 func (u under) Source() string { return u.word }
 
-// Every way in which a source can say "not there", and whether the key is gone.
-func TestWhenAKeyIsGone(t *testing.T) {
+// way is a way in which a source can say "not there".
+type way struct {
+	word       string
+	from, to   machine
+	now        func(r *ring) // what the source is like when the key is asked for
+	load, keep string        // classes of Load, and of what writes
+}
+
+// ways returns every such way. What package keyring answers where its error is given
+// here is shown by its tests TestSecuritySessions, TestSecurityKeysThatMayBeElsewhere,
+// TestCredentialManagerSessions, TestSecretServiceRefuses, TestForeignBus and
+// TestSecretServiceKeysThatMayBeElsewhere.
+func ways() map[string]way {
 	changed := func(change func(m *machine)) machine { m := desktop; change(&m); return m }
 	container := changed(func(m *machine) { m.id = "" })
 	restarted := changed(func(m *machine) { m.boot = "boot 2" })
@@ -55,8 +66,6 @@ func TestWhenAKeyIsGone(t *testing.T) {
 
 	locked := remedy.Errorf("Unlock it.", "%w", persistence.ErrKeyringLocked)
 	unsure := remedy.Errorf("Look at it.", "%w: the peer was not checked", persistence.ErrUnavailable)
-	// What package keyring says in a session without its user's keyring; its tests
-	// TestSecuritySessions and TestCredentialManagerSessions show when.
 	noSession := remedy.Errorf("Log in.", "%w: this session does not have its user's keyring", persistence.ErrUnavailable)
 	stores := func(*ring) {}
 	keepsNothing := func(r *ring) {
@@ -70,30 +79,39 @@ func TestWhenAKeyIsGone(t *testing.T) {
 	says := func(err error) func(r *ring) {
 		return func(r *ring) { r.before = func(string) error { return err } }
 	}
-	for name, c := range map[string]struct {
-		word       string
-		from, to   machine
-		now        func(r *ring) // what the source is like when the key is asked for
-		load, keep string        // classes of Load, and of what writes
-	}{
-		"the same machine and user, and a new key is kept": {"keyring", desktop, desktop, stores, "key-missing", "key-missing"},
-		"and a restart does not matter":                    {"keyring", desktop, restarted, stores, "key-missing", "key-missing"},
-		"no new key is kept":                               {"keyring", desktop, desktop, keepsNothing, "key-missing", "unavailable"},
-		"the keyring is locked":                            {"keyring", desktop, desktop, says(locked), "locked", "locked"},
-		"it is not known who answers":                      {"keyring", desktop, desktop, says(unsure), "unavailable", "unavailable"},
-		"macOS: cron, with the System keychain only":       {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
-		"macOS: no default keychain, or another $HOME":     {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
-		"macOS: a dialog that nobody answers":              {"keyring", desktop, desktop, says(locked), "locked", "locked"},
-		"Windows: a logon without the profile":             {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
-		"another machine that shares the folder":           {"keyring", desktop, another, stores, "unavailable", "unavailable"},
-		"another user":                                     {"keyring", desktop, otherUser, stores, "unavailable", "unavailable"},
-		"control: a machine with a name":                   {"keyring", pool1, pool1, stores, "key-missing", "key-missing"},
-		"a copy of the machine, or it was renamed":         {"keyring", pool1, pool2, stores, "unavailable", "unavailable"},
-		"a file of before names counted":                   {"keyring", desktop, pool1, stores, "unavailable", "unavailable"},
-		"a file since names count, and no name is known":   {"keyring", pool1, desktop, stores, "unavailable", "unavailable"},
-		"a container without a machine id":                 {"keyring", desktop, container, stores, "unavailable", "unavailable"},
-		"a key that was made in such a container":          {"keyring", container, desktop, stores, "unavailable", "unavailable"},
-		"made and missing in such a container":             {"keyring", container, container, stores, "unavailable", "unavailable"},
+	return map[string]way{
+		"the same machine and user, and a new key is kept":     {"keyring", desktop, desktop, stores, "key-missing", "key-missing"},
+		"the same, after a restart of the machine":             {"keyring", desktop, restarted, stores, "key-missing", "key-missing"},
+		"the same, and no new key is kept":                     {"keyring", desktop, desktop, keepsNothing, "key-missing", "unavailable"},
+		"the keyring is locked":                                {"keyring", desktop, desktop, says(locked), "locked", "locked"},
+		"it is not known who answers":                          {"keyring", desktop, desktop, says(unsure), "unavailable", "unavailable"},
+		"macOS: cron or a daemon, without the user's keychain": {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"macOS: no default keychain, or another $HOME":         {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"macOS: the link to its security server has ended":     {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"macOS: a dialog that nobody answers":                  {"keyring", desktop, desktop, says(locked), "locked", "locked"},
+		"macOS: the keychain is locked, as over SSH":           {"keyring", desktop, desktop, says(locked), "locked", "locked"},
+		"macOS: its user declines to unlock the keychain":      {"keyring", desktop, desktop, says(locked), "locked", "locked"},
+		"macOS: the login keychain is not searched":            {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"macOS: a keychain on a disk that is not mounted":      {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"macOS: a keychain that a sandbox hides":               {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"Windows: a logon without the profile":                 {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"Windows: SSH with a key, a task without password":     {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"Linux: no session bus, as for cron":                   {"keyring", desktop, desktop, says(unsure), "unavailable", "unavailable"},
+		"Linux: another session bus, with its own keyring":     {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"Linux: the bus of another user, as with su":           {"keyring", desktop, desktop, says(unsure), "unavailable", "unavailable"},
+		"Linux: a sandbox without the keyring":                 {"keyring", desktop, desktop, says(unsure), "unavailable", "unavailable"},
+		"Linux: no default collection":                         {"keyring", desktop, desktop, says(unsure), "unavailable", "unavailable"},
+		"Linux: another collection or wallet is locked":        {"keyring", desktop, desktop, says(locked), "locked", "locked"},
+		"Linux: KeePassXC, where databases can be closed":      {"keyring", desktop, desktop, says(noSession), "unavailable", "unavailable"},
+		"another machine that shares the folder":               {"keyring", desktop, another, stores, "unavailable", "unavailable"},
+		"another user":                                         {"keyring", desktop, otherUser, stores, "unavailable", "unavailable"},
+		"control: a machine with a name":                       {"keyring", pool1, pool1, stores, "key-missing", "key-missing"},
+		"a copy of the machine, or it was renamed":             {"keyring", pool1, pool2, stores, "unavailable", "unavailable"},
+		"a file of before names counted":                       {"keyring", desktop, pool1, stores, "unavailable", "unavailable"},
+		"a file since names count, and no name is known":       {"keyring", pool1, desktop, stores, "unavailable", "unavailable"},
+		"a container without a machine id":                     {"keyring", desktop, container, stores, "unavailable", "unavailable"},
+		"a key that was made in such a container":              {"keyring", container, desktop, stores, "unavailable", "unavailable"},
+		"made and missing in such a container":                 {"keyring", container, container, stores, "unavailable", "unavailable"},
 
 		"kernel: after a restart of that machine":            {"kernel", desktop, restarted, stores, "key-missing", "key-missing"},
 		"kernel: after a restart, and no new key is kept":    {"kernel", desktop, restarted, keepsNothing, "key-missing", "key-missing"},
@@ -113,7 +131,12 @@ func TestWhenAKeyIsGone(t *testing.T) {
 		"a word of another program's, on another machine":    {"x-vault", desktop, another, stores, "unavailable", "unavailable"},
 		"kernel: locked":                                     {"kernel", desktop, desktop, says(locked), "locked", "locked"},
 		"kernel: after a restart, and nobody knows who asks": {"kernel", desktop, restarted, says(unsure), "unavailable", "unavailable"},
-	} {
+	}
+}
+
+// Every way in which a source can say "not there", and whether the key is gone.
+func TestWhenAKeyIsGone(t *testing.T) {
+	for name, c := range ways() {
 		t.Run(name, func(t *testing.T) {
 			path, old := tempPath(t), newRing()
 			require.NoError(t, on(t, c.from, path, under{old, c.word}).Save(ctx, []byte("one")))
@@ -146,6 +169,25 @@ func TestWhenAKeyIsGone(t *testing.T) {
 			mustLoad(t, on(t, c.from, aside, under{old, c.word}), "one")
 		})
 	}
+}
+
+// docs/choice.md has the same table.
+func TestTheWaysAreDocumented(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "docs", "choice.md"))
+	require.NoError(t, err)
+	_, table, _ := strings.Cut(string(page), "\n## When a key is gone\n")
+	documented := map[string][2]string{}
+	for line := range strings.Lines(table) {
+		if cells := strings.Split(line, "|"); len(cells) == 5 && !strings.HasPrefix(line, "|---") {
+			documented[strings.TrimSpace(cells[1])] = [2]string{strings.TrimSpace(cells[2]), strings.TrimSpace(cells[3])}
+		}
+	}
+	delete(documented, "the key source")
+	tested := map[string][2]string{}
+	for name, c := range ways() {
+		tested[name] = [2]string{c.load, c.keep}
+	}
+	require.Equal(t, tested, documented)
 }
 
 // Control: who believes every "not there" gives up sound files.

@@ -4,7 +4,6 @@ package keyring
 
 import (
 	"os"
-	"strings"
 
 	"github.com/godbus/dbus/v5"
 
@@ -56,18 +55,21 @@ func wslOr(advice string) string {
 
 // collectionAdvice says how the keyring program that runs gets a collection.
 func (c *client) collectionAdvice() string {
-	owner := c.ownerOf(busName)
-	for _, program := range []struct{ names, advice string }{
-		{"org.keepassxc.KeePassXC.MainWindow", "KeePassXC exposes no group. Open a database in it, choose a group under Database > Database Settings > Secret Service Integration, and try again."},
-		{"org.kde.kwalletd5 org.kde.kwalletd6", "Create a wallet in KWalletManager, set it as the default in System Settings > KDE Wallet, and try again."},
-	} {
-		for name := range strings.FieldsSeq(program.names) {
-			if owner != "" && c.ownerOf(name) == owner {
-				return program.advice
-			}
-		}
+	switch {
+	case c.isKeePassXC():
+		return "KeePassXC exposes no group. Open a database in it, choose a group under Database > Database Settings > Secret Service Integration, and try again."
+	case c.serviceIs("org.kde.kwalletd5"), c.serviceIs("org.kde.kwalletd6"):
+		return "Create a wallet in KWalletManager, set it as the default in System Settings > KDE Wallet, and try again."
 	}
 	return "Create a keyring named login in Seahorse or the keyring's own program, or log in at the screen once."
+}
+
+func (c *client) isKeePassXC() bool { return c.serviceIs("org.keepassxc.KeePassXC.MainWindow") }
+
+// serviceIs reports whether the Secret Service is the program that has that name, too.
+func (c *client) serviceIs(name string) bool {
+	owner := c.ownerOf(busName)
+	return owner != "" && c.ownerOf(name) == owner
 }
 
 // ownerOf returns the connection that has a name on the bus, or "".

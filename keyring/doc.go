@@ -80,7 +80,10 @@
 // A Windows service that impersonates a user asks for its own items, not for that
 // user's: calls run on another thread. On macOS a key that is not found counts as
 // missing only in a session that searches the login keychain, and if every keychain
-// that it searches can be opened.
+// that it searches can be opened. On Linux and the BSDs it does if it was stored over
+// the same session bus, every collection is open, and the keyring is not KeePassXC,
+// which shows only the databases that are open. None of this can be seen of a keyring
+// program that was started again with another home folder on the same bus.
 //
 // Every keyring protects its items from other users and, while it is locked, from
 // anybody who has the disk. None protects them from other programs of the same

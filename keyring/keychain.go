@@ -201,7 +201,8 @@ func (k *keychain) checkSession(ctx context.Context) error {
 	if isMissing(defaults[0]) {
 		return refuse("the default keychain of this session, " + quote.Inline(defaults[0]) + ", does not exist")
 	}
-	if err := k.checkOpen(ctx, defaults[0]); err != nil {
+	// What else is wrong with it, the call itself will say.
+	if err := k.checkOpen(ctx, defaults[0]); err != nil && SituationOf(err) != Failed {
 		return err
 	}
 	now := time.Now()
@@ -209,11 +210,18 @@ func (k *keychain) checkSession(ctx context.Context) error {
 	return nil
 }
 
-// seesAll returns an error unless this session searches all keychains that may have
-// an item of its user, and all of them are open. Scripts that sign programs often
+// place returns "": what a session searches can be asked at any time.
+func (*keychain) place() string { return "" }
+
+func (k *keychain) seesAll(ctx context.Context, _ bool) (again bool, err error) {
+	return true, k.checkKeychains(ctx)
+}
+
+// checkKeychains returns an error unless this session searches all keychains that may
+// have an item of its user, and all of them are open. Scripts that sign programs often
 // replace the login keychain in the search list with one of their own; and a keychain on
 // a disk that is not mounted is not searched.
-func (k *keychain) seesAll(ctx context.Context) error {
+func (k *keychain) checkKeychains(ctx context.Context) error {
 	refuse := func(what string) error {
 		return newTrouble(NoSession, what+": the key may be there", "Add it in Keychain Access (File, Add Keychain), mount its disk if it is on another one, and try again.")
 	}

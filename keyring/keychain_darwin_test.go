@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"crypto/rand"
 	"os"
 	"strings"
 	"testing"
@@ -41,6 +42,14 @@ func TestKeychain(t *testing.T) {
 			_, err = k.Get(t.Context(), prefix, user)
 			require.ErrorIs(t, err, persistence.ErrNotFound)
 		}
+	})
+	// Every keychain that this session searches is open, so what is not there is gone.
+	t.Run("a key that was never made", func(t *testing.T) {
+		searched, err := System().(*system).Keychains(t.Context())
+		require.NoError(t, err)
+		require.NotEmpty(t, searched)
+		_, err = NewKeys(System(), "tokenkeep-test-"+rand.Text()).Key(t.Context(), "0123")
+		require.ErrorIs(t, err, persistence.ErrKeyMissing)
 	})
 	// The whole home folder is another one: there is no keychain, and macOS is not
 	// asked to keep anything.

@@ -514,6 +514,41 @@ func TestSecurityKeysThatMayBeElsewhere(t *testing.T) {
 	}
 }
 
+// Of a locked keychain security says "not found" as well. Who looks for an item that was
+// never made, as doctor does, learns that it is locked.
+func TestSecurityTellsThatTheKeychainIsLocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, f := newFakeSecurity(t)
+		get := func() error { _, err := k.Get(t.Context(), "app", "nobody"); return err }
+		require.ErrorIs(t, get(), persistence.ErrNotFound, "control")
+		f.locked = map[string]int{parsePath(strings.TrimSpace(f.defaults)): 36}
+		<-time.After(sessionLasts)
+		for _, err := range []error{get(), k.Set(t.Context(), "app", "alice", "secret"), k.Delete(t.Context(), "app", "alice")} {
+			require.Equal(t, Locked, SituationOf(err))
+			require.ErrorContains(t, err, "login.keychain-db is locked")
+			require.Contains(t, persistence.Remedy(err), "security unlock-keychain ")
+		}
+		require.Empty(t, f.lines)
+		f.locked = nil
+		require.ErrorIs(t, get(), persistence.ErrNotFound)
+		require.NoError(t, k.Set(t.Context(), "app", "alice", "secret"))
+	})
+}
+
+// A default keychain that is not known to be locked is used: what is wrong with it the
+// call itself says.
+func TestSecurityWithAnUnknownState(t *testing.T) {
+	k, f := newFakeSecurity(t)
+	f.locked = map[string]int{parsePath(strings.TrimSpace(f.defaults)): 1}
+	_, err := k.Get(t.Context(), "app", "alice")
+	require.ErrorIs(t, err, persistence.ErrNotFound)
+	require.NoError(t, k.Set(t.Context(), "app", "alice", "secret"))
+	// But no key is gone.
+	_, err = NewKeys(k, "app").Key(t.Context(), "0123")
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.NotErrorIs(t, err, persistence.ErrKeyMissing)
+}
+
 // Who types the password when macOS asks for it gets the key.
 func TestSecurityKeysAfterUnlocking(t *testing.T) {
 	k, f := newFakeSecurity(t)

@@ -167,9 +167,16 @@ func (s *system) Keychains(ctx context.Context) ([]string, error) {
 	return nil, nil
 }
 
-func (s *system) seesAll(ctx context.Context) (parts bool, err error) {
-	if k, ok := s.platform.(*keychain); ok {
-		return true, k.seesAll(ctx)
+func (s *system) place() string {
+	if l, ok := s.platform.(located); ok {
+		return l.place()
+	}
+	return ""
+}
+
+func (s *system) seesAll(ctx context.Context, samePlace bool) (again bool, err error) {
+	if l, ok := s.platform.(located); ok {
+		return l.seesAll(ctx, samePlace)
 	}
 	return false, nil
 }

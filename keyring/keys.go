@@ -3,7 +3,9 @@ package keyring
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -51,7 +53,8 @@ func (k *Keys) Source() string {
 // NewKey makes a random key under an id and reads it back, to prove that the
 // keyring keeps it. If there is already a key of that id, it returns that one.
 // The id must not be empty or contain spaces or control characters. ref, which
-// finds the key again, is the id.
+// finds the key again, is the id, and on Linux a word for the session bus if that is
+// not the one of the user's login.
 //
 // If the item of that id is not a key, NewKey returns ErrCorrupt and changes
 // nothing. If the keyring does not return what it was given, the error is
@@ -68,7 +71,7 @@ func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, e
 	key, err = k.get(ctx, user)
 	switch {
 	case err == nil:
-		return id, key, nil
+		return k.ref(id), key, nil
 	case errors.Is(err, errNoKey):
 		return fail(fmt.Errorf("%w: %w", persistence.ErrCorrupt, err))
 	case !errors.Is(err, persistence.ErrNotFound):
@@ -86,31 +89,32 @@ func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, e
 	back, err := k.get(ctx, user)
 	switch {
 	case err == nil && subtle.ConstantTimeCompare(back, key) == 1:
-		return id, key, nil
+		return k.ref(id), key, nil
 	case err == nil, errors.Is(err, errNoKey), errors.Is(err, persistence.ErrNotFound):
 		return fail(newTrouble(Failed, "the keyring did not keep a key that it was given", "Use another keyring program, or a passphrase."))
 	}
 	return fail(err)
 }
 
-// Key returns the key of a ref. Of the ref only the id counts, which ends at the
-// first space. It returns ErrKeyMissing only if the keyring is open and has no
-// such key, or the item under its name is not a key; a locked or unavailable
-// keyring has its own errors. Where this session may see only a part of the user's
-// keyring (on macOS, where it does not search the login keychain), the error is
-// ErrUnavailable; where a part of it is locked, ErrKeyringLocked.
+// Key returns the key of a ref. It returns ErrKeyMissing only if the keyring is open
+// and has no such key, or the item under its name is not a key; a locked or
+// unavailable keyring has its own errors. Where the key may be in another keyring of
+// the user, the error is ErrUnavailable: on macOS if this session does not search the
+// login keychain, on Linux if the key was stored over another session bus, or in
+// KeePassXC, which shows only the databases that are open. Where a part of the keyring
+// is locked, it is ErrKeyringLocked.
 func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
 	user, err := keyUser(ref)
 	if err != nil {
 		return nil, wrap("key", k.service, user, err)
 	}
 	key, err := k.get(ctx, user)
-	if s, ok := k.keyring.(partial); ok && errors.Is(err, persistence.ErrNotFound) {
-		switch parts, unsure := s.seesAll(ctx); {
+	if s, ok := k.keyring.(located); ok && errors.Is(err, persistence.ErrNotFound) {
+		switch again, unsure := s.seesAll(ctx, k.samePlace(ref)); {
 		case unsure != nil:
 			return nil, wrap("key", k.service, user, unsure)
-		case parts:
-			key, err = k.get(ctx, user) // one may have been unlocked just now
+		case again:
+			key, err = k.get(ctx, user)
 		}
 	}
 	switch {
@@ -123,10 +127,41 @@ func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
 	return key, wrap("key", k.service, user, err)
 }
 
-// partial is a keyring that may have several parts. seesAll returns an error unless it
-// sees all of them, and whether it has any.
-type partial interface {
-	seesAll(context.Context) (parts bool, err error)
+// located is a keyring of which there may be several, or which may have several parts.
+type located interface {
+	// place returns what tells this keyring from others of the user, or "" for the one
+	// of the user's login.
+	place() string
+	// seesAll returns an error unless an item that is not found is in no part of the
+	// user's keyring, and whether to ask for it again: a part may have been unlocked.
+	// samePlace reports whether the item was stored here.
+	seesAll(ctx context.Context, samePlace bool) (again bool, err error)
+}
+
+// placeParam is the parameter of a ref that says in which keyring a key was stored.
+const placeParam = " bus="
+
+// ref returns the ref of a key that was stored under id. FORMAT.md of package encrypted
+// says what is in it.
+func (k *Keys) ref(id string) string {
+	l, ok := k.keyring.(located)
+	if !ok || l.place() == "" {
+		return id
+	}
+	mac := hmac.New(sha256.New, []byte(id))
+	mac.Write([]byte("tokenkeep-encrypted/1\x00bus\x00" + l.place()))
+	return id + placeParam + coding.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// samePlace reports whether a key of that ref was stored in this keyring.
+func (k *Keys) samePlace(ref string) bool {
+	id, _, _ := strings.Cut(ref, " ")
+	here, there := k.ref(id), id
+	if _, place, found := strings.Cut(ref, placeParam); found {
+		place, _, _ = strings.Cut(place, " ")
+		there += placeParam + place
+	}
+	return here == there
 }
 
 // DeleteKey deletes the key of a ref. It succeeds if there is no such key.

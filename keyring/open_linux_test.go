@@ -218,11 +218,18 @@ func TestKeysMeanwhile(t *testing.T) {
 	bus.StartKeyring(t, true)
 	loads()
 
-	// A second keyring, of another home.
+	// A second keyring, of another home, on another bus: it keeps new keys, and does
+	// not have this one. The cache stays where it is.
 	other := secretservice.StartBus(t)
 	other.StartKeyring(t, true)
 	use(t, other)
-	fails(persistence.ErrKeyMissing)
+	fails(persistence.ErrUnavailable)
+	require.ErrorIs(t, file().Check(ctx), persistence.ErrUnavailable)
+	_, rev, err := file().LoadRevision(ctx)
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	_, err = file().SetAside(ctx, rev)
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.Empty(t, other.Items(t))
 	use(t, bus)
 	loads()
 

@@ -6,7 +6,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/godbus/dbus/v5"
 
@@ -140,7 +144,7 @@ func (s *secretService) Delete(ctx context.Context, service, user string) error 
 	})
 }
 
-// ItemLimit returns 0: only the size of a D-Bus message limits an item.
+// List finds the items by their attributes, which can be read without the secrets.
 func (s *secretService) List(ctx context.Context, service string) (users []string, err error) {
 	err = s.do(ctx, func(c *client) error {
 		users = nil
@@ -168,6 +172,7 @@ func (s *secretService) List(ctx context.Context, service string) (users []strin
 	return slices.Compact(users), err
 }
 
+// ItemLimit returns 0: only the size of a D-Bus message limits an item.
 func (*secretService) ItemLimit(service, user string) int { return 0 }
 
 // attributes returns the attributes that go-keyring gives an item. secret-tool
@@ -320,6 +325,46 @@ func (c *client) find(service, user string) ([]match, error) {
 		return nil, newTrouble(Locked, "the item is in another collection, which is locked", needUnlock)
 	}
 	return c.ranked(open)
+}
+
+// place returns the bus's address, unless that is where systemd runs the bus of the
+// user's login. Each other bus has a keyring program of its own, which may have another
+// home folder.
+func (s *secretService) place() string {
+	addresses, err := busAddresses()
+	if err != nil || len(addresses) == 1 && filepath.Clean(addresses[0]) == filepath.Join(runUser, strconv.Itoa(os.Getuid()), "bus") {
+		return ""
+	}
+	return strings.Join(addresses, "\x00")
+}
+
+// seesAll returns an error if the item may be in a keyring of another bus, in a
+// collection that is locked, of which KeePassXC finds nothing, or in a database that
+// KeePassXC has not opened.
+func (s *secretService) seesAll(ctx context.Context, samePlace bool) (again bool, err error) {
+	const orClear = " Otherwise sign out in the program, or run `tokenkeep clear` with the name of the cache, and sign in again."
+	if !samePlace {
+		return false, newTrouble(NoSession, "the key was stored over another D-Bus session bus, and may be in the keyring there",
+			"Run the program in the session in which you signed in (see DBUS_SESSION_BUS_ADDRESS)."+orClear)
+	}
+	return false, s.do(ctx, func(c *client) error {
+		for _, path := range c.collections {
+			var locked bool
+			if err := c.property(path, collectionIface, "Locked", &locked); isGone(err) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			if locked {
+				return newTrouble(Locked, "a collection is locked, and the item may be in it", needUnlock)
+			}
+		}
+		if c.isKeePassXC() {
+			return newTrouble(NoSession, "KeePassXC does not have the item in the databases that are open",
+				"Open the database that it was stored in, and try again."+orClear)
+		}
+		return nil
+	})
 }
 
 // search returns the items in the collection that have our attributes. The first

@@ -673,6 +673,8 @@ func TestKWallet(t *testing.T) {
 		require.ErrorIs(t, err, persistence.ErrKeyringLocked)
 		wallet.Open(t)
 		require.NoError(t, keys.DeleteKey(ctx, ref))
+		_, err = keys.Key(ctx, ref)
+		require.ErrorIs(t, err, persistence.ErrKeyMissing, "the wallet is open, also for another connection")
 		wallet.Close(t)
 	}
 }
