@@ -85,6 +85,7 @@ var laws = map[string]law{
 	"docs/design.md names every internal package":             designedPackages,
 	"what wraps a backend passes on its abilities":            wrappersAreChecked,
 	"the conformance suite knows every ability":               abilitiesAreKnown,
+	"links in documents lead somewhere":                       documentLinks,
 	"the README's code compiles":                              readmeCompiles,
 }
 
@@ -676,6 +677,11 @@ func TestLawsCatch(t *testing.T) {
 
 		{"code that is nowhere compiled", readmeCompiles, files{
 			"README.md": "```go\na()\n```\n\n```go\nb()\n```\n\n```\nsh\n```\n", "readme_test.go": "package a\nfunc f() {\n\taa()\n\tb()\n}\n", "other_test.go": "package a\nfunc f() {\n\ta()\n}\n"}, 1},
+
+		{"links of documents that lead nowhere", documentLinks, files{
+			"a.md": "# One\n[x](b.md) [x](#two) [x](d/c.md#none) ![x](p.svg) [x](d/c.md#a-b-c)\n", "d/c.md": "## A `b`, c!\n[x](a.md)\n"}, 5},
+		{"links of documents that lead somewhere", documentLinks, files{
+			"a.md": "# One\n[x](d) [x](#one) [x](d/c.md#a-b-c) [x](https://example.org/x) `[x](no)`\n```\n[x](no)\n```\n", "d/c.md": "## A `b`, c!\n[x](../a.md)\n"}, 0},
 
 		{"local paths", noLocalPaths, files{"a.md": "see /root" + "/x\n`/home" + "/me/x`\n"}, 2},
 		{"other paths", noLocalPaths, files{"a.md": "https://example.org/root" + "/x and ~/x and /etc/passwd\n"}, 0},
