@@ -50,12 +50,21 @@ func newLock(t testing.TB) *persistence.FileLock {
 func TestConformance(t *testing.T) {
 	for _, name := range []string{"linux", "windows"} { // whole, and split
 		t.Run(name, func(t *testing.T) {
+			var of sync.Map // the keyring of each value under test
 			persistencetest.Run(t, func(t *testing.T) persistencetest.Open {
 				k, path := limits[name](), filepath.Join(t.TempDir(), "cache.lock")
 				return func() (persistence.Persistence, error) {
-					return keyring.New(k, "app", "alice", persistence.NewFileLock(path))
+					p, err := keyring.New(k, "app", "alice", persistence.NewFileLock(path))
+					of.Store(p, k)
+					return p, err
 				}
-			}, nil)
+			}, &persistencetest.Options{Damage: func(t testing.TB, p persistence.Persistence) {
+				k, ok := of.Load(p)
+				require.True(t, ok)
+				item := keyringtest.Item{Service: "app", User: "alice"}
+				text := k.(*keyringtest.Keyring).Items()[item]
+				require.NoError(t, k.(*keyringtest.Keyring).Set(t.Context(), item.Service, item.User, flip(text, len(text)/2)))
+			}})
 		})
 	}
 }

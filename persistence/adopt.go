@@ -68,7 +68,7 @@ func (e *Entries) Adopt(ctx context.Context, key string, read func(context.Conte
 	return e.cache.adopt(ctx, []byte(of), func(current []byte) ([]byte, error) {
 		d, err := tokencache.Parse(current)
 		if err != nil {
-			return nil, e.foreign("adopt")
+			return nil, e.noCache("adopt")
 		}
 		if there, err := e.find("adopt", d, key); err != nil || there != nil {
 			return nil, err

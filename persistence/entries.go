@@ -16,7 +16,8 @@ import (
 // client secret, a private key, a registration. Each has a name, its key. They are
 // stored and locked like the tokens, and merged with them: neither MSAL nor another
 // process that saves at the same time loses one. Methods are safe for concurrent
-// use, and fail with an [*Error], also for storage trouble.
+// use, and fail with an [*Error], also for storage trouble: with ErrCorrupt where the
+// section, or all that is stored, is something else.
 //
 // The whole cache is read with each token, so entries should stay small: kilobytes.
 //
@@ -84,7 +85,7 @@ func (e *Entries) Delete(ctx context.Context, key string) error {
 	return e.cache.Update(ctx, func(current []byte) ([]byte, error) {
 		d, err := tokencache.Parse(current)
 		if err != nil {
-			return nil, e.foreign("delete")
+			return nil, e.noCache("delete")
 		}
 		at, err := d.Get(e.section, key)
 		if err != nil {
@@ -107,6 +108,9 @@ func (e *Entries) Keys(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := d.Get(e.section, ""); err != nil {
+		return nil, e.foreign("load")
+	}
 	return d.Keys(e.section), nil
 }
 
@@ -117,7 +121,7 @@ func (e *Entries) load(ctx context.Context) (*tokencache.Doc, error) {
 	}
 	d, err := tokencache.Parse(data)
 	if err != nil {
-		return nil, e.foreign("load")
+		return nil, e.noCache("load")
 	}
 	return d, nil
 }
@@ -154,7 +158,7 @@ func (e *Entries) with(current []byte, key string, value []byte) ([]byte, error)
 	}
 	d, err := tokencache.Parse(current)
 	if err != nil {
-		return nil, e.foreign("save")
+		return nil, e.noCache("save")
 	}
 	data, err := d.Set(e.section, key, entry)
 	if err != nil {
@@ -163,7 +167,13 @@ func (e *Entries) with(current []byte, key string, value []byte) ([]byte, error)
 	return data, nil
 }
 
-// foreign is the error of an operation that met what this package has not stored.
+// noCache is the error of an operation where what is stored is no token cache.
+func (e *Entries) noCache(op string) error {
+	return e.cache.fail(op, fmt.Errorf("%w: what is stored is not a token cache", ErrCorrupt), "Move the stored data away, and set the entries again.")
+}
+
+// foreign is the error of an operation that met a section which this package has not
+// stored.
 func (e *Entries) foreign(op string) error {
 	return e.cache.fail(op, fmt.Errorf("%w: the section %s has something else in it", ErrCorrupt, quote.Text(e.section)), "Use a section that no other program uses.")
 }

@@ -123,6 +123,7 @@ func TestEntriesRefuse(t *testing.T) {
 	for _, foreign := range []string{`{"contoso-cli":1}`, `{"contoso-cli":{"a":"text"}}`, `not JSON`} {
 		for op, call := range map[string]func() error{
 			"load":   func() error { _, err := e.Get(t.Context(), "a"); return err },
+			"keys":   func() error { _, err := e.Keys(t.Context()); return err },
 			"save":   func() error { return e.Set(t.Context(), "a", nil) },
 			"delete": func() error { return e.Delete(t.Context(), "a") },
 		} {
@@ -134,7 +135,17 @@ func TestEntriesRefuse(t *testing.T) {
 			var own *persistence.Error
 			require.ErrorIs(t, err, persistence.ErrCorrupt, foreign)
 			require.ErrorAs(t, err, &own)
+			if op == "keys" {
+				op = "load"
+			}
 			require.Equal(t, op, own.Op, foreign)
+			// Another section does not help where nothing is a cache.
+			if foreign == "not JSON" {
+				require.ErrorContains(t, err, "not a token cache")
+				require.NotContains(t, own.Remedy, "section")
+			} else {
+				require.Contains(t, own.Remedy, "section")
+			}
 		}
 	}
 }

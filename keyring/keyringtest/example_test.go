@@ -129,3 +129,10 @@ func ExampleKeyring_SetLocked() {
 	// true
 	// <nil> 2
 }
+
+// A keyring of which nothing is known but its error.
+func ExampleNewFailing() {
+	err := signIn(keyringtest.NewFailing(errors.New("the keyring daemon is out of order")))
+	fmt.Println(strings.Contains(err.Error(), "the keyring daemon is out of order"))
+	// Output: true
+}

@@ -23,6 +23,8 @@
 // a killed process leaves the old value or the new one, that its lock is free
 // at once, that a Save survives a power cut.
 //
+// [RunWrapper] checks what wraps a backend: that it hides none of its abilities.
+//
 // [Faulty] makes calls fail on demand, and [Intercept] puts any function
 // around them: to count calls, to hold one back, to change its error.
 //

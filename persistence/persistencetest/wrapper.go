@@ -22,6 +22,12 @@ import (
 // checks that the calls reach that backend. P is [persistence.Versioned] for a wrapper
 // that only takes backends with revisions, else [persistence.Persistence].
 //
+//	func TestMeasured(t *testing.T) {
+//		persistencetest.RunWrapper(t, func(p persistence.Persistence) persistence.Persistence {
+//			return Measured(p)
+//		})
+//	}
+//
 // It does not check the wrapper as a backend: that is [Run]'s.
 func RunWrapper[P persistence.Persistence](t *testing.T, wrap func(P) persistence.Persistence) {
 	t.Helper()

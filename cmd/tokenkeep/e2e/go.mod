@@ -5,8 +5,8 @@ go 1.25.0
 replace github.com/tokenkeep/tokenkeep => ../../../
 
 require (
-	github.com/creack/pty v1.1.24
-	github.com/rogpeppe/go-internal v1.14.1
+	github.com/creack/pty v1.1.10 // in lower ones a program has no terminal
+	github.com/rogpeppe/go-internal v1.14.1 // has testscript.Main
 	github.com/stretchr/testify v1.11.1
 	github.com/tokenkeep/tokenkeep v0.1.0
 	golang.org/x/sys v0.37.0

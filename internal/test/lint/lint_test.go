@@ -85,6 +85,7 @@ var laws = map[string]law{
 	"docs/design.md names every internal package":             designedPackages,
 	"what wraps a backend passes on its abilities":            wrappersAreChecked,
 	"the conformance suite knows every ability":               abilitiesAreKnown,
+	"links in documents lead somewhere":                       documentLinks,
 	"the README's code compiles":                              readmeCompiles,
 	"imports point down the list of docs/design.md":           importsDownwards,
 }
@@ -724,6 +725,11 @@ func TestLawsCatch(t *testing.T) {
 		{"imports that point down", importsDownwards, files{"go.mod": "module m/top\n", "docs/design.md": "\n```\ntop         all\n  internal/a  one\n  internal/b  two\n```\n",
 			"a.go": "package top\nimport _ \"m/top/internal/b\"\n", "internal/a/a.go": "package a\nimport (\n\t_ \"m/top/internal/b\"\n\t_ \"m/top/internal/c\"\n)\n", "internal/a/a_test.go": "package a\nimport _ \"m/top\"\n",
 			"internal/c/c.go": "package c\nimport _ \"m/top\"\n"}, 0},
+
+		{"links of documents that lead nowhere", documentLinks, files{
+			"a.md": "# One\n[x](b.md) [x](#two) [x](d/c.md#none) ![x](p.svg) [x](d/c.md#a-b-c)\n", "d/c.md": "## A `b`, c!\n[x](a.md)\n"}, 5},
+		{"links of documents that lead somewhere", documentLinks, files{
+			"a.md": "# One\n[x](d) [x](#one) [x](d/c.md#a-b-c) [x](https://example.org/x) `[x](no)`\n```\n[x](no)\n```\n", "d/c.md": "## A `b`, c!\n[x](../a.md)\n"}, 0},
 
 		{"local paths", noLocalPaths, files{"a.md": "see /root" + "/x\n`/home" + "/me/x`\n"}, 2},
 		{"other paths", noLocalPaths, files{"a.md": "https://example.org/root" + "/x and ~/x and /etc/passwd\n"}, 0},
