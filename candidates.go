@@ -94,9 +94,10 @@ func (cfg *Config) nameKernel() {
 }
 
 // kernelByDefault reports whether the kernel's keyring is a candidate where Order
-// does not say. A program that brings a keyring, as tests do, has to name it.
+// does not say. A program that brings a keyring of its own, as tests do, has to name it.
 func (cfg *Config) kernelByDefault() bool {
-	return cfg.Kernel != nil || keyrings.IsKernel(cfg.Keyring) || cfg.Keyring == nil && runtime.GOOS == "linux"
+	return cfg.Kernel != nil || keyrings.IsKernel(cfg.Keyring) ||
+		(cfg.Keyring == nil || keyrings.IsSystem(cfg.Keyring)) && runtime.GOOS == "linux"
 }
 
 // keyringOf returns the keyring of that candidate, or nil if the program may not

@@ -51,17 +51,16 @@ type Config struct {
 	// Keyring holds the key. nil means the operating system's, keyring.System,
 	// which asks nobody anything: where it is locked, it is not used. Desktops with
 	// automatic login begin with a locked keyring, so a program with somebody at the
-	// screen lets it ask, with keyring.System(keyring.WithPrompt()). A program that
-	// sets Keyring sets Kernel as well, if it wants that. If Keyring is
+	// screen lets it ask, with keyring.System(keyring.WithPrompt()). If Keyring is
 	// keyring.Kernel, it counts as Kernel, there is no other keyring, and "keyring" in
 	// Order and Store means it too.
 	Keyring keyring.Keyring
 
 	// Kernel is the Linux kernel's keyring, which keeps the key where nothing
 	// lasting works, until a restart or three days without use. nil means
-	// keyring.Kernel on Linux, if Keyring is nil too or if Order names "kernel";
-	// otherwise there is none. So a test that sets Keyring alone uses no keyring of
-	// the machine.
+	// keyring.Kernel on Linux, if Keyring is nil or a keyring.System, or if Order names
+	// "kernel"; otherwise there is none. So a test that sets Keyring alone uses no
+	// keyring of the machine, and a program that wraps keyring.System sets Kernel too.
 	Kernel keyring.Keyring
 
 	// Passphrase returns the passphrase that protects the file where no keyring
