@@ -279,6 +279,26 @@ func (cfg *Config) check() error {
 	}
 }
 
+// checkKeys refuses a key of the program's own that can never work, such as one of a
+// wrong length: the sign-in would be kept elsewhere, and nobody would notice.
+func (s *store) checkKeys() error {
+	if _, err := s.open(encrypted.Raw(make([]byte, 32))); err != nil {
+		return nil // the place is at fault, and every candidate says so
+	}
+	for _, k := range []struct {
+		field  string
+		source encrypted.KeySource
+	}{{"Config.Key", s.cfg.Key}, {"Config.OldKey", s.cfg.OldKey}} {
+		if k.source == nil {
+			continue
+		}
+		if _, err := s.open(k.source); err != nil {
+			return openError("", fmt.Errorf("%s can never work: %w", k.field, persistence.Cause(err)), "Correct what the program gives as its key. Package encrypted says what each source takes.")
+		}
+	}
+	return nil
+}
+
 func (cfg *Config) checkOrder() error {
 	remedy := "Use some of " + strings.Join(allStores, ", ") + " and memory, each once, or nil for the default."
 	if cfg.Order != nil && len(cfg.Order) == 0 {

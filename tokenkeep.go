@@ -35,8 +35,8 @@ type Config struct {
 
 	// Key is a key of the program's own: a mounted secret, a variable, a command, a
 	// key management service; see package encrypted. New sign-ins are kept with it,
-	// also where a keyring works. If it is missing and nothing is stored yet, they go
-	// to the next candidate in Order, with a warning; with the Order "key" alone, Open
+	// also where a keyring works. If it is missing or malformed and nothing is stored
+	// yet, they go to the next candidate in Order; with the Order "key" alone, Open
 	// fails. What is stored with another key stays so until [Rotate]. Somebody else
 	// keeps this key, so it is never certainly gone: if it is missing and something is
 	// stored with it, Open fails and sets nothing aside, and if it is another one, Open
@@ -188,6 +188,9 @@ func prepare(cfg Config) (*store, error) {
 	s, newErr := newStore(cfg)
 	if newErr != nil {
 		return nil, newErr
+	}
+	if err := s.checkKeys(); err != nil {
+		return nil, err
 	}
 	s.noDir, s.ofUser = err, ofUser
 	if cfg.Store != layout.Memory && isBelow(dir, copiedFolders()) {
