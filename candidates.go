@@ -94,9 +94,10 @@ func (cfg *Config) nameKernel() {
 }
 
 // kernelByDefault reports whether the kernel's keyring is a candidate where Order
-// does not say. A program that brings a keyring, as tests do, has to name it.
+// does not say. A program that brings a keyring of its own, as tests do, has to name it.
 func (cfg *Config) kernelByDefault() bool {
-	return cfg.Kernel != nil || keyrings.IsKernel(cfg.Keyring) || cfg.Keyring == nil && runtime.GOOS == "linux"
+	return cfg.Kernel != nil || keyrings.IsKernel(cfg.Keyring) ||
+		(cfg.Keyring == nil || keyrings.IsSystem(cfg.Keyring)) && runtime.GOOS == "linux"
 }
 
 // keyringOf returns the keyring of that candidate, or nil if the program may not
@@ -276,6 +277,26 @@ func (cfg *Config) check() error {
 	default:
 		return openError("", fmt.Errorf("the store %q was asked for, which is unknown", cfg.Store), remedy)
 	}
+}
+
+// checkKeys refuses a key of the program's own that can never work, such as one of a
+// wrong length: the sign-in would be kept elsewhere, and nobody would notice.
+func (s *store) checkKeys() error {
+	if _, err := s.open(encrypted.Raw(make([]byte, 32))); err != nil {
+		return nil // the place is at fault, and every candidate says so
+	}
+	for _, k := range []struct {
+		field  string
+		source encrypted.KeySource
+	}{{"Config.Key", s.cfg.Key}, {"Config.OldKey", s.cfg.OldKey}} {
+		if k.source == nil {
+			continue
+		}
+		if _, err := s.open(k.source); err != nil {
+			return openError("", fmt.Errorf("%s can never work: %w", k.field, persistence.Cause(err)), "Correct what the program gives as its key. Package encrypted says what each source takes.")
+		}
+	}
+	return nil
 }
 
 func (cfg *Config) checkOrder() error {

@@ -35,8 +35,8 @@ type Config struct {
 
 	// Key is a key of the program's own: a mounted secret, a variable, a command, a
 	// key management service; see package encrypted. New sign-ins are kept with it,
-	// also where a keyring works. If it is missing and nothing is stored yet, they go
-	// to the next candidate in Order, with a warning; with the Order "key" alone, Open
+	// also where a keyring works. If it is missing or malformed and nothing is stored
+	// yet, they go to the next candidate in Order; with the Order "key" alone, Open
 	// fails. What is stored with another key stays so until [Rotate]. Somebody else
 	// keeps this key, so it is never certainly gone: if it is missing and something is
 	// stored with it, Open fails and sets nothing aside, and if it is another one, Open
@@ -51,17 +51,16 @@ type Config struct {
 	// Keyring holds the key. nil means the operating system's, keyring.System,
 	// which asks nobody anything: where it is locked, it is not used. Desktops with
 	// automatic login begin with a locked keyring, so a program with somebody at the
-	// screen lets it ask, with keyring.System(keyring.WithPrompt()). A program that
-	// sets Keyring sets Kernel as well, if it wants that. If Keyring is
+	// screen lets it ask, with keyring.System(keyring.WithPrompt()). If Keyring is
 	// keyring.Kernel, it counts as Kernel, there is no other keyring, and "keyring" in
 	// Order and Store means it too.
 	Keyring keyring.Keyring
 
 	// Kernel is the Linux kernel's keyring, which keeps the key where nothing
 	// lasting works, until a restart or three days without use. nil means
-	// keyring.Kernel on Linux, if Keyring is nil too or if Order names "kernel";
-	// otherwise there is none. So a test that sets Keyring alone uses no keyring of
-	// the machine.
+	// keyring.Kernel on Linux, if Keyring is nil or a keyring.System, or if Order names
+	// "kernel"; otherwise there is none. So a test that sets Keyring alone uses no
+	// keyring of the machine, and a program that wraps keyring.System sets Kernel too.
 	Kernel keyring.Keyring
 
 	// Passphrase returns the passphrase that protects the file where no keyring
@@ -189,6 +188,9 @@ func prepare(cfg Config) (*store, error) {
 	s, newErr := newStore(cfg)
 	if newErr != nil {
 		return nil, newErr
+	}
+	if err := s.checkKeys(); err != nil {
+		return nil, err
 	}
 	s.noDir, s.ofUser = err, ofUser
 	if cfg.Store != layout.Memory && isBelow(dir, copiedFolders()) {

@@ -3,13 +3,40 @@ package tokenkeep
 import (
 	"fmt"
 	"io/fs"
+	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/layout"
 	"github.com/tokenkeep/tokenkeep/internal/securefile"
+	"github.com/tokenkeep/tokenkeep/keyring"
+	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
+
+// A program that names the system's keyring, to have it ask or to give its own tests
+// another one, keeps the kernel's behind it. One that brings a keyring of its own has
+// to name the kernel's.
+func TestTheSystemsKeyringKeepsTheKernelsBehindIt(t *testing.T) {
+	onLinux := runtime.GOOS == "linux"
+	for name, test := range map[string]struct {
+		cfg    Config
+		kernel bool
+	}{
+		"none":              {Config{}, onLinux},
+		"system":            {Config{Keyring: keyring.System()}, onLinux},
+		"system that asks":  {Config{Keyring: keyring.System(keyring.WithPrompt())}, onLinux},
+		"kernel":            {Config{Keyring: keyring.Kernel()}, true},
+		"control: a mock":   {Config{Keyring: keyringtest.New()}, false},
+		"control: wrapped":  {Config{Keyring: struct{ keyring.Keyring }{keyring.System()}}, false},
+		"a mock, and named": {Config{Keyring: keyringtest.New(), Order: []string{"keyring", "kernel"}}, true},
+	} {
+		require.Equal(t, test.kernel, test.cfg.keyringOf(layout.Kernel) != nil, name)
+		require.Equal(t, test.kernel, slices.Contains(test.cfg.named(), layout.Kernel), name)
+	}
+}
 
 // Where only another folder helps, the user learns which variable names one, if the
 // folder is the platform's. A remedy that mends the folder stays as it is.

@@ -67,10 +67,15 @@ type Failure struct {
 }
 
 // Fail makes the next n requests for tokens by a grant fail, before anything is
-// issued or spent. Failures of one grant are used up in order.
+// issued or spent. Failures of one grant are used up in order. With n = 0 it forgets
+// those that are left: a test of an outage begins it with a large n, and ends it so.
 func (s *Server) Fail(grant string, n int, f Failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n <= 0 {
+		delete(s.failures, grant)
+		return
+	}
 	s.failures[grant] = append(s.failures[grant], slices.Repeat([]Failure{f}, n)...)
 }
 

@@ -536,8 +536,20 @@ func TestFail(t *testing.T) {
 	err = silent()
 	require.Error(t, err)
 	require.False(t, errors.As(err, &call), "the connection is closed without an answer")
+	s.SetLifetime(time.Minute, 0) // from here on MSAL refreshes at each call
 	require.NoError(t, silent(), "nothing was spent")
 	require.Zero(t, s.Reuses())
+
+	// An outage of no known length.
+	s.Fail(entratest.GrantRefreshToken, 1000, entratest.Failure{Status: 503})
+	for range 3 {
+		require.Error(t, silent())
+	}
+	s.Fail(entratest.GrantRefreshToken, 0, entratest.Failure{})
+	require.NoError(t, silent())
+	s.Fail(entratest.GrantRefreshToken, 1, entratest.Failure{Status: 503})
+	s.Fail(entratest.GrantClientCredentials, 0, entratest.Failure{})
+	require.Error(t, silent(), "control: another grant's are left")
 }
 
 func TestHold(t *testing.T) {

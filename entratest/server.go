@@ -9,6 +9,9 @@
 //		public.WithHTTPClient(s.Client()),
 //		public.WithCache(cache))
 //
+// The credentials of azidentity and azcredential take that client as Transport of their
+// ClientOptions.
+//
 // [Server.SignIn] puts a signed-in user into a cache, for tests of what comes
 // after a sign-in. [Approve], [Decline], [Authorize] and [Browser] do what the
 // user does, for tests of the sign-in itself. [Expire], [Server.SetLifetime],

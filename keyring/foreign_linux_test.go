@@ -95,3 +95,17 @@ func TestForeignItemTwice(t *testing.T) {
 		}, time.Minute, 50*time.Millisecond)
 	}
 }
+
+// go-keyring takes an empty user, which System refuses.
+func TestForeignItemWithoutAUser(t *testing.T) {
+	bus, _ := unlockedKeyring(t)
+	out, ok := runGoKeyring(t, bus, "set", "app", "", "theirs")
+	require.True(t, ok, out)
+	out, ok = runGoKeyring(t, bus, "set", "app", "alice", "hers")
+	require.True(t, ok, out)
+	secret, err := ForeignItem{Attributes: map[string]string{"service": "app", "username": ""}}.Get(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "theirs", string(secret))
+	_, err = System().Get(t.Context(), "app", "")
+	require.ErrorContains(t, err, "the user is empty", "control")
+}

@@ -181,6 +181,10 @@ func (s *system) seesAll(ctx context.Context, samePlace bool) (again bool, err e
 	return false, nil
 }
 
+// OperatingSystem marks what System returns, for tokenkeep.Open: there it is the same
+// as no keyring. The keyring of Kernel, which has it too, is told by its KeySource.
+func (*system) OperatingSystem() {}
+
 func (s *system) Get(ctx context.Context, service, user string) (string, error) {
 	if err := layout.CheckItem(service, user); err != nil {
 		return "", wrap("get", service, user, err)

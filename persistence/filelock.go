@@ -177,7 +177,9 @@ func lockErrorOp(op, path string, err error) error {
 	switch {
 	case errors.As(err, &timeout):
 		e.Err = fmt.Errorf("%w: %w", ErrLockTimeout, err)
-		e.Remedy = "Another program is using the stored data. Try again, or end that program."
+		if !errors.Is(err, context.Canceled) {
+			e.Remedy = "Another program is using the stored data. Try again, or end that program."
+		}
 	case errors.Is(err, filelock.ErrNoLocks):
 		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 		e.Remedy = "Use a folder on a local disk."

@@ -1,9 +1,11 @@
 package persistence
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,6 +23,8 @@ func TestLockErrors(t *testing.T) {
 		remedy bool
 	}{
 		{&filelock.TimeoutError{PID: 4711, Err: errors.New("ended")}, ErrLockTimeout, true},
+		{&filelock.TimeoutError{PID: 4711, Err: context.DeadlineExceeded}, ErrLockTimeout, true},
+		{&filelock.TimeoutError{PID: 4711, Err: context.Canceled}, ErrLockTimeout, false},
 		{fmt.Errorf("%w: no locks available", filelock.ErrNoLocks), ErrUnavailable, true},
 		{&securefile.Error{Path: "p", Reason: "is a FIFO", Advice: "Move it away.", Err: fs.ErrPermission}, fs.ErrPermission, true},
 		{&fs.PathError{Op: "open", Path: "p", Err: fs.ErrPermission}, fs.ErrPermission, true},
@@ -35,5 +39,6 @@ func TestLockErrors(t *testing.T) {
 			require.ErrorIs(t, err, tt.class)
 		}
 		require.Equal(t, tt.remedy, e.Remedy != "", tt.err)
+		require.Equal(t, tt.remedy && errors.Is(err, ErrLockTimeout), strings.Contains(err.Error(), "process 4711"), "a wait that was cancelled blames nobody")
 	}
 }

@@ -11,8 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 
+	msal "github.com/AzureAD/microsoft-authentication-library-for-go/apps/errors"
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
 
 	"github.com/tokenkeep/tokenkeep"
@@ -61,8 +63,13 @@ func greet(ctx context.Context, m machine) (string, error) {
 		return "Nobody is signed in.", nil
 	}
 	user := accounts[0]
-	if _, err := client.AcquireTokenSilent(ctx, scopes, public.WithSilentAccount(user)); err != nil {
+	_, err = client.AcquireTokenSilent(ctx, scopes, public.WithSilentAccount(user))
+	var answer msal.CallErr
+	switch {
+	case errors.As(err, &answer) && answer.Resp != nil && answer.Resp.StatusCode == http.StatusBadRequest:
 		return user.PreferredUsername + " must sign in again.", nil
+	case err != nil: // no answer, or one that says to try again later: the sign-in stays
+		return "", err
 	}
 	return "Hello, " + user.PreferredUsername + ".", nil
 }

@@ -51,6 +51,13 @@ func TestGreet(t *testing.T) {
 	requireGreeting(t, "Hello, alice@contoso.example.", m)
 	require.Equal(t, 1, s.Requests(entratest.GrantRefreshToken))
 
+	// The authority cannot serve now: that is no reason to sign in again.
+	s.Fail(entratest.GrantRefreshToken, 1000, entratest.Failure{Status: 503})
+	require.NoError(t, open(t, m).Update(t.Context(), entratest.Expire))
+	_, err = greet(t.Context(), m)
+	require.Error(t, err)
+	s.Fail(entratest.GrantRefreshToken, 0, entratest.Failure{})
+
 	// An administrator has revoked Alice's sign-ins.
 	require.NoError(t, s.Revoke(entratest.Alice.Username))
 	require.NoError(t, open(t, m).Update(t.Context(), entratest.Expire))

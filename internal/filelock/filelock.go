@@ -52,6 +52,9 @@ type TimeoutError struct {
 }
 
 func (e *TimeoutError) Error() string {
+	if errors.Is(e.Err, context.Canceled) { // it was not the holder that ended the wait
+		return e.Err.Error()
+	}
 	who := "its holder is not known"
 	if e.Open {
 		who = "another program keeps the lock file open and does not share it, as a backup or a virus scanner does"

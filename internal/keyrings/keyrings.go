@@ -17,6 +17,12 @@ func IsKernel(k keyring.Keyring) bool {
 	return k != nil && keyring.NewKeys(k, "").Source() == layout.Kernel
 }
 
+// IsSystem reports whether k is the operating system's own, as keyring.System returns it.
+func IsSystem(k keyring.Keyring) bool {
+	_, marked := k.(interface{ OperatingSystem() })
+	return marked && !IsKernel(k)
+}
+
 // AsKernel returns k as the kernel's keyring, whatever it says that it is.
 func AsKernel(k keyring.Keyring) keyring.Keyring { return kernel{k} }
 
