@@ -6,12 +6,10 @@ import (
 	"regexp"
 )
 
-var platformUUID = regexp.MustCompile(`"IOPlatformUUID" = "([0-9A-Fa-f-]{36})"`)
-
 // readMachineID returns the machine's hardware UUID, or "" if macOS does not tell.
 func readMachineID(ctx context.Context) string {
 	out, _ := exec.CommandContext(ctx, "/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice").Output()
-	if m := platformUUID.FindSubmatch(out); m != nil {
+	if m := regexp.MustCompile(`"IOPlatformUUID" = "([0-9A-Fa-f-]{36})"`).FindSubmatch(out); m != nil {
 		return string(m[1])
 	}
 	return ""
