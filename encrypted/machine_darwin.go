@@ -6,13 +6,11 @@ import (
 	"regexp"
 )
 
-var platformUUID = regexp.MustCompile(`"IOPlatformUUID" = "([0-9A-Fa-f-]{36})"`)
-
 // readMachine returns the machine's hardware UUID, or "" if macOS does not tell. No
 // other machine has it.
 func readMachine(ctx context.Context) (id, host string) {
 	out, _ := exec.CommandContext(ctx, "/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice").Output()
-	if m := platformUUID.FindSubmatch(out); m != nil {
+	if m := regexp.MustCompile(`"IOPlatformUUID" = "([0-9A-Fa-f-]{36})"`).FindSubmatch(out); m != nil {
 		return string(m[1]), ""
 	}
 	return "", ""

@@ -165,14 +165,11 @@ func (c *Cache) memoryOf(ctx context.Context, op string, v any) (m *clientMemory
 }
 
 func (c *Cache) resident(m *clientMemory) resident {
+	m.others.of = &c.removals
 	if m.replica.Pending() == nil {
-		_, m.removals = c.removals.since(m.removals)
+		m.others.removed()
 	}
-	removed := func() (x replica.Removed) {
-		x, m.removals = c.removals.since(m.removals)
-		return x
-	}
-	return resident{Replica: m.replica, removed: removed, signedOut: removed}
+	return resident{Replica: m.replica, removalsOf: &m.others}
 }
 
 // Load returns the stored cache, or ErrNotFound. Load and [Cache.Update] keep any

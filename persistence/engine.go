@@ -56,17 +56,22 @@ type resident struct {
 	empty bool // it was just emptied, or is new
 	again bool // this is a second look within one Replace
 
-	// removed returns what this process has removed from the store, in other ways
-	// than by this in-memory cache, since something of it could not be stored. It is
-	// asked under the lock, and returns each removal once.
-	removed func() replica.Removed
+	removalsOf
+}
+
+// removalsOf is what this process has removed from the store in other ways than by an
+// in-memory cache.
+type removalsOf interface {
+	// removed returns that since something of the in-memory cache could not be stored.
+	// It is asked under the lock, and returns each removal once.
+	removed() replica.Removed
 	// signedOut returns the sign-outs among them.
-	signedOut func() replica.Removed
+	signedOut() replica.Removed
 	// created is told that a save has stored rev where nothing was stored. A sign-out
 	// that came just before removed nothing, so its save met no conflict: if there was
 	// one, created takes rev back and returns errTakenBack, and the save is planned
-	// again. nil: no sign-out leaves nothing stored.
-	created func(ctx context.Context, rev string) error
+	// again.
+	created(ctx context.Context, rev string) error
 }
 
 // errTakenBack says that what was saved was taken back.
@@ -341,7 +346,7 @@ func (e *engine) setAside(ctx context.Context, data []byte, rev string, why erro
 // save is SaveIf for an in-memory cache.
 func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
 	now, err := e.store.SaveIf(ctx, data, rev)
-	if err == nil && rev == "" && r.created != nil {
+	if err == nil && rev == "" {
 		err = r.created(ctx, now)
 	}
 	return now, err

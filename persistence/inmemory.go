@@ -21,8 +21,8 @@ type clientMemory struct {
 
 	signOuts replica.SignOuts
 	replica  *replica.Replica // of a Cache
+	others   unseen           // of a Cache
 	users    users            // of a Partitioned
-	removals uint64           // how many removals of its Cache it has taken into account
 }
 
 func newClientMemory() *clientMemory {
@@ -104,6 +104,23 @@ func (r *removals) since(n uint64) (x replica.Removed, now uint64) {
 	}
 	return x, r.n
 }
+
+// unseen are those removals of a Cache that an in-memory cache has not taken into
+// account yet.
+type unseen struct {
+	of *removals
+	n  uint64 // how many it has
+}
+
+func (u *unseen) removed() (x replica.Removed) {
+	x, u.n = u.of.since(u.n)
+	return x
+}
+
+func (u *unseen) signedOut() replica.Removed { return u.removed() }
+
+// created does nothing: no sign-out from a Cache leaves nothing stored.
+func (u *unseen) created(context.Context, string) error { return nil }
 
 func isNil(v any) bool {
 	if v == nil {

@@ -322,35 +322,46 @@ func (p *Partitioned) turnTo(ctx context.Context, m *clientMemory, partition str
 }
 
 func (p *Partitioned) resident(of *user) resident {
-	before := p.signOuts.count()
-	start := before
-	return resident{
-		Replica: of.replica,
-		created: func(ctx context.Context, rev string) error {
-			all, now := p.signOuts.since(start)
-			start = now
-			if !isOf(all, of.partition) {
-				return nil
-			}
-			if err := of.engine.store.DeleteIf(ctx, rev); err != nil && !errors.Is(err, ErrConflict) {
-				return err
-			}
-			return errTakenBack
-		},
-		removed: func() replica.Removed {
-			x := replica.Removed{All: p.outbox.settled(of.partition, of.entry), Stored: p.outbox.storedSince(of.partition, of.entry, of.stored)}
-			if x.Stored != nil {
-				of.stored = x.Stored
-			}
-			return x
-		},
-		signedOut: func() (x replica.Removed) {
-			all, now := p.signOuts.since(before)
-			before = now
-			x.All = isOf(all, of.partition)
-			return x
-		},
+	now := p.signOuts.count()
+	return resident{Replica: of.replica, removalsOf: &userRemovals{p: p, of: of, signOuts: now, creations: now}}
+}
+
+// userRemovals is the removalsOf of one call for a user.
+type userRemovals struct {
+	p                   *Partitioned
+	of                  *user
+	signOuts, creations uint64 // how many sign-outs signedOut and created know
+}
+
+func (r *userRemovals) removed() replica.Removed {
+	out, of := &r.p.outbox, r.of
+	x := replica.Removed{All: out.settled(of.partition, of.entry), Stored: out.storedSince(of.partition, of.entry, of.stored)}
+	if x.Stored != nil {
+		of.stored = x.Stored
 	}
+	return x
+}
+
+func (r *userRemovals) signedOut() replica.Removed {
+	return replica.Removed{All: r.since(&r.signOuts)}
+}
+
+func (r *userRemovals) created(ctx context.Context, rev string) error {
+	if !r.since(&r.creations) {
+		return nil
+	}
+	if err := r.of.engine.store.DeleteIf(ctx, rev); err != nil && !errors.Is(err, ErrConflict) {
+		return err
+	}
+	return errTakenBack
+}
+
+// since reports whether the user was signed out after the first *known sign-outs, and
+// counts those that there are now.
+func (r *userRemovals) since(known *uint64) bool {
+	all, now := r.p.signOuts.since(*known)
+	*known = now
+	return isOf(all, r.of.partition)
 }
 
 // isOf reports whether the partition's account is among those that were removed.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -21,11 +22,12 @@ import (
 // mostText is how much of a provider's text is shown, in bytes.
 const mostText = 300
 
-// longWord matches what may be a token of any kind.
-var longWord = regexp.MustCompile(`[^\s"'()\[\]{}<>,;]{24,}`)
-
-// word matches what may be an error code.
-var word = regexp.MustCompile(`[0-9A-Za-z_]+`)
+// words are compiled when there is an error to show, not when a program starts.
+var words = sync.OnceValue(func() (w struct{ long, code *regexp.Regexp }) {
+	w.long = regexp.MustCompile(`[^\s"'()\[\]{}<>,;]{24,}`) // may be a token of any kind
+	w.code = regexp.MustCompile(`[0-9A-Za-z_]+`)            // may be an error code
+	return w
+})
 
 // area is a part of a text, from one index to another.
 type area struct{ from, to int }
@@ -45,7 +47,7 @@ func scrub(text string, secrets []string, clientID string) string {
 	window := text[:min(len(text), mostText+16*longest)]
 
 	var hide []area
-	for _, m := range longWord.FindAllStringIndex(window, -1) {
+	for _, m := range words().long.FindAllStringIndex(window, -1) {
 		hide = append(hide, area{m[0], m[1]})
 	}
 	for _, v := range viewsOf(window) {
@@ -54,7 +56,7 @@ func scrub(text string, secrets []string, clientID string) string {
 		}
 	}
 	var codes []area
-	for _, m := range word.FindAllStringIndex(window, -1) {
+	for _, m := range words().code.FindAllStringIndex(window, -1) {
 		if registered(window[m[0]:m[1]]) {
 			codes = append(codes, area{m[0], m[1]})
 		}

@@ -20,7 +20,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -107,29 +106,36 @@ func Of(path string) (c Cache, ok bool) {
 	return Cache{filepath.Clean(dir), f.Cache}, f.Kind == Encrypted || f.Kind == PlaintextFile
 }
 
-const (
-	namePattern = `[a-z0-9][a-z0-9._-]{0,63}`
-	hexPattern  = `[0-9a-f]{16}`
-)
-
-var (
-	cacheName = regexp.MustCompile(`^` + namePattern + `$`)
-	// Windows takes these for devices, whatever the extension.
-	deviceName = regexp.MustCompile(`^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
-
-	dataFile     = regexp.MustCompile(`^(` + namePattern + `)(\.enc|\.plaintext\.json)$`)
-	lockFile     = regexp.MustCompile(`^(` + namePattern + `)\.lock(|\.turn|\.` + hexPattern + `)$`)
-	revisionFile = regexp.MustCompile(`^(` + namePattern + `)\.lock\.rev-` + hexPattern + `$`)
-	asideFile    = regexp.MustCompile(`^(` + namePattern + `)(\.enc|\.plaintext\.json)(\.damaged-.*)$`)
-	tempFile     = regexp.MustCompile(`^\.((` + namePattern + `)(\.enc|\.plaintext\.json))\..*$`)
-)
-
 // ValidName reports whether name is a cache's: 1 to 64 characters of a-z, 0-9,
 // '.', '_' and '-', the first a letter or a digit, and no name of a Windows
 // device.
-func ValidName(name string) bool {
-	return cacheName.MatchString(name) && !deviceName.MatchString(name)
+func ValidName(name string) bool { return isName(name) && !isDevice(name) }
+
+const (
+	maxName  = 64
+	letters  = "abcdefghijklmnopqrstuvwxyz"
+	digits   = "0123456789"
+	hashSize = 16 // in hex digits
+)
+
+func isName(s string) bool {
+	return s != "" && len(s) <= maxName && consists(s[:1], letters+digits) && consists(s, letters+digits+"._-")
 }
+
+// isDevice reports whether Windows takes the name for a device's, which it does
+// whatever the extension.
+func isDevice(name string) bool {
+	name, _, _ = strings.Cut(name, ".")
+	switch name {
+	case "con", "prn", "aux", "nul":
+		return true
+	}
+	port := strings.TrimPrefix(strings.TrimPrefix(name, "com"), "lpt")
+	return len(name) == 4 && len(port) == 1 && consists(port, digits)
+}
+
+// consists reports whether all of s is from set.
+func consists(s, set string) bool { return strings.Trim(s, set) == "" }
 
 // Kind is what a file is for.
 type Kind int
@@ -160,27 +166,62 @@ type File struct {
 // Parse tells what the file of that name in a folder of caches is. Its Kind is
 // Unknown for a name that no cache's file has.
 func Parse(name string) File {
-	if m := tempFile.FindStringSubmatch(name); m != nil && IsTemp(name, m[1]) {
-		return File{Cache: m[2], Kind: Temporary, OfPlaintext: m[3] == plaintextSuffix}
-	}
-	if m := asideFile.FindStringSubmatch(name); m != nil {
-		if _, ok := parseAsideSuffix(m[3]); ok {
-			return File{Cache: m[1], Kind: Aside, OfPlaintext: m[2] == plaintextSuffix}
+	if base, ok := baseOfTemp(name); ok {
+		if f, ok := parseData(base); ok {
+			f.Kind = Temporary
+			return f
 		}
 	}
-	if m := dataFile.FindStringSubmatch(name); m != nil {
-		if m[2] == plaintextSuffix {
-			return File{Cache: m[1], Kind: PlaintextFile, OfPlaintext: true}
+	if i := strings.LastIndex(name, asideInfix); i >= 0 {
+		f, ok := parseData(name[:i])
+		if _, is := parseAsideSuffix(name[i:]); ok && is {
+			f.Kind = Aside
+			return f
 		}
-		return File{Cache: m[1], Kind: Encrypted}
 	}
-	if m := revisionFile.FindStringSubmatch(name); m != nil {
-		return File{Cache: m[1], Kind: Revision}
+	if f, ok := parseData(name); ok {
+		return f
 	}
-	if m := lockFile.FindStringSubmatch(name); m != nil {
-		return File{Cache: m[1], Kind: Lock, Queue: m[2] == turnSuffix}
+	if cache, ok := cutName(cutHash(name, revisionInfix), lockSuffix); ok {
+		return File{Cache: cache, Kind: Revision}
+	}
+	if cache, ok := cutName(name, lockSuffix+turnSuffix); ok {
+		return File{Cache: cache, Kind: Lock, Queue: true}
+	}
+	for _, lock := range [...]string{name, cutHash(name, ".")} {
+		if cache, ok := cutName(lock, lockSuffix); ok {
+			return File{Cache: cache, Kind: Lock}
+		}
 	}
 	return File{}
+}
+
+// parseData parses the name of a file that holds what is stored.
+func parseData(name string) (f File, ok bool) {
+	if cache, ok := cutName(name, plaintextSuffix); ok {
+		return File{Cache: cache, Kind: PlaintextFile, OfPlaintext: true}, true
+	}
+	cache, ok := cutName(name, encryptedSuffix)
+	return File{Cache: cache, Kind: Encrypted}, ok
+}
+
+// cutName returns the name of a cache that stands before suffix.
+func cutName(s, suffix string) (name string, ok bool) {
+	name, ok = strings.CutSuffix(s, suffix)
+	return name, ok && isName(name)
+}
+
+// cutHash returns s without the hash at its end and infix before that, or "".
+func cutHash(s, infix string) string {
+	i := max(0, len(s)-hashSize)
+	if !consists(s[i:], digits+"abcdef") {
+		return ""
+	}
+	rest, ok := strings.CutSuffix(s[:i], infix)
+	if !ok {
+		return ""
+	}
+	return rest
 }
 
 // IsData reports whether the file of that name may hold what is stored: it is
@@ -217,7 +258,7 @@ func RevisionOf(lock, item string) string { return lock + revisionInfix + hash(i
 
 func hash(s string) string {
 	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:8])
+	return hex.EncodeToString(sum[:hashSize/2])
 }
 
 // AsideName is what is added to the name of a file that is set aside: the time
@@ -261,11 +302,18 @@ func Temp(base string, n int) string { return "." + base + "." + strconv.Itoa(n)
 
 // IsTemp reports whether name is that of a save of the file base.
 func IsTemp(name, base string) bool {
-	number, ok := strings.CutPrefix(name, "."+base+".")
-	if !ok {
-		return false
+	of, ok := baseOfTemp(name)
+	return ok && of == base
+}
+
+// baseOfTemp returns the file that name is that of a save of.
+func baseOfTemp(name string) (base string, ok bool) {
+	numbered, ok := strings.CutSuffix(name, tempSuffix)
+	i := strings.LastIndexByte(numbered, '.')
+	if !ok || i < 1 {
+		return "", false
 	}
-	number, ok = strings.CutSuffix(number, tempSuffix)
-	n, err := strconv.Atoi(number)
-	return ok && err == nil && name == Temp(base, n) && n >= 0
+	base = numbered[1:i]
+	n, err := strconv.Atoi(numbered[i+1:])
+	return base, err == nil && n >= 0 && name == Temp(base, n)
 }

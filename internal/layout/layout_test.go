@@ -1,7 +1,9 @@
 package layout_test
 
 import (
+	"math/rand/v2"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -84,5 +86,66 @@ func TestWhatIsNoCachesFile(t *testing.T) {
 	}
 	for _, name := range []string{"", "a/b", `a\b`, "..", "App", strings.Repeat("a", 65), "con", "nul.x", "com1", "a b", "é", "a\n"} {
 		require.False(t, layout.ValidName(name), "%q", name)
+	}
+}
+
+// Names are recognised as these expressions say. A program that starts need not
+// compile them.
+func TestNamesAreThoseOfTheExpressions(t *testing.T) {
+	const name, hash, data = `[a-z0-9][a-z0-9._-]{0,63}`, `[0-9a-f]{16}`, `\.enc|\.plaintext\.json`
+	var (
+		cacheName    = regexp.MustCompile(`^` + name + `$`)
+		deviceName   = regexp.MustCompile(`^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$`)
+		dataFile     = regexp.MustCompile(`^(` + name + `)(` + data + `)$`)
+		lockFile     = regexp.MustCompile(`^(` + name + `)\.lock(|\.turn|\.` + hash + `)$`)
+		revisionFile = regexp.MustCompile(`^(` + name + `)\.lock\.rev-` + hash + `$`)
+		asideFile    = regexp.MustCompile(`^(` + name + `)(` + data + `)\.damaged-[0-9]{8}T[0-9]{6}Z(--?[1-9][0-9]*)?$`)
+		tempFile     = regexp.MustCompile(`^\.(` + name + `)(` + data + `)\.(0|[1-9][0-9]*)\.tmp$`)
+	)
+	parse := func(s string) layout.File {
+		const plaintext = ".plaintext.json"
+		if m := tempFile.FindStringSubmatch(s); m != nil {
+			return layout.File{Cache: m[1], Kind: layout.Temporary, OfPlaintext: m[2] == plaintext}
+		}
+		if m := asideFile.FindStringSubmatch(s); m != nil {
+			return layout.File{Cache: m[1], Kind: layout.Aside, OfPlaintext: m[2] == plaintext}
+		}
+		if m := dataFile.FindStringSubmatch(s); m != nil {
+			kind := map[bool]layout.Kind{false: layout.Encrypted, true: layout.PlaintextFile}
+			return layout.File{Cache: m[1], Kind: kind[m[2] == plaintext], OfPlaintext: m[2] == plaintext}
+		}
+		if m := revisionFile.FindStringSubmatch(s); m != nil {
+			return layout.File{Cache: m[1], Kind: layout.Revision}
+		}
+		if m := lockFile.FindStringSubmatch(s); m != nil {
+			return layout.File{Cache: m[1], Kind: layout.Lock, Queue: m[2] == ".turn"}
+		}
+		return layout.File{}
+	}
+
+	begins := []string{"", ".", "a", ".a", ".a.enc", ".app.plaintext.json", "app", "con", "lpt1", "com", "9", "_", "-", "A", "é", strings.Repeat("b", 62)}
+	parts := []string{
+		"a", "1", ".", "-", "B", "\n", ".enc", ".plaintext.json", ".lock", ".turn", ".rev-", ".lock.rev-",
+		"0123456789abcdef", ".0123456789abcdef", "0123456789ABCDEF",
+		".damaged-20260102T030405Z", ".damaged-", "-2", ".0", ".17.tmp", ".01.tmp", ".tmp",
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	seen := map[layout.Kind]int{}
+	for range 100_000 {
+		s := begins[random.IntN(len(begins))]
+		for range random.IntN(5) {
+			s += parts[random.IntN(len(parts))]
+		}
+		if valid := cacheName.MatchString(s) && !deviceName.MatchString(s); valid != layout.ValidName(s) {
+			t.Fatalf("%q is a name: %v", s, !valid)
+		}
+		got := layout.Parse(s)
+		if want := parse(s); want != got {
+			t.Fatalf("%q is %v, not %v", s, want, got)
+		}
+		seen[got.Kind]++
+	}
+	for kind := layout.Unknown; kind <= layout.Temporary; kind++ {
+		require.Greater(t, seen[kind], 10, kind)
 	}
 }

@@ -738,7 +738,10 @@ func (p *putter) value(was, e *entry) []byte {
 		b.WriteByte(':')
 		b.Write(value)
 	}
-	left := slices.Clone(e.fields)
+	left := map[string][]byte{} // what is not put yet
+	for _, fd := range e.fields {
+		left[fd.name] = fd.value
+	}
 	if was != nil {
 		last := map[string]int{}
 		fields := tokencache.Members(was.Value)
@@ -747,19 +750,21 @@ func (p *putter) value(was, e *entry) []byte {
 		}
 		for i, m := range fields {
 			name := m.Name()
-			at := slices.IndexFunc(left, func(fd field) bool { return fd.name == name })
+			value, is := left[name]
 			switch {
 			case last[name] != i || name == lastModified:
-			case at >= 0:
-				put(m.Key, left[at].value)
-				left = slices.Delete(left, at, at+1)
+			case is:
+				put(m.Key, value)
+				delete(left, name)
 			case hidden(section, name), section == tokencache.AccountSection, !slices.Contains(known[section], name):
 				put(m.Key, m.Value)
 			}
 		}
 	}
-	for _, fd := range left {
-		put(quoted(fd.name), fd.value)
+	for _, fd := range e.fields {
+		if value, is := left[fd.name]; is {
+			put(quoted(fd.name), value)
+		}
 	}
 	if tokencache.Credential(section) {
 		put(quoted(lastModified), quoted(strconv.FormatInt(p.now, 10)))

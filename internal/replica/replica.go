@@ -321,12 +321,23 @@ func (r *Replica) Rebase(p *Plan) {
 
 // returned notes who has signed in since the plan's base.
 func (r *Replica) returned(p *Plan) {
-	for _, a := range p.own {
-		if !slices.Contains(r.back, a) {
-			r.back = append(r.back, a)
+	r.back = with(r.back, p.own...)
+	p.back = slices.Clone(r.back)
+}
+
+// with returns accounts and more, each once.
+func with(accounts []tokencache.Account, more ...tokencache.Account) []tokencache.Account {
+	if len(more) == 0 {
+		return accounts
+	}
+	accounts, there := slices.Clone(accounts), set(accounts)
+	for _, a := range more {
+		if !there[a] {
+			there[a] = true
+			accounts = append(accounts, a)
 		}
 	}
-	p.back = slices.Clone(r.back)
+	return accounts
 }
 
 // judge takes what must not be stored out of the plan's ours, and notes what the
@@ -574,14 +585,14 @@ func (o *Outstanding) With(other *Outstanding) *Outstanding {
 	}
 	// An account that the other's memory has, and that was not stored when that was
 	// read, has signed in since. If o's base has it, that is of an earlier sign-in.
-	back := append(slices.Clone(o.back), other.back...)
+	came := slices.Clone(other.back)
 	before := set(other.base.accounts())
 	for _, a := range other.ours.accounts() {
 		if a = a.Identity(); !before[a] {
-			back = append(back, a)
+			came = append(came, a)
 		}
 	}
-	return &Outstanding{o.base, (&version{data: m.Merged}).clone(), back, o.at}
+	return &Outstanding{o.base, (&version{data: m.Merged}).clone(), with(o.back, came...), o.at}
 }
 
 // After returns o where stored, which o includes, has been stored: what is gone of

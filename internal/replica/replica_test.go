@@ -330,3 +330,24 @@ func TestNothingOfTheUsersIsPending(t *testing.T) {
 		require.Equal(t, pending, r.Pending() != nil, ours)
 	}
 }
+
+// Two requests of one user, again and again while nothing can be stored: what is
+// kept of each goes on to both of the next two. It names the user's account once.
+func TestWhatWaitsDoesNotGrow(t *testing.T) {
+	const user = "ann"
+	request := func(o *Outstanding, token string) *Outstanding {
+		r := New(new(SignOuts), user)
+		r.Adopt(o, start)
+		r.Blank()
+		r.Unsaved(r.Export(Call{}, user, serialize(map[string]string{user: token}), start))
+		return r.Outstanding(start)
+	}
+	waiting := request(nil, "0")
+	size := waiting.Size()
+	for i := range 10 {
+		one, two := request(waiting, fmt.Sprint(i)), request(waiting, fmt.Sprint(i))
+		waiting = two.With(one)
+	}
+	require.LessOrEqual(t, waiting.Size(), 2*size)
+	require.Equal(t, 1, len(waiting.back))
+}

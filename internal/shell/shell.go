@@ -3,14 +3,11 @@ package shell
 
 import (
 	"fmt"
-	"regexp"
 	"runtime"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
-
-var plain = regexp.MustCompile(`^[\pL\pN/._+@:-][\pL\pN/._+@:~-]*$`)
 
 // Quote returns path as the shells of this system take it: as one word that
 // means exactly this path. Nothing in it is an instruction to a terminal.
@@ -39,7 +36,7 @@ func QuoteUnix(path string) string {
 	switch {
 	case strings.HasPrefix(path, "-"):
 		return QuoteUnix("./" + path) // else the command takes it for an option
-	case plain.MatchString(path):
+	case plain(path):
 		return path
 	case printable(path):
 		return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
@@ -62,6 +59,14 @@ func QuoteUnix(path string) string {
 	}
 	b.WriteString("'")
 	return b.String()
+}
+
+// plain reports whether a shell takes the path as it is.
+func plain(path string) bool {
+	special := func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsNumber(r) && !strings.ContainsRune("/._+@:~-", r)
+	}
+	return path != "" && path[0] != '~' && strings.IndexFunc(path, special) < 0
 }
 
 func printable(s string) bool {

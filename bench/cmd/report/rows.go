@@ -77,7 +77,7 @@ var tables = []table{
 		},
 	}, {
 		title: "Peak memory",
-		text:  "Of a process of its own, on 32 MB: VmHWM less what was resident before, in units of the data's size. What the caller holds already is not counted.",
+		text:  "Of a process of its own, on 32 MB: VmHWM less what was resident before, in units of the data's size. What the caller holds already is not counted. The floor of an Export that merges is 3: what is stored, the merged cache and the encrypted file are each there at once, whole. The rest is the index of the three documents, 72 bytes for each entry of each. Below 3, the merge would have to be built where it is encrypted.",
 		rows: []row{
 			{what: "Load", ours: figure{"Memory/subject=tokenkeep/size=32MB/what=load", "extra/data"}, value: 1.5},
 			{what: "Save", ours: figure{"Memory/subject=tokenkeep/size=32MB/what=save", "extra/data"}, value: 1.5},
