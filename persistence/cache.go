@@ -94,7 +94,7 @@ func New(p Persistence, opts ...Option) (*Cache, error) {
 	if err != nil {
 		return nil, failure(Describe(p), "open", err, "Correct the option that New was given.")
 	}
-	e, err := newEngine(s, p)
+	e, err := newEngine(s, p, new(turns), "")
 	if err != nil {
 		return nil, err
 	}

@@ -19,11 +19,13 @@ import (
 type engine struct {
 	settings
 	store Versioned
-	lock  Locker // nil: SaveIf alone decides between writers
+	lock  Locker // nil: SaveIf alone decides between processes
+	alone Locker // has this process's writers wait for each other where there is no lock
 }
 
-// newEngine returns the engine of the cache that p keeps.
-func newEngine(s settings, p Persistence) (engine, error) {
+// newEngine returns the engine of the cache that p keeps. Its writers in this process
+// have the turns of key.
+func newEngine(s settings, p Persistence, writers *turns, key string) (engine, error) {
 	e := engine{settings: s}
 	if l, ok := p.(Locker); ok {
 		e.lock = l
@@ -41,6 +43,9 @@ func newEngine(s settings, p Persistence) (engine, error) {
 			Remedy: "Give New the option WithLockFile."}
 	default:
 		e.store = digestVersioned{p}
+	}
+	if e.lock == nil {
+		e.alone = turnLock{writers, key, e.store}
 	}
 	if len(s.follow) > 0 {
 		e.store = s.followOn(e.store)
@@ -62,15 +67,9 @@ type resident struct {
 	removed func() replica.Removed
 	// signedOut returns the sign-outs among them.
 	signedOut func() replica.Removed
-	// created is told that a save has stored rev where nothing was stored. A sign-out
-	// that came just before removed nothing, so its save met no conflict: if there was
-	// one, created takes rev back and returns errTakenBack, and the save is planned
-	// again. nil: no sign-out leaves nothing stored.
-	created func(ctx context.Context, rev string) error
+	// stored is told under the lock that a plan was carried out. It may be nil.
+	stored func()
 }
-
-// errTakenBack says that what was saved was taken back.
-var errTakenBack = errors.New("signed out meanwhile")
 
 // settle takes into account what was removed in the meantime, and reports whether
 // that was anything.
@@ -230,11 +229,21 @@ func (e *engine) export(ctx context.Context, m cache.Marshaler, r resident, h ca
 
 // write carries the plan out, under the lock. If the lock fails, as on a
 // read-only disk, a plan that changes nothing succeeds all the same.
+//
+// Nobody else of this process saves or removes anything between the moment at which
+// the plan takes into account what was removed, and the moment at which it is known
+// that the plan was carried out. Otherwise a sign-out that found nothing to remove
+// would be undone by the save, and what was stored and then removed elsewhere would
+// be stored again by somebody who does not know yet that it was stored.
 func (e *engine) write(ctx context.Context, r resident, plan *replica.Plan) error {
 	locked := false
 	err := e.locked(ctx, func() error {
 		locked = true
-		return e.untilNoConflict(ctx, func() error { return e.writeOnce(ctx, r, plan) })
+		err := e.untilNoConflict(ctx, func() error { return e.writeOnce(ctx, r, plan) })
+		if err == nil && r.stored != nil {
+			r.stored()
+		}
+		return err
 	})
 	if err != nil && !locked && e.changesNothing(ctx, r, plan) {
 		r.Nothing(plan)
@@ -293,7 +302,7 @@ func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) 
 	}
 	var spare []byte
 	if m.Changed {
-		if _, err := e.save(ctx, r, m.Merged, rev); err != nil {
+		if _, err := e.store.SaveIf(ctx, m.Merged, rev); err != nil {
 			return err
 		}
 		spare = theirs
@@ -315,7 +324,7 @@ func (e *engine) writeOver(ctx context.Context, r resident, plan *replica.Plan, 
 	case err != nil:
 		e.report("format", "tokenkeep: the cache is not of the format that MSAL libraries share; the last writer wins", nil)
 	}
-	now, err := e.save(ctx, r, plan.Data(), rev)
+	now, err := e.store.SaveIf(ctx, plan.Data(), rev)
 	if err != nil {
 		return err
 	}
@@ -336,15 +345,6 @@ func (e *engine) setAside(ctx context.Context, data []byte, rev string, why erro
 		e.report("set aside", "tokenkeep: what was stored is not a token cache, and was renamed to "+to, why)
 	}
 	return err == nil || errors.Is(err, ErrConflict)
-}
-
-// save is SaveIf for an in-memory cache.
-func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
-	now, err := e.store.SaveIf(ctx, data, rev)
-	if err == nil && rev == "" && r.created != nil {
-		err = r.created(ctx, now)
-	}
-	return now, err
 }
 
 // startsObject tells a damaged JSON object from data that was never meant to
@@ -377,10 +377,11 @@ func (e *engine) delete(ctx context.Context) error {
 }
 
 func (e *engine) locked(ctx context.Context, fn func() error) error {
-	if e.lock == nil {
-		return fn()
+	lock := e.lock
+	if lock == nil {
+		lock = e.alone
 	}
-	unlock, err := e.lock.Lock(ctx)
+	unlock, err := lock.Lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -396,7 +397,7 @@ func (e *engine) unlock(unlock func() error) {
 
 // untilNoConflict repeats try until it meets no conflict or ctx ends.
 func (e *engine) untilNoConflict(ctx context.Context, try func() error) error {
-	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) || err == errTakenBack }, try)
+	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) }, try)
 	if ended {
 		return e.fail("save", fmt.Errorf("%w: %w", ErrConflict, ctx.Err()), "Another writer keeps changing the cache; try again.")
 	}

@@ -93,6 +93,7 @@ type Partitioned struct {
 	outbox   outbox
 	signOuts removals // by SignOut; the partition stands for the home account id
 	turns    turns    // of Exclusive, by partition
+	writers  turns    // of what saves or removes, by partition
 	owner    string   // of leases
 }
 
@@ -213,7 +214,8 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 	if im.incompatible || of == nil || of.partition != h.PartitionKey {
 		return nil
 	}
-	err = of.engine.export(ctx, m, p.resident(of), h)
+	r := p.resident(of)
+	err = of.engine.export(ctx, m, r, h)
 	waiting := of.replica.Outstanding(p.now())
 	switch {
 	case waiting == nil:
@@ -223,7 +225,15 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 	case p.strict, err != nil && !errors.Is(ctx.Err(), context.Canceled):
 		// The caller is told that it failed, so it must not be stored later.
 	default:
-		if entry := p.outbox.put(of.partition, of.entry, waiting); entry != nil {
+		removed := false
+		entry := p.outbox.put(of.partition, of.entry, waiting, func() bool {
+			removed = r.signedOut().Any()
+			return !removed
+		})
+		if removed {
+			break
+		}
+		if entry != nil {
 			of.know(entry)
 			p.worked("unsaved")
 			return err
@@ -243,6 +253,8 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 // where nothing is stored. homeAccountID is HomeAccountID of an MSAL account,
 // as MSAL writes it.
 //
+// SignOut waits until this Partitioned has stored what it is storing of the account.
+//
 // It ends no session of the program and none at the authority, and access
 // tokens that are out stay valid until they expire.
 func (p *Partitioned) SignOut(ctx context.Context, homeAccountID string) error {
@@ -258,7 +270,7 @@ func (p *Partitioned) SignOut(ctx context.Context, homeAccountID string) error {
 	waiting := p.outbox.take(homeAccountID)
 	if err := e.delete(ctx); err != nil {
 		if waiting != nil {
-			p.outbox.put(homeAccountID, nil, waiting)
+			p.outbox.put(homeAccountID, nil, waiting, func() bool { return true })
 		}
 		return err
 	}
@@ -294,7 +306,7 @@ func (p *Partitioned) engineOf(ctx context.Context, partition string) (engine, e
 	if err != nil {
 		return engine{}, err
 	}
-	return newEngine(p.settings, store)
+	return newEngine(p.settings, store, &p.writers, partition)
 }
 
 // turnTo makes the partition the current one of an in-memory cache that holds
@@ -323,19 +335,11 @@ func (p *Partitioned) turnTo(ctx context.Context, m *clientMemory, partition str
 
 func (p *Partitioned) resident(of *user) resident {
 	before := p.signOuts.count()
-	start := before
 	return resident{
 		Replica: of.replica,
-		created: func(ctx context.Context, rev string) error {
-			all, now := p.signOuts.since(start)
-			start = now
-			if !isOf(all, of.partition) {
-				return nil
-			}
-			if err := of.engine.store.DeleteIf(ctx, rev); err != nil && !errors.Is(err, ErrConflict) {
-				return err
-			}
-			return errTakenBack
+		stored: func() {
+			p.outbox.remove(of.partition, of.entry)
+			of.know(nil)
 		},
 		removed: func() replica.Removed {
 			x := replica.Removed{All: p.outbox.settled(of.partition, of.entry), Stored: p.outbox.storedSince(of.partition, of.entry, of.stored)}
@@ -461,11 +465,7 @@ func (p *Partitioned) flushOut(ctx context.Context, partition string) error {
 	of.replica.Adopt(entry.tokens, p.now())
 	bounded, cancel := p.bounded(ctx)
 	defer cancel()
-	if err := e.write(bounded, p.resident(of), of.replica.Resume(p.now())); err != nil {
-		return err
-	}
-	p.outbox.remove(partition, entry)
-	return nil
+	return e.write(bounded, p.resident(of), of.replica.Resume(p.now()))
 }
 
 // Unsaved returns of how many accounts there are tokens that could not be stored
@@ -481,9 +481,8 @@ func (p *Partitioned) flush(ctx context.Context, of *user) {
 		}
 		bounded, cancel := p.bounded(ctx)
 		defer cancel()
-		if of.engine.write(bounded, p.resident(of), of.replica.Resume(p.now())) != nil {
-			return
-		}
+		of.engine.write(bounded, p.resident(of), of.replica.Resume(p.now())) //nolint:errcheck // it was logged
+		return
 	}
 	p.outbox.remove(of.partition, of.entry)
 	of.know(nil)

@@ -2,6 +2,7 @@ package persistence
 
 import (
 	"context"
+	"fmt"
 	"sync"
 )
 
@@ -50,4 +51,19 @@ func (t *turns) take(ctx context.Context, key string) (end func(), err error) {
 		}
 	}
 	return sync.OnceFunc(func() { <-of.sem; leave() }), nil
+}
+
+// turnLock has those wait for each other that have the turns of one key.
+type turnLock struct {
+	turns *turns
+	key   string
+	store Versioned
+}
+
+func (l turnLock) Lock(ctx context.Context) (unlock func() error, err error) {
+	end, err := l.turns.take(ctx, l.key)
+	if err != nil {
+		return nil, failure(Describe(l.store), "lock", fmt.Errorf("%w: %w", ErrLockTimeout, err), "The program itself is storing these tokens; try again.")
+	}
+	return func() error { end(); return nil }, nil
 }

@@ -64,7 +64,7 @@ func (w *world) checkStale(e entry) {
 			continue
 		}
 		switch {
-		case s.refresh && (s.asked < o.ended || s.session.answered < o.begun):
+		case s.refresh && (s.asked < o.ended || max(s.session.answered, s.session.done) < o.begun):
 			if s.excused[o] = s.parent.excused[o] && s.asked > o.ended || w.excepted(s, o); !s.excused[o] {
 				w.fail("P1: %s: %s, of a refresh that was asked for at %d, is stored although the user was signed out at %d", e.key, e.text, s.asked, o.ended)
 			}
@@ -83,9 +83,10 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 		return w.backAt(s.user, o) != 0
 	}
 	// A sign-in that could not be stored, of which the sign-out saw nothing, is stored
-	// later; so is one that was stored although its process was told that it was not. A Delete of its own process sees it, unless it is being stored just then.
+	// later; so is one that was stored although its process was told that it was not.
+	// A Delete of its own process sees it.
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
-		saw := o.by == x.c || o.everywhere && o.p == x.c.p && o.inside != x.c
+		saw := o.by == x.c || o.everywhere && o.p == x.c.p
 		unseen := x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun) ||
 			x.unsaved && !x.c.knew(x.user, o.begun)
 		return unseen && (x.seen == 0 || x.seen > o.begun || x.untold) && x.user == s.user && !saw
@@ -112,7 +113,11 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 // backAt returns the tick at which the user was first signed in again after o.
 func (w *world) backAt(user string, o *signOut) (tick int) {
 	for _, s := range w.secrets {
-		if at := max(s.answered, s.done); s.user == user && (!s.refresh || s.revived) && at > o.ended && (tick == 0 || at < tick) {
+		at := max(s.answered, s.done)
+		if s.landed != 0 {
+			at = min(at, s.landed) // from then on a look finds the user signed in
+		}
+		if s.user == user && (!s.refresh || s.revived) && at > o.ended && (tick == 0 || at < tick) {
 			tick = at
 		}
 	}

@@ -50,14 +50,15 @@ func run(s *scenario, schedule []turn) *world {
 }
 
 // insiders returns the actors that can do a step inside the save of an actor's
-// step.
+// step. The writers of one process wait for each other.
 func (w *world) insiders(actor int) (others []int) {
 	s := w.queues[actor][0]
 	if !s.saves {
 		return nil
 	}
 	for _, i := range w.runnable(actor) {
-		if c := w.queues[i][0].call; c == nil || s.call == nil || c.c != s.call.c {
+		other := w.queues[i][0]
+		if c := other.call; !(other.writes && other.p == s.p) && (c == nil || s.call == nil || c.c != s.call.c) {
 			others = append(others, i)
 		}
 	}
@@ -134,10 +135,12 @@ func every(s *scenario, most int) (n int, failed *world, schedule []turn) {
 }
 
 // least makes what fails as small as it gets while the same property fails.
-func least(s *scenario, schedule []turn) *world {
+func least(s *scenario, schedule []turn) *world { return leastBy(s, schedule, run) }
+
+func leastBy[T any](s *scenario, schedule []T, run func(*scenario, []T) *world) *world {
 	worst := run(s, schedule)
 	property := property(worst.bad)
-	try := func(s *scenario, schedule []turn) bool {
+	try := func(s *scenario, schedule []T) bool {
 		w := run(s, schedule)
 		if strings.HasPrefix(w.bad, property) {
 			worst = w
