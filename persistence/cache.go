@@ -94,7 +94,7 @@ func New(p Persistence, opts ...Option) (*Cache, error) {
 	if err != nil {
 		return nil, failure(Describe(p), "open", err, "Correct the option that New was given.")
 	}
-	e, err := newEngine(s, p, new(turns), "")
+	e, err := newEngine(s, p)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +172,12 @@ func (c *Cache) resident(m *clientMemory) resident {
 		x, m.removals = c.removals.since(m.removals)
 		return x
 	}
-	return resident{Replica: m.replica, removed: removed, signedOut: removed}
+	seen := c.removals.count()
+	return resident{Replica: m.replica, removed: removed, signedOut: removed, signedOutNow: func() bool {
+		before := seen
+		seen = c.removals.count()
+		return before != seen
+	}}
 }
 
 // Load returns the stored cache, or ErrNotFound. Load and [Cache.Update] keep any

@@ -19,13 +19,11 @@ import (
 type engine struct {
 	settings
 	store Versioned
-	lock  Locker // nil: SaveIf alone decides between processes
-	alone Locker // has this process's writers wait for each other where there is no lock
+	lock  Locker // nil: SaveIf alone decides between writers
 }
 
-// newEngine returns the engine of the cache that p keeps. Its writers in this process
-// have the turns of key.
-func newEngine(s settings, p Persistence, writers *turns, key string) (engine, error) {
+// newEngine returns the engine of the cache that p keeps.
+func newEngine(s settings, p Persistence) (engine, error) {
 	e := engine{settings: s}
 	if l, ok := p.(Locker); ok {
 		e.lock = l
@@ -43,9 +41,6 @@ func newEngine(s settings, p Persistence, writers *turns, key string) (engine, e
 			Remedy: "Give New the option WithLockFile."}
 	default:
 		e.store = digestVersioned{p}
-	}
-	if e.lock == nil {
-		e.alone = turnLock{writers, key, e.store}
 	}
 	if len(s.follow) > 0 {
 		e.store = s.followOn(e.store)
@@ -67,9 +62,21 @@ type resident struct {
 	removed func() replica.Removed
 	// signedOut returns the sign-outs among them.
 	signedOut func() replica.Removed
-	// stored is told under the lock that a plan was carried out. It may be nil.
+	// signedOutNow reports whether this process has signed the plan's accounts out since
+	// signedOutNow was asked last. It is asked after a save where nothing was stored: a
+	// sign-out that came just before has removed nothing, so the save met no conflict.
+	// Then what was saved is taken back, and planned again.
+	signedOutNow func() bool
+
+	// alone waits until no other in-memory cache of this process stores what this one
+	// could not store before. nil: there is no other.
+	alone func(ctx context.Context) (end func(), err error)
+	// stored is told that a plan was carried out, before end is called. It may be nil.
 	stored func()
 }
+
+// errTakenBack says that what was saved was taken back.
+var errTakenBack = errors.New("signed out meanwhile")
 
 // settle takes into account what was removed in the meantime, and reports whether
 // that was anything.
@@ -230,12 +237,17 @@ func (e *engine) export(ctx context.Context, m cache.Marshaler, r resident, h ca
 // write carries the plan out, under the lock. If the lock fails, as on a
 // read-only disk, a plan that changes nothing succeeds all the same.
 //
-// Nobody else of this process saves or removes anything between the moment at which
-// the plan takes into account what was removed, and the moment at which it is known
-// that the plan was carried out. Otherwise a sign-out that found nothing to remove
-// would be undone by the save, and what was stored and then removed elsewhere would
-// be stored again by somebody who does not know yet that it was stored.
+// Somebody else who knows what could not be stored waits until it is known whether it
+// has been stored now. Between a save and its answer, they would store it again, also
+// after a sign-out elsewhere.
 func (e *engine) write(ctx context.Context, r resident, plan *replica.Plan) error {
+	if r.alone != nil {
+		end, err := r.alone(ctx)
+		if err != nil {
+			return e.fail("save", fmt.Errorf("%w: %w", ErrLockTimeout, err), "Another call of this program is storing these tokens; try again.")
+		}
+		defer end()
+	}
 	locked := false
 	err := e.locked(ctx, func() error {
 		locked = true
@@ -289,6 +301,9 @@ func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) 
 	if err != nil {
 		return err
 	}
+	if r.settle() { // before what was read now
+		r.Rebase(plan)
+	}
 	m, err := plan.Merge(theirs)
 	switch {
 	case errors.Is(err, merge.ErrBoth), errors.Is(err, merge.ErrOurs) && rev == "" && !startsObject(plan.Data()):
@@ -302,7 +317,7 @@ func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) 
 	}
 	var spare []byte
 	if m.Changed {
-		if _, err := e.store.SaveIf(ctx, m.Merged, rev); err != nil {
+		if _, err := e.save(ctx, r, m.Merged, rev); err != nil {
 			return err
 		}
 		spare = theirs
@@ -324,7 +339,7 @@ func (e *engine) writeOver(ctx context.Context, r resident, plan *replica.Plan, 
 	case err != nil:
 		e.report("format", "tokenkeep: the cache is not of the format that MSAL libraries share; the last writer wins", nil)
 	}
-	now, err := e.store.SaveIf(ctx, plan.Data(), rev)
+	now, err := e.save(ctx, r, plan.Data(), rev)
 	if err != nil {
 		return err
 	}
@@ -345,6 +360,18 @@ func (e *engine) setAside(ctx context.Context, data []byte, rev string, why erro
 		e.report("set aside", "tokenkeep: what was stored is not a token cache, and was renamed to "+to, why)
 	}
 	return err == nil || errors.Is(err, ErrConflict)
+}
+
+// save is SaveIf for an in-memory cache.
+func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
+	now, err := e.store.SaveIf(ctx, data, rev)
+	if err != nil || rev != "" || !r.signedOutNow() {
+		return now, err
+	}
+	if err := e.store.DeleteIf(ctx, now); err != nil && !errors.Is(err, ErrConflict) {
+		return now, err
+	}
+	return now, errTakenBack
 }
 
 // startsObject tells a damaged JSON object from data that was never meant to
@@ -377,11 +404,10 @@ func (e *engine) delete(ctx context.Context) error {
 }
 
 func (e *engine) locked(ctx context.Context, fn func() error) error {
-	lock := e.lock
-	if lock == nil {
-		lock = e.alone
+	if e.lock == nil {
+		return fn()
 	}
-	unlock, err := lock.Lock(ctx)
+	unlock, err := e.lock.Lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -397,7 +423,7 @@ func (e *engine) unlock(unlock func() error) {
 
 // untilNoConflict repeats try until it meets no conflict or ctx ends.
 func (e *engine) untilNoConflict(ctx context.Context, try func() error) error {
-	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) }, try)
+	err, ended := within.Retry(ctx, func(err error) bool { return errors.Is(err, ErrConflict) || err == errTakenBack }, try)
 	if ended {
 		return e.fail("save", fmt.Errorf("%w: %w", ErrConflict, ctx.Err()), "Another writer keeps changing the cache; try again.")
 	}

@@ -26,9 +26,6 @@ func WithClock(now func() time.Time) Option {
 // InTurn returns how many calls have the partition's turn, or wait for it.
 func InTurn(p *Partitioned, partition string) int { return p.turns.usersOf(partition) }
 
-// Writing is InTurn for what saves or removes.
-func Writing(p *Partitioned, partition string) int { return p.writers.usersOf(partition) }
-
 func (t *turns) usersOf(key string) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

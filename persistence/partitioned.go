@@ -93,7 +93,7 @@ type Partitioned struct {
 	outbox   outbox
 	signOuts removals // by SignOut; the partition stands for the home account id
 	turns    turns    // of Exclusive, by partition
-	writers  turns    // of what saves or removes, by partition
+	late     turns    // of those who store what could not be stored before, by partition
 	owner    string   // of leases
 }
 
@@ -253,8 +253,6 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 // where nothing is stored. homeAccountID is HomeAccountID of an MSAL account,
 // as MSAL writes it.
 //
-// SignOut waits until this Partitioned has stored what it is storing of the account.
-//
 // It ends no session of the program and none at the authority, and access
 // tokens that are out stay valid until they expire.
 func (p *Partitioned) SignOut(ctx context.Context, homeAccountID string) error {
@@ -306,7 +304,7 @@ func (p *Partitioned) engineOf(ctx context.Context, partition string) (engine, e
 	if err != nil {
 		return engine{}, err
 	}
-	return newEngine(p.settings, store, &p.writers, partition)
+	return newEngine(p.settings, store)
 }
 
 // turnTo makes the partition the current one of an in-memory cache that holds
@@ -335,8 +333,20 @@ func (p *Partitioned) turnTo(ctx context.Context, m *clientMemory, partition str
 
 func (p *Partitioned) resident(of *user) resident {
 	before := p.signOuts.count()
+	start := before
 	return resident{
 		Replica: of.replica,
+		signedOutNow: func() bool {
+			all, now := p.signOuts.since(start)
+			start = now
+			return isOf(all, of.partition)
+		},
+		alone: func(ctx context.Context) (end func(), err error) {
+			if of.entry == nil {
+				return func() {}, nil
+			}
+			return p.late.take(ctx, of.partition)
+		},
 		stored: func() {
 			p.outbox.remove(of.partition, of.entry)
 			of.know(nil)
@@ -478,6 +488,9 @@ func (p *Partitioned) flush(ctx context.Context, of *user) {
 	if of.replica.Pending() != nil {
 		if _, ok := of.replica.AtRevision(); !ok {
 			return // nothing could be read either
+		}
+		if p.late.taken(of.partition) {
+			return // another request is storing it
 		}
 		bounded, cancel := p.bounded(ctx)
 		defer cancel()

@@ -2,7 +2,6 @@ package persistence
 
 import (
 	"context"
-	"fmt"
 	"sync"
 )
 
@@ -17,6 +16,13 @@ type turns struct {
 type turn struct {
 	sem   chan struct{}
 	users int
+}
+
+// taken reports whether somebody has the key.
+func (t *turns) taken(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.of[key] != nil
 }
 
 // take waits for the key until ctx ends, and then returns ctx's error. end gives
@@ -51,19 +57,4 @@ func (t *turns) take(ctx context.Context, key string) (end func(), err error) {
 		}
 	}
 	return sync.OnceFunc(func() { <-of.sem; leave() }), nil
-}
-
-// turnLock has those wait for each other that have the turns of one key.
-type turnLock struct {
-	turns *turns
-	key   string
-	store Versioned
-}
-
-func (l turnLock) Lock(ctx context.Context) (unlock func() error, err error) {
-	end, err := l.turns.take(ctx, l.key)
-	if err != nil {
-		return nil, failure(Describe(l.store), "lock", fmt.Errorf("%w: %w", ErrLockTimeout, err), "The program itself is storing these tokens; try again.")
-	}
-	return func() error { end(); return nil }, nil
 }

@@ -11,7 +11,6 @@ func (w *world) check() {
 	if w.changes == w.checked || w.bad != "" {
 		return
 	}
-	w.checked = w.changes
 	present := w.stored("")
 	for _, e := range present {
 		if e.text != "" {
@@ -21,6 +20,14 @@ func (w *world) check() {
 					s.session.seen, s.session.untold = w.now, w.loseAnswers
 				}
 			}
+		}
+	}
+	if w.mayTakeBack() {
+		return
+	}
+	w.checked = w.changes
+	for _, e := range present {
+		if e.text != "" {
 			w.checkStale(e)
 		} else if !w.beingSignedOut(e.user) && !slices.ContainsFunc(present, func(o entry) bool { return o.user == e.user && o.section == refreshTokens }) {
 			w.fail("P1: %s is stored without a refresh token", e.key)
@@ -84,9 +91,9 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 	}
 	// A sign-in that could not be stored, of which the sign-out saw nothing, is stored
 	// later; so is one that was stored although its process was told that it was not.
-	// A Delete of its own process sees it.
+	// A Delete of its own process sees it, unless it is being stored just then.
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
-		saw := o.by == x.c || o.everywhere && o.p == x.c.p
+		saw := o.by == x.c || o.everywhere && o.p == x.c.p && o.inside != x.c
 		unseen := x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun) ||
 			x.unsaved && !x.c.knew(x.user, o.begun)
 		return unseen && (x.seen == 0 || x.seen > o.begun || x.untold) && x.user == s.user && !saw

@@ -269,6 +269,9 @@ func (d connection) SaveIf(_ context.Context, data []byte, rev string) (string, 
 	}
 	d.last++
 	d.data, d.rev = bytes.Clone(data), d.last
+	if d.w.parts != nil && rev == "" {
+		d.w.parts.creating[d.by] = true
+	}
 	saved := strconv.Itoa(d.rev)
 	if err := d.answer("has saved"); err != nil {
 		return "", err
@@ -459,7 +462,8 @@ type signOut struct {
 	landed     int // tick at which the user's entries went from the store; 0: not yet
 	ended      int // tick at which it took effect; 0: under way
 	failed     bool
-	everywhere bool // by Delete or SignOut
+	everywhere bool    // by Delete or SignOut
+	inside     *client // inside of whose save, while nothing was stored; else nil
 }
 
 // An op is what a program does next.
@@ -491,10 +495,9 @@ type scenario struct {
 // A step is one that no other comes in between, but for one inside a save.
 type step struct {
 	name   string
-	p      *process // nil: nobody's
-	call   *call    // nil where no memory is touched
-	take   bool     // the client's write lock
-	writes bool     // to the store
+	call   *call // nil where no memory is touched
+	take   bool  // the client's write lock
+	writes bool  // to the store
 	saves  bool
 	soon   bool          // MSAL waits for nothing before it: no time goes by
 	long   bool          // time goes by
@@ -510,7 +513,8 @@ type world struct {
 	// told that they failed.
 	loseAnswers bool
 	inside      func()
-	later       int // tick at which the time last went by
+	saving      *client // inside of whose save this step is; else nil
+	later       int     // tick at which the time last went by
 	request     int
 
 	disks     map[string]*disk
@@ -747,12 +751,12 @@ func (w *world) first(p *process, o op) step {
 			return nil
 		}}
 	case "flush":
-		return step{name: p.name + " flush", p: p, writes: true, saves: true, run: func() []step {
+		return step{name: p.name + " flush", writes: true, saves: true, run: func() []step {
 			w.outside(func() { p.parts.Flush(p.ctx) }) //nolint:errcheck // the next one tries again
 			return nil
 		}}
 	case "delete", "sign out here":
-		return step{name: p.name + " " + o.do + " " + o.user, p: p, writes: true, run: func() []step {
+		return step{name: p.name + " " + o.do + " " + o.user, writes: true, run: func() []step {
 			out := w.signingOut(&signOut{p: p, user: o.user, everywhere: true})
 			var err error
 			if p.partitioned {
@@ -770,10 +774,10 @@ func (w *world) first(p *process, o op) step {
 	if o.request != 0 {
 		name += fmt.Sprintf(" (request %d)", o.request)
 	}
-	s := step{name: name + ": ", p: p, call: c}
+	s := step{name: name + ": ", call: c}
 	retries := p.partitioned // a Replace may store what could not be stored before
 	next := func(what string, run func() []step) step {
-		return step{name: name + ": " + what, p: p, call: c, run: run, writes: retries && what[0] == 'R'}
+		return step{name: name + ": " + what, call: c, run: run, writes: retries && what[0] == 'R'}
 	}
 	switch o.do {
 	case "hit":
@@ -912,6 +916,9 @@ var errNobody = errors.New("there was nobody to sign out")
 
 func (w *world) signingOut(o *signOut) *signOut {
 	o.begun = w.now
+	if len(w.stored("")) == 0 {
+		o.inside = w.saving
+	}
 	w.signOuts = append(w.signOuts, o)
 	return o
 }
@@ -979,7 +986,11 @@ func (w *world) do(actor, inside int) {
 	if inside >= 0 {
 		w.inside = func() {
 			w.trace = append(w.trace, "-- inside the save:")
+			if s.call != nil { // else it is a Flush
+				w.saving = s.call.c
+			}
 			w.do(inside, -1)
+			w.saving = nil
 			w.trace = append(w.trace, "--")
 			w.now++
 		}

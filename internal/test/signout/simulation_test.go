@@ -50,15 +50,14 @@ func run(s *scenario, schedule []turn) *world {
 }
 
 // insiders returns the actors that can do a step inside the save of an actor's
-// step. The writers of one process wait for each other.
+// step.
 func (w *world) insiders(actor int) (others []int) {
 	s := w.queues[actor][0]
 	if !s.saves {
 		return nil
 	}
 	for _, i := range w.runnable(actor) {
-		other := w.queues[i][0]
-		if c := other.call; !(other.writes && other.p == s.p) && (c == nil || s.call == nil || c.c != s.call.c) {
+		if c := w.queues[i][0].call; c == nil || s.call == nil || c.c != s.call.c {
 			others = append(others, i)
 		}
 	}
