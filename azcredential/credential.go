@@ -284,17 +284,21 @@ func (c *Credential) silent(ctx context.Context, tro policy.TokenRequestOptions)
 }
 
 // alone calls acquire under the account's lock, if the cache has locks.
-func (c *Credential) alone(ctx context.Context, account public.Account, acquire func(context.Context) (public.AuthResult, error)) (result public.AuthResult, err error) {
-	called := false
-	err = c.cache.Exclusive(ctx, account.HomeAccountID, func(ctx context.Context) error {
-		called = true
-		result, err = acquire(ctx)
-		return err
+func (c *Credential) alone(ctx context.Context, account public.Account, acquire func(context.Context) (public.AuthResult, error)) (public.AuthResult, error) {
+	return carriedThrough(ctx, func(begin func() context.Context) (result public.AuthResult, err error) {
+		called := false
+		err = c.cache.Exclusive(ctx, account.HomeAccountID, func(context.Context) error {
+			called = true
+			if err = ctx.Err(); err == nil {
+				result, err = acquire(begin())
+			}
+			return err
+		})
+		if !called && errors.Is(err, persistence.ErrUnavailable) && ctx.Err() == nil {
+			return acquire(begin())
+		}
+		return result, err
 	})
-	if !called && errors.Is(err, persistence.ErrUnavailable) {
-		return acquire(ctx)
-	}
-	return result, err
 }
 
 // signIn asks the user.

@@ -28,6 +28,9 @@
 //  2. Otherwise it takes the account's lock (persistence.Cache.Exclusive, under the
 //     home account ID), looks again, and uses the refresh token if the cache still
 //     has no good access token. A cache without named locks is used without.
+//     A request that was sent goes on when its caller's context has ended, for
+//     persistence.DefaultTimeout at most, so that its answer is stored: an authority
+//     may let a refresh token be used only once.
 //  3. If the authority wants the user, GetToken asks for a sign-in or, with
 //     Options.DisableAutomaticAuthentication, fails with an error that is an
 //     *azidentity.AuthenticationRequiredError. Then call [Credential.Authenticate].

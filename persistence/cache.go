@@ -165,11 +165,12 @@ func (c *Cache) memoryOf(ctx context.Context, op string, v any) (m *clientMemory
 }
 
 func (c *Cache) resident(m *clientMemory) resident {
-	m.others.of = &c.removals
+	m.others.removals = &c.removals
 	if m.replica.Pending() == nil {
 		m.others.removed()
 	}
-	return resident{Replica: m.replica, removalsOf: &m.others}
+	m.others.seen = c.removals.count()
+	return resident{Replica: m.replica, others: &m.others}
 }
 
 // Load returns the stored cache, or ErrNotFound. Load and [Cache.Update] keep any

@@ -56,22 +56,28 @@ type resident struct {
 	empty bool // it was just emptied, or is new
 	again bool // this is a second look within one Replace
 
-	removalsOf
+	others
 }
 
-// removalsOf is what this process has removed from the store in other ways than by an
-// in-memory cache.
-type removalsOf interface {
-	// removed returns that since something of the in-memory cache could not be stored.
-	// It is asked under the lock, and returns each removal once.
+// others is what the rest of this process does with what an in-memory cache stores.
+type others interface {
+	// removed returns what was removed from the store, in other ways than by this
+	// in-memory cache, since something of it could not be stored. It is asked under the
+	// lock, and returns each removal once.
 	removed() replica.Removed
 	// signedOut returns the sign-outs among them.
 	signedOut() replica.Removed
-	// created is told that a save has stored rev where nothing was stored. A sign-out
-	// that came just before removed nothing, so its save met no conflict: if there was
-	// one, created takes rev back and returns errTakenBack, and the save is planned
-	// again.
-	created(ctx context.Context, rev string) error
+	// signedOutNow reports whether this process has signed the plan's accounts out since
+	// signedOutNow was asked last. It is asked after a save where nothing was stored: a
+	// sign-out that came just before has removed nothing, so the save met no conflict.
+	// Then what was saved is taken back, and planned again.
+	signedOutNow() bool
+
+	// alone waits until no other in-memory cache of this process stores what this one
+	// could not store before.
+	alone(ctx context.Context) (end func(), err error)
+	// stored is told that a plan was carried out, before end is called.
+	stored()
 }
 
 // errTakenBack says that what was saved was taken back.
@@ -235,11 +241,24 @@ func (e *engine) export(ctx context.Context, m cache.Marshaler, r resident, h ca
 
 // write carries the plan out, under the lock. If the lock fails, as on a
 // read-only disk, a plan that changes nothing succeeds all the same.
+//
+// Somebody else who knows what could not be stored waits until it is known whether it
+// has been stored now. Between a save and its answer, they would store it again, also
+// after a sign-out elsewhere.
 func (e *engine) write(ctx context.Context, r resident, plan *replica.Plan) error {
+	end, err := r.alone(ctx)
+	if err != nil {
+		return e.fail("save", fmt.Errorf("%w: %w", ErrLockTimeout, err), "Another call of this program is storing these tokens; try again.")
+	}
+	defer end()
 	locked := false
-	err := e.locked(ctx, func() error {
+	err = e.locked(ctx, func() error {
 		locked = true
-		return e.untilNoConflict(ctx, func() error { return e.writeOnce(ctx, r, plan) })
+		err := e.untilNoConflict(ctx, func() error { return e.writeOnce(ctx, r, plan) })
+		if err == nil {
+			r.stored()
+		}
+		return err
 	})
 	if err != nil && !locked && e.changesNothing(ctx, r, plan) {
 		r.Nothing(plan)
@@ -284,6 +303,9 @@ func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) 
 	theirs, rev, err := e.loadCache(ctx)
 	if err != nil {
 		return err
+	}
+	if r.settle() { // before what was read now
+		r.Rebase(plan)
 	}
 	m, err := plan.Merge(theirs)
 	switch {
@@ -346,10 +368,13 @@ func (e *engine) setAside(ctx context.Context, data []byte, rev string, why erro
 // save is SaveIf for an in-memory cache.
 func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
 	now, err := e.store.SaveIf(ctx, data, rev)
-	if err == nil && rev == "" {
-		err = r.created(ctx, now)
+	if err != nil || rev != "" || !r.signedOutNow() {
+		return now, err
 	}
-	return now, err
+	if err := e.store.DeleteIf(ctx, now); err != nil && !errors.Is(err, ErrConflict) {
+		return now, err
+	}
+	return now, errTakenBack
 }
 
 // startsObject tells a damaged JSON object from data that was never meant to

@@ -24,11 +24,13 @@ func WithClock(now func() time.Time) Option {
 }
 
 // InTurn returns how many calls have the partition's turn, or wait for it.
-func InTurn(p *Partitioned, partition string) int {
-	p.turns.mu.Lock()
-	defer p.turns.mu.Unlock()
-	if t := p.turns.of[partition]; t != nil {
-		return t.users
+func InTurn(p *Partitioned, partition string) int { return p.turns.usersOf(partition) }
+
+func (t *turns) usersOf(key string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if of := t.of[key]; of != nil {
+		return of.users
 	}
 	return 0
 }

@@ -21,7 +21,7 @@ type clientMemory struct {
 
 	signOuts replica.SignOuts
 	replica  *replica.Replica // of a Cache
-	others   unseen           // of a Cache
+	others   othersOfCache    // of a Cache
 	users    users            // of a Partitioned
 }
 
@@ -105,22 +105,29 @@ func (r *removals) since(n uint64) (x replica.Removed, now uint64) {
 	return x, r.n
 }
 
-// unseen are those removals of a Cache that an in-memory cache has not taken into
-// account yet.
-type unseen struct {
-	of *removals
-	n  uint64 // how many it has
+// othersOfCache are the others of an in-memory cache of a Cache.
+type othersOfCache struct {
+	removals    *removals
+	known, seen uint64 // how many removals removed and signedOutNow know
 }
 
-func (u *unseen) removed() (x replica.Removed) {
-	x, u.n = u.of.since(u.n)
+func (o *othersOfCache) removed() (x replica.Removed) {
+	x, o.known = o.removals.since(o.known)
 	return x
 }
 
-func (u *unseen) signedOut() replica.Removed { return u.removed() }
+func (o *othersOfCache) signedOut() replica.Removed { return o.removed() }
 
-// created does nothing: no sign-out from a Cache leaves nothing stored.
-func (u *unseen) created(context.Context, string) error { return nil }
+func (o *othersOfCache) signedOutNow() bool {
+	before := o.seen
+	o.seen = o.removals.count()
+	return before != o.seen
+}
+
+// alone does not wait: a Cache has no outbox.
+func (*othersOfCache) alone(context.Context) (end func(), err error) { return func() {}, nil }
+
+func (*othersOfCache) stored() {}
 
 func isNil(v any) bool {
 	if v == nil {

@@ -5,6 +5,7 @@ package persistence_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -244,6 +245,45 @@ func TestFlushDuringASignOut(t *testing.T) {
 			require.Nil(t, during.Load(), "the sign-out was during the save")
 			require.Empty(t, r.stored(t))
 			require.Zero(t, unsaved(p))
+		})
+	}
+}
+
+// onRecord calls itself for each record.
+type onRecord func()
+
+func (f onRecord) Enabled(context.Context, slog.Level) bool  { return true }
+func (f onRecord) Handle(context.Context, slog.Record) error { f(); return nil }
+func (f onRecord) WithAttrs([]slog.Attr) slog.Handler        { return f }
+func (f onRecord) WithGroup(string) slog.Handler             { return f }
+
+// TestSignOutBeforeWhatFailedIsKept: a user signs out after the save of a sign-in has
+// failed, and before it is kept for later. It is not kept.
+func TestSignOutBeforeWhatFailedIsKept(t *testing.T) {
+	for name, signsOut := range map[string]bool{"signed out": true, "not signed out, the control": false} {
+		t.Run(name, func(t *testing.T) {
+			var f failing
+			r := &rows{around: f.around}
+			logged := 0
+			var p *persistence.Partitioned
+			p = r.server(t, persistence.WithLogger(slog.New(onRecord(func() {
+				f.saves.Store(false)
+				if logged++; signsOut {
+					if err := p.SignOut(ctx, "alice"); err != nil {
+						t.Error(err)
+					}
+				}
+			}))))
+			c := new(client)
+			require.NoError(t, p.Replace(ctx, c, cache.ReplaceHints{PartitionKey: "alice"}))
+			c.signIn("alice", "rt", 1)
+			f.saves.Store(true)
+			require.NoError(t, p.Export(ctx, c, cache.ExportHints{PartitionKey: "alice"}))
+			require.Equal(t, 1, logged)
+			left, err := p.Flush(ctx)
+			require.NoError(t, err)
+			require.Zero(t, left)
+			require.Equal(t, signsOut, len(r.stored(t)) == 0)
 		})
 	}
 }

@@ -73,12 +73,16 @@ func (o *outbox) count() (entries, bytes int) {
 	return len(o.entries), o.size
 }
 
-// put makes tokens the entry of the partition. They include those of known, which
-// the caller has had; what else is there is added to them. It returns nil if
-// there is no room.
-func (o *outbox) put(partition string, known *outboxEntry, tokens *replica.Outstanding) *outboxEntry {
+// put makes tokens the entry of the partition, if valid reports that they still are
+// to be stored: no take comes between. They include those of known, which the caller
+// has had; what else is there is added to them. It returns nil if they are not valid
+// or there is no room.
+func (o *outbox) put(partition string, known *outboxEntry, tokens *replica.Outstanding, valid func() bool) *outboxEntry {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if !valid() {
+		return nil
+	}
 	before := o.entries[partition]
 	if before != nil && before != known {
 		tokens = tokens.With(before.tokens)

@@ -93,6 +93,7 @@ type Partitioned struct {
 	outbox   outbox
 	signOuts removals // by SignOut; the partition stands for the home account id
 	turns    turns    // of Exclusive, by partition
+	late     turns    // of those who store what could not be stored before, by partition
 	owner    string   // of leases
 }
 
@@ -213,7 +214,8 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 	if im.incompatible || of == nil || of.partition != h.PartitionKey {
 		return nil
 	}
-	err = of.engine.export(ctx, m, p.resident(of), h)
+	r := p.resident(of)
+	err = of.engine.export(ctx, m, r, h)
 	waiting := of.replica.Outstanding(p.now())
 	switch {
 	case waiting == nil:
@@ -223,7 +225,15 @@ func (p *Partitioned) Export(ctx context.Context, m cache.Marshaler, h cache.Exp
 	case p.strict, err != nil && !errors.Is(ctx.Err(), context.Canceled):
 		// The caller is told that it failed, so it must not be stored later.
 	default:
-		if entry := p.outbox.put(of.partition, of.entry, waiting); entry != nil {
+		removed := false
+		entry := p.outbox.put(of.partition, of.entry, waiting, func() bool {
+			removed = r.signedOut().Any()
+			return !removed
+		})
+		if removed {
+			break
+		}
+		if entry != nil {
 			of.know(entry)
 			p.worked("unsaved")
 			return err
@@ -258,7 +268,7 @@ func (p *Partitioned) SignOut(ctx context.Context, homeAccountID string) error {
 	waiting := p.outbox.take(homeAccountID)
 	if err := e.delete(ctx); err != nil {
 		if waiting != nil {
-			p.outbox.put(homeAccountID, nil, waiting)
+			p.outbox.put(homeAccountID, nil, waiting, func() bool { return true })
 		}
 		return err
 	}
@@ -323,18 +333,18 @@ func (p *Partitioned) turnTo(ctx context.Context, m *clientMemory, partition str
 
 func (p *Partitioned) resident(of *user) resident {
 	now := p.signOuts.count()
-	return resident{Replica: of.replica, removalsOf: &userRemovals{p: p, of: of, signOuts: now, creations: now}}
+	return resident{Replica: of.replica, others: &othersOfUser{p: p, of: of, known: now, seen: now}}
 }
 
-// userRemovals is the removalsOf of one call for a user.
-type userRemovals struct {
-	p                   *Partitioned
-	of                  *user
-	signOuts, creations uint64 // how many sign-outs signedOut and created know
+// othersOfUser are the others of one call for a user.
+type othersOfUser struct {
+	p           *Partitioned
+	of          *user
+	known, seen uint64 // how many sign-outs signedOut and signedOutNow know
 }
 
-func (r *userRemovals) removed() replica.Removed {
-	out, of := &r.p.outbox, r.of
+func (o *othersOfUser) removed() replica.Removed {
+	out, of := &o.p.outbox, o.of
 	x := replica.Removed{All: out.settled(of.partition, of.entry), Stored: out.storedSince(of.partition, of.entry, of.stored)}
 	if x.Stored != nil {
 		of.stored = x.Stored
@@ -342,26 +352,30 @@ func (r *userRemovals) removed() replica.Removed {
 	return x
 }
 
-func (r *userRemovals) signedOut() replica.Removed {
-	return replica.Removed{All: r.since(&r.signOuts)}
+func (o *othersOfUser) signedOut() replica.Removed {
+	return replica.Removed{All: o.since(&o.known)}
 }
 
-func (r *userRemovals) created(ctx context.Context, rev string) error {
-	if !r.since(&r.creations) {
-		return nil
-	}
-	if err := r.of.engine.store.DeleteIf(ctx, rev); err != nil && !errors.Is(err, ErrConflict) {
-		return err
-	}
-	return errTakenBack
-}
+func (o *othersOfUser) signedOutNow() bool { return o.since(&o.seen) }
 
 // since reports whether the user was signed out after the first *known sign-outs, and
 // counts those that there are now.
-func (r *userRemovals) since(known *uint64) bool {
-	all, now := r.p.signOuts.since(*known)
+func (o *othersOfUser) since(known *uint64) bool {
+	all, now := o.p.signOuts.since(*known)
 	*known = now
-	return isOf(all, r.of.partition)
+	return isOf(all, o.of.partition)
+}
+
+func (o *othersOfUser) alone(ctx context.Context) (end func(), err error) {
+	if o.of.entry == nil {
+		return func() {}, nil
+	}
+	return o.p.late.take(ctx, o.of.partition)
+}
+
+func (o *othersOfUser) stored() {
+	o.p.outbox.remove(o.of.partition, o.of.entry)
+	o.of.know(nil)
 }
 
 // isOf reports whether the partition's account is among those that were removed.
@@ -472,11 +486,7 @@ func (p *Partitioned) flushOut(ctx context.Context, partition string) error {
 	of.replica.Adopt(entry.tokens, p.now())
 	bounded, cancel := p.bounded(ctx)
 	defer cancel()
-	if err := e.write(bounded, p.resident(of), of.replica.Resume(p.now())); err != nil {
-		return err
-	}
-	p.outbox.remove(partition, entry)
-	return nil
+	return e.write(bounded, p.resident(of), of.replica.Resume(p.now()))
 }
 
 // Unsaved returns of how many accounts there are tokens that could not be stored
@@ -490,11 +500,13 @@ func (p *Partitioned) flush(ctx context.Context, of *user) {
 		if _, ok := of.replica.AtRevision(); !ok {
 			return // nothing could be read either
 		}
+		if p.late.taken(of.partition) {
+			return // another request is storing it
+		}
 		bounded, cancel := p.bounded(ctx)
 		defer cancel()
-		if of.engine.write(bounded, p.resident(of), of.replica.Resume(p.now())) != nil {
-			return
-		}
+		of.engine.write(bounded, p.resident(of), of.replica.Resume(p.now())) //nolint:errcheck // it was logged
+		return
 	}
 	p.outbox.remove(of.partition, of.entry)
 	of.know(nil)

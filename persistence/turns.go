@@ -18,6 +18,13 @@ type turn struct {
 	users int
 }
 
+// taken reports whether somebody has the key.
+func (t *turns) taken(key string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.of[key] != nil
+}
+
 // take waits for the key until ctx ends, and then returns ctx's error. end gives
 // the key to the next one; only its first call counts.
 func (t *turns) take(ctx context.Context, key string) (end func(), err error) {

@@ -335,12 +335,20 @@ func (s *Source) Adopt(ctx context.Context, read func(context.Context) (*oauth2.
 // [Source.Load]. Deleting what is not there succeeds. If Delete fails, the token
 // is still stored.
 func (s *Source) Delete(ctx context.Context) error {
+	// Before the removal: else what could not be saved might be saved right after it.
+	s.mu.Lock()
+	u := s.unsaved
+	s.unsaved = nil
+	s.mu.Unlock()
 	_, _, err := s.store(ctx, nil, func(e entry) bool { return e != nil })
-	if err != nil {
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err != nil {
+		if s.unsaved == nil {
+			s.unsaved = u
+		}
+		return err
+	}
 	s.changes++
 	s.refused, s.unsaved = nil, nil
 	s.current.Store(nil)
@@ -716,7 +724,7 @@ func (s *Source) saveUnsaved(ctx context.Context) {
 	found, stored, err := s.store(ctx, u.entry, func(found entry) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return !saved(found) && u.replaces(found)
+		return s.unsaved == u && !saved(found) && u.replaces(found)
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()

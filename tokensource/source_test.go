@@ -415,6 +415,77 @@ func TestSaveAndDeleteAtOnce(t *testing.T) {
 	}
 }
 
+// Delete of a sign-in that could not be saved, and a call of Token at once: nothing is
+// stored after Delete.
+func TestDeleteOfWhatCouldNotBeSaved(t *testing.T) {
+	for name, fails := range map[string]bool{"works": false, "fails": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, oauthserver.Options{})
+			s := w.source()
+			full := func(op string, call func() error) error {
+				if op == "SaveIf" {
+					return errors.New("no space left")
+				}
+				return call()
+			}
+			w.onStore(full)
+			token := w.newSignIn()
+			require.Error(t, s.Save(t.Context(), token))
+			asked := false
+			w.onStore(func(op string, call func() error) error {
+				err := call()
+				if fails && op == "LoadRevision" {
+					return errors.New("no space left")
+				}
+				if op == "Unlock" && !asked { // Delete has found nothing, and is not over
+					asked = true
+					s.TokenContext(t.Context()) //nolint:errcheck // it may find either
+				}
+				return err
+			})
+			err := s.Delete(t.Context())
+			require.True(t, asked)
+			w.onStore(func(_ string, call func() error) error { return call() })
+			if fails {
+				require.Error(t, err)
+				got, err := s.Token()
+				require.NoError(t, err)
+				require.Equal(t, token.AccessToken, got.AccessToken, "the sign-in is not lost")
+				return
+			}
+			require.NoError(t, err)
+			require.Nil(t, w.stored())
+			_, err = s.Token()
+			require.ErrorIs(t, err, ErrSignInRequired)
+		})
+	}
+}
+
+// Delete while Token is about to save what could not be saved.
+func TestDeleteBeforeALateSave(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	s := w.source()
+	w.onStore(func(op string, call func() error) error {
+		if op == "SaveIf" {
+			return errors.New("no space left")
+		}
+		return call()
+	})
+	require.Error(t, s.Save(t.Context(), w.newSignIn()))
+	asked := false
+	w.onStore(func(op string, call func() error) error {
+		if op == "Lock" && !asked {
+			asked = true
+			require.NoError(t, s.Delete(t.Context()))
+		}
+		return call()
+	})
+	_, err := s.Token()
+	require.True(t, asked)
+	require.ErrorIs(t, err, ErrSignInRequired)
+	require.Nil(t, w.stored())
+}
+
 // What a call reads before a change is no answer for a call after it.
 func TestCallAfterAChange(t *testing.T) {
 	for name, change := range map[string]func(*world, *Source, *oauth2.Token) error{

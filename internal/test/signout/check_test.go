@@ -11,7 +11,6 @@ func (w *world) check() {
 	if w.changes == w.checked || w.bad != "" {
 		return
 	}
-	w.checked = w.changes
 	present := w.stored("")
 	for _, e := range present {
 		if e.text != "" {
@@ -21,6 +20,14 @@ func (w *world) check() {
 					s.session.seen, s.session.untold = w.now, w.loseAnswers
 				}
 			}
+		}
+	}
+	if w.mayTakeBack() {
+		return
+	}
+	w.checked = w.changes
+	for _, e := range present {
+		if e.text != "" {
 			w.checkStale(e)
 		} else if !w.beingSignedOut(e.user) && !slices.ContainsFunc(present, func(o entry) bool { return o.user == e.user && o.section == refreshTokens }) {
 			w.fail("P1: %s is stored without a refresh token", e.key)
@@ -64,7 +71,7 @@ func (w *world) checkStale(e entry) {
 			continue
 		}
 		switch {
-		case s.refresh && (s.asked < o.ended || s.session.answered < o.begun):
+		case s.refresh && (s.asked < o.ended || max(s.session.answered, s.session.done) < o.begun):
 			if s.excused[o] = s.parent.excused[o] && s.asked > o.ended || w.excepted(s, o); !s.excused[o] {
 				w.fail("P1: %s: %s, of a refresh that was asked for at %d, is stored although the user was signed out at %d", e.key, e.text, s.asked, o.ended)
 			}
@@ -83,7 +90,8 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 		return w.backAt(s.user, o) != 0
 	}
 	// A sign-in that could not be stored, of which the sign-out saw nothing, is stored
-	// later; so is one that was stored although its process was told that it was not. A Delete of its own process sees it, unless it is being stored just then.
+	// later; so is one that was stored although its process was told that it was not.
+	// A Delete of its own process sees it, unless it is being stored just then.
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
 		saw := o.by == x.c || o.everywhere && o.p == x.c.p && o.inside != x.c
 		unseen := x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun) ||
@@ -112,7 +120,11 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 // backAt returns the tick at which the user was first signed in again after o.
 func (w *world) backAt(user string, o *signOut) (tick int) {
 	for _, s := range w.secrets {
-		if at := max(s.answered, s.done); s.user == user && (!s.refresh || s.revived) && at > o.ended && (tick == 0 || at < tick) {
+		at := max(s.answered, s.done)
+		if s.landed != 0 && (s.done == 0 || s.landed < at) {
+			at = s.landed // from then on a look finds the user signed in
+		}
+		if s.user == user && (!s.refresh || s.revived) && at > o.ended && (tick == 0 || at < tick) {
 			tick = at
 		}
 	}

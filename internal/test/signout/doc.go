@@ -3,6 +3,9 @@
 // scenarios and in many of larger ones, with reads and saves that fail. [Held] does
 // it with the real MSAL client.
 //
+// A step is one of MSAL's with all that the store does in it or, at random and where a
+// save and its answer matter, one call of the store.
+//
 // The simulation knows of each stored secret when it was asked for. After each step
 // it checks that
 //

@@ -175,7 +175,16 @@ type disk struct {
 	until time.Time
 }
 
-func (d *disk) Lease(_ context.Context, owner string, length time.Duration) (bool, error) {
+// A connection is a process's to a disk.
+type connection struct {
+	*disk
+	by *process
+}
+
+// wait has the disk's next step come when it is told to.
+func (d connection) wait(what string) { d.w.park(d.by.name + " " + what + " " + d.name) }
+
+func (d connection) Lease(_ context.Context, owner string, length time.Duration) (bool, error) {
 	if d.w.failLoads {
 		return false, errDisk
 	}
@@ -186,7 +195,7 @@ func (d *disk) Lease(_ context.Context, owner string, length time.Duration) (boo
 	return true, nil
 }
 
-func (d *disk) Release(_ context.Context, owner string) error {
+func (d connection) Release(_ context.Context, owner string) error {
 	if d.owner == owner {
 		d.until = time.Time{}
 	}
@@ -194,9 +203,11 @@ func (d *disk) Release(_ context.Context, owner string) error {
 }
 
 // answer returns the error of a change that was carried out.
-func (d *disk) answer() error {
+func (d connection) answer(what string) error {
 	d.w.changes++
-	if d.w.loseAnswers {
+	lost := d.w.loseAnswers
+	d.wait(what)
+	if lost {
 		return errDisk
 	}
 	return nil
@@ -204,14 +215,19 @@ func (d *disk) answer() error {
 
 var errDisk = fmt.Errorf("the disk: %w", persistence.ErrUnavailable)
 
-func (d *disk) Load(ctx context.Context) ([]byte, error) {
+func (d connection) Load(ctx context.Context) ([]byte, error) {
 	data, _, err := d.LoadRevision(ctx)
 	return data, err
 }
 
-func (d *disk) Save(context.Context, []byte) error { return errors.New("saves only if unchanged") }
+func (d connection) Save(context.Context, []byte) error { return errors.New("saves only if unchanged") }
 
-func (d *disk) Revision(context.Context) (string, error) {
+func (d connection) Revision(context.Context) (string, error) {
+	d.wait("reads")
+	return d.revision()
+}
+
+func (d *disk) revision() (string, error) {
 	if d.w.failLoads {
 		return "", errDisk
 	}
@@ -221,8 +237,9 @@ func (d *disk) Revision(context.Context) (string, error) {
 	return strconv.Itoa(d.rev), nil
 }
 
-func (d *disk) LoadRevision(ctx context.Context) ([]byte, string, error) {
-	rev, err := d.Revision(ctx)
+func (d connection) LoadRevision(context.Context) ([]byte, string, error) {
+	d.wait("reads")
+	rev, err := d.revision()
 	if err != nil {
 		return nil, "", err
 	}
@@ -232,34 +249,51 @@ func (d *disk) LoadRevision(ctx context.Context) ([]byte, string, error) {
 	return bytes.Clone(d.data), rev, nil
 }
 
-func (d *disk) SaveIf(_ context.Context, data []byte, rev string) (string, error) {
+func (d connection) SaveIf(_ context.Context, data []byte, rev string) (string, error) {
 	if inside := d.w.inside; inside != nil {
 		d.w.inside = nil
 		inside()
 	}
+	d.wait("saves")
 	if d.w.failSaves {
 		return "", errDisk
 	}
 	if rev == "" && d.rev != 0 || rev != "" && rev != strconv.Itoa(d.rev) {
 		return "", persistence.ErrConflict
 	}
+	for _, o := range d.w.signOuts {
+		of := []byte(`"home_account_id":"` + o.user + `"`)
+		if o.by != nil && o.p == d.by && o.ended == 0 && bytes.Contains(d.data, of) && !bytes.Contains(data, of) {
+			o.landed = d.w.now
+		}
+	}
 	d.last++
 	d.data, d.rev = bytes.Clone(data), d.last
-	if err := d.answer(); err != nil {
+	if d.w.parts != nil && rev == "" {
+		d.w.parts.creating[d.by] = true
+	}
+	saved := strconv.Itoa(d.rev)
+	if err := d.answer("has saved"); err != nil {
 		return "", err
 	}
-	return strconv.Itoa(d.rev), nil
+	return saved, nil
 }
 
-func (d *disk) Delete(context.Context) error {
+func (d connection) Delete(context.Context) error {
+	d.wait("deletes")
 	if d.w.failSaves {
 		return errDisk
 	}
 	d.data, d.rev = nil, 0
-	return d.answer()
+	for _, o := range d.w.signOuts {
+		if o.everywhere && o.p == d.by && o.ended == 0 && (d.name == "" || o.of(d.name)) {
+			o.landed = d.w.now
+		}
+	}
+	return d.answer("has deleted")
 }
 
-func (d *disk) DeleteIf(ctx context.Context, rev string) error {
+func (d connection) DeleteIf(ctx context.Context, rev string) error {
 	if rev != strconv.Itoa(d.rev) {
 		return persistence.ErrConflict
 	}
@@ -328,18 +362,18 @@ type client struct {
 	saved    bool
 }
 
-// A look is a Replace, at a tick.
+// A look is a Replace that read something, from one tick to another.
 type look struct {
-	at    int
-	hint  string
-	users []string // of whom it found something stored
+	from, to int
+	hint     string
+	users    []string // of whom it found something stored
 }
 
 // saw reports whether the client has looked after one tick and before another,
 // where it could see that the user was signed out.
 func (c *client) saw(user string, after, before int) bool {
 	return slices.ContainsFunc(c.looks, func(l look) bool {
-		return after < l.at && l.at < before && (!c.p.partitioned || l.hint == user)
+		return after < l.from && l.to < before && (!c.p.partitioned || l.hint == user)
 	})
 }
 
@@ -347,7 +381,7 @@ func (c *client) saw(user string, after, before int) bool {
 // of the user.
 func (c *client) knew(user string, before int) bool {
 	for _, l := range slices.Backward(c.looks) {
-		if l.at < before && (!c.p.partitioned || l.hint == user) {
+		if l.to < before && (!c.p.partitioned || l.hint == user) {
 			return slices.Contains(l.users, user)
 		}
 	}
@@ -390,7 +424,8 @@ func (w *world) turn(c *call, user string) (ctx context.Context, end func()) {
 	}()
 	end = sync.OnceFunc(func() { close(ends); <-ended })
 	w.turns = append(w.turns, end)
-	return <-began, end
+	w.outside(func() { ctx = <-began })
+	return ctx, end
 }
 
 // A secret stands for what one token response brought.
@@ -424,7 +459,8 @@ type signOut struct {
 	by         *client
 	p          *process
 	begun      int
-	ended      int // 0: under way
+	landed     int // tick at which the user's entries went from the store; 0: not yet
+	ended      int // tick at which it took effect; 0: under way
 	failed     bool
 	everywhere bool    // by Delete or SignOut
 	inside     *client // inside of whose save, while nothing was stored; else nil
@@ -472,6 +508,7 @@ type world struct {
 	now       int // tick
 	failLoads bool
 	failSaves bool
+	troubles  int // how often any of these has changed
 	// loseAnswers: saves and sign-outs are carried out, and their caller is
 	// told that they failed.
 	loseAnswers bool
@@ -491,6 +528,7 @@ type world struct {
 	changes   int
 	trace     []string
 	bad       string
+	parts     *parts   // nil: a step is one with all that the store does in it
 	turns     []func() // end the turns of Exclusive that calls may still have
 }
 
@@ -508,11 +546,11 @@ func newWorld(s *scenario) *world {
 				opts = append(opts, persistence.WithMaxUnsaved(s.unsaved))
 			}
 			p.parts, err = persistence.NewPartitioned(func(_ context.Context, partition string) (persistence.Persistence, error) {
-				return w.disk(partition), nil
+				return connection{w.disk(partition), p}, nil
 			}, opts...)
 			p.hooks = p.parts
 		} else {
-			p.cache, err = persistence.New(w.disk(""), persistence.WithLogger(slog.New(slog.DiscardHandler)))
+			p.cache, err = persistence.New(connection{w.disk(""), p}, persistence.WithLogger(slog.New(slog.DiscardHandler)))
 			p.hooks = p.cache
 		}
 		if err != nil {
@@ -649,13 +687,15 @@ func (w *world) mint(c *client, user string, refresh bool) *secret {
 	return s
 }
 
-func (w *world) replace(c *call, hint string) error {
-	err := c.c.p.hooks.Replace(c.ctx, c.c.memory, cache.ReplaceHints{PartitionKey: hint})
-	if err == nil && !w.failLoads {
-		l := look{at: w.now, hint: hint}
-		for _, e := range w.stored("") {
-			if !slices.Contains(l.users, e.user) {
-				l.users = append(l.users, e.user)
+func (w *world) replace(c *call, hint string) (err error) {
+	l := look{from: w.now, hint: hint}
+	worked, there := w.readable(), w.usersStored()
+	w.outside(func() { err = c.c.p.hooks.Replace(c.ctx, c.c.memory, cache.ReplaceHints{PartitionKey: hint}) })
+	if err == nil && worked == w.readable() && worked >= 0 {
+		l.to = w.now
+		for _, user := range w.usersStored() {
+			if slices.Contains(there, user) {
+				l.users = append(l.users, user)
 			}
 		}
 		c.c.looks = append(c.c.looks, l)
@@ -663,27 +703,47 @@ func (w *world) replace(c *call, hint string) error {
 	return err
 }
 
-func (w *world) export(c *call, hint string) error {
+// readable returns how often trouble has begun or ended, or -1 while nothing can be
+// read.
+func (w *world) readable() int {
+	if w.failLoads {
+		return -1
+	}
+	return w.troubles
+}
+
+func (w *world) usersStored() (users []string) {
+	for _, e := range w.stored("") {
+		if !slices.Contains(users, e.user) {
+			users = append(users, e.user)
+		}
+	}
+	return users
+}
+
+func (w *world) export(c *call, hint string) (err error) {
 	c.c.saved = true
-	return c.c.p.hooks.Export(c.ctx, c.c.memory, cache.ExportHints{PartitionKey: hint})
+	w.outside(func() { err = c.c.p.hooks.Export(c.ctx, c.c.memory, cache.ExportHints{PartitionKey: hint}) })
+	return err
 }
 
 // first returns the first step of an op.
 func (w *world) first(p *process, o op) step {
 	switch o.do {
 	case "saves fail":
-		return step{name: o.do, writes: true, run: func() []step { w.failSaves = true; return nil }}
+		return step{name: o.do, writes: true, run: func() []step { w.failSaves = true; w.troubles++; return nil }}
 	case "reads fail":
-		return step{name: o.do, writes: true, run: func() []step { w.failLoads = true; return nil }}
+		return step{name: o.do, writes: true, run: func() []step { w.failLoads = true; w.troubles++; return nil }}
 	case "all fails":
-		return step{name: o.do, writes: true, run: func() []step { w.failLoads, w.failSaves = true, true; return nil }}
+		return step{name: o.do, writes: true, run: func() []step { w.failLoads, w.failSaves = true, true; w.troubles++; return nil }}
 	case "all works":
 		return step{name: o.do, writes: true, run: func() []step {
 			w.failLoads, w.failSaves, w.loseAnswers = false, false, false
+			w.troubles++
 			return nil
 		}}
 	case "answers are lost":
-		return step{name: o.do, writes: true, run: func() []step { w.loseAnswers = true; return nil }}
+		return step{name: o.do, writes: true, run: func() []step { w.loseAnswers = true; w.troubles++; return nil }}
 	case "time goes by":
 		return step{name: o.do, writes: true, long: true, run: func() []step {
 			<-time.After(wait)
@@ -692,7 +752,7 @@ func (w *world) first(p *process, o op) step {
 		}}
 	case "flush":
 		return step{name: p.name + " flush", writes: true, saves: true, run: func() []step {
-			p.parts.Flush(p.ctx) //nolint:errcheck // the next one tries again
+			w.outside(func() { p.parts.Flush(p.ctx) }) //nolint:errcheck // the next one tries again
 			return nil
 		}}
 	case "delete", "sign out here":
@@ -700,10 +760,10 @@ func (w *world) first(p *process, o op) step {
 			out := w.signingOut(&signOut{p: p, user: o.user, everywhere: true})
 			var err error
 			if p.partitioned {
-				err = p.parts.SignOut(p.ctx, o.user)
+				w.outside(func() { err = p.parts.SignOut(p.ctx, o.user) })
 			} else {
 				out.user = ""
-				err = p.cache.Delete(p.ctx)
+				w.outside(func() { err = p.cache.Delete(p.ctx) })
 			}
 			w.ended(out, err)
 			return nil
@@ -779,11 +839,12 @@ func (w *world) ask(c *call, next nextStep) []step {
 
 // answer is what MSAL does with an answer, under the write lock.
 func (w *world) answer(c *call, hint string, next nextStep) []step {
+	troubles := w.troubles
 	if w.replace(c, hint) != nil {
 		c.c.writer = nil
 		return c.done()
 	}
-	unread := w.failLoads
+	unread := w.failLoads || w.troubles != troubles
 	s := next("E", func() []step {
 		defer func() { c.c.writer = nil; c.done() }()
 		s := c.secret
@@ -791,9 +852,10 @@ func (w *world) answer(c *call, hint string, next nextStep) []step {
 		_, known := c.c.memory.refreshToken(s.user)
 		c.c.memory.write(s, online)
 		lone := !known || len(w.stored(s.user)) == 0
-		working := w.works()
+		working, troubles := w.works(), w.troubles
 		err := w.export(c, hint)
-		working = working && w.works()
+		working = working && w.troubles == troubles
+		lone = lone || len(w.stored(s.user)) == 0
 		s.withheld = working && !slices.ContainsFunc(w.stored(s.user), func(e entry) bool { return e.text == "R"+strconv.Itoa(s.n) })
 		s.unsaved = !s.refresh && !working
 		s.unseen, s.unread = !s.refresh && !working && lone, !s.refresh && !working && unread
@@ -817,12 +879,13 @@ func (w *world) removal(c *call, env string, next nextStep) []step {
 	if c.out == nil {
 		c.out = w.signingOut(&signOut{p: c.c.p, by: c.c, user: c.op.user})
 	}
+	troubles := w.troubles
 	if err := w.replace(c, ""); err != nil {
 		c.c.writer = nil
 		w.ended(c.out, err)
 		return nil
 	}
-	blind := w.failLoads
+	blind := w.failLoads || w.troubles != troubles
 	s := next("E", func() []step {
 		c.c.writer = nil
 		there := len(c.c.memory.names(c.op.user)) > 0
@@ -862,7 +925,9 @@ func (w *world) signingOut(o *signOut) *signOut {
 
 func (w *world) ended(o *signOut, err error) {
 	if o.ended == 0 {
-		o.ended, o.failed = w.now, err != nil
+		if o.ended, o.failed = w.now, err != nil; err == nil && o.landed != 0 {
+			o.ended = o.landed
+		}
 		w.changes++
 	}
 }

@@ -40,6 +40,12 @@ var mutants = []mutant{
 		"r.signOuts.tick++ // after", "return // after", "P1"},
 	{"what another request has stored counts as never stored", "persistence/outbox.go",
 		"case now != nil && now.line == e.line:", "case false:", "P1"},
+	{"what could not be stored is stored by two at once", "persistence/partitioned.go",
+		"return p.late.take(ctx, of.partition)", "return func() {}, nil", "P1"},
+	{"what was removed between a conflict and the next look does not count", "persistence/engine.go",
+		"if r.settle() { // before", "if false { // before", "P1"},
+	{"what was stored stays in the outbox", "persistence/engine.go",
+		"if err == nil && r.stored != nil {", "if false {", "P1"},
 	{"a Delete leaves what is pending", "internal/replica/replica.go",
 		"func (r *Replica) Removed(x Removed) {\n	if r.pending == nil {", "func (r *Replica) Removed(x Removed) {\n	if true {", "P1"},
 }
@@ -73,7 +79,7 @@ func TestSimulationFindsMutants(t *testing.T) {
 				t.Fatal(err)
 			}
 			out, err := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-overlay="+overlay,
-				"-run=^(TestSignOutsStickWhereSimplerRulesFail|TestSignOutsStickInEveryInterleaving)$", ".").CombinedOutput()
+				"-run=^(TestSignOutsStickWhereSimplerRulesFail|TestSignOutsStickInEveryInterleaving|TestSignOutsStickBetweenSaveAndAnswer)$", ".").CombinedOutput()
 			switch {
 			case err == nil:
 				t.Fatal("the simulation does not find it")

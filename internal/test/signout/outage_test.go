@@ -90,30 +90,9 @@ func TestSignOutsStickInAnOutageAtRandom(t *testing.T) {
 		for i := range runs {
 			seed := first + uint64(i)
 			rnd := rand.New(rand.NewPCG(seed, 7))
-			s, _ := randomScenario(rnd)
-			if !s.processes[0].partitioned {
+			s, ok := randomOutage(rnd)
+			if !ok {
 				continue
-			}
-			for n := range s.actors {
-				if s.actors[n].in < 0 {
-					continue
-				}
-				s.unsaved = []int{0, 0, 1, 2500}[rnd.IntN(4)]
-				for j := range s.actors[n].ops {
-					switch o := &s.actors[n].ops[j]; {
-					case o.do == "sign in":
-						o.marked = rnd.IntN(2) == 0
-					case o.do == "refresh":
-						o.inTurn = rnd.IntN(3) == 0
-					case o.do == "hit" && rnd.IntN(2) == 0:
-						*o = op{do: "flush"}
-					}
-				}
-			}
-			for n := range s.actors {
-				if a := s.actors[n]; a.in < 0 && rnd.IntN(3) == 0 {
-					a.ops[0].do = "answers are lost"
-				}
 			}
 			schedule := shuffled(s, rnd)
 			if w := run(s, schedule); w.bad != "" {
@@ -121,6 +100,36 @@ func TestSignOutsStickInAnOutageAtRandom(t *testing.T) {
 			}
 		}
 	})
+}
+
+// randomOutage returns a larger scenario of a web app.
+func randomOutage(rnd *rand.Rand) (s *scenario, ok bool) {
+	s, _ = randomScenario(rnd)
+	if !s.processes[0].partitioned {
+		return nil, false
+	}
+	for n := range s.actors {
+		if s.actors[n].in < 0 {
+			continue
+		}
+		s.unsaved = []int{0, 0, 1, 2500}[rnd.IntN(4)]
+		for j := range s.actors[n].ops {
+			switch o := &s.actors[n].ops[j]; {
+			case o.do == "sign in":
+				o.marked = rnd.IntN(2) == 0
+			case o.do == "refresh":
+				o.inTurn = rnd.IntN(3) == 0
+			case o.do == "hit" && rnd.IntN(2) == 0:
+				*o = op{do: "flush"}
+			}
+		}
+	}
+	for n := range s.actors {
+		if a := s.actors[n]; a.in < 0 && rnd.IntN(3) == 0 {
+			a.ops[0].do = "answers are lost"
+		}
+	}
+	return s, true
 }
 
 // The control: where a sign-in in an outage is not marked, it is lost; and a Flush

@@ -134,10 +134,12 @@ func every(s *scenario, most int) (n int, failed *world, schedule []turn) {
 }
 
 // least makes what fails as small as it gets while the same property fails.
-func least(s *scenario, schedule []turn) *world {
+func least(s *scenario, schedule []turn) *world { return leastBy(s, schedule, run) }
+
+func leastBy[T any](s *scenario, schedule []T, run func(*scenario, []T) *world) *world {
 	worst := run(s, schedule)
 	property := property(worst.bad)
-	try := func(s *scenario, schedule []turn) bool {
+	try := func(s *scenario, schedule []T) bool {
 		w := run(s, schedule)
 		if strings.HasPrefix(w.bad, property) {
 			worst = w
