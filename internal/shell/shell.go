@@ -12,8 +12,8 @@ import (
 
 var plain = regexp.MustCompile(`^[\pL\pN/._+@:-][\pL\pN/._+@:~-]*$`)
 
-// Quote returns path as the shells of this system take it: as one word that
-// means exactly this path. Nothing in it is an instruction to a terminal.
+// Quote returns path for the shells of this system: as one word that means exactly this
+// path. Nothing in it controls a terminal.
 func Quote(path string) string {
 	if runtime.GOOS == "windows" {
 		return QuoteWindows(path)
