@@ -60,7 +60,7 @@ func copiedWarning(dir string) fallback.Warning {
 		Location: dir,
 		Message:  fmt.Sprintf("Other programs may not see the tokens in %s, and a lock there may not exclude them.", dir),
 		Reason:   "This program runs in a Windows package, to which Windows shows a copy of AppData.",
-		Remedy:   "Set Config.Dir to a folder outside of AppData, or leave it empty.",
+		Remedy:   "The program's author can set Config.Dir to a folder outside of AppData, or leave it empty.",
 	}
 }
 
@@ -114,8 +114,8 @@ func isHome(dir string) bool {
 	return err == nil && fi.IsDir()
 }
 
-// dirVariable says to the user what can be set instead of Config.Dir, where the
-// program leaves that to the platform.
+// dirVariable tells the user which variable to set if the program leaves Config.Dir to
+// the platform.
 func dirVariable() string {
 	switch runtime.GOOS {
 	case "windows":

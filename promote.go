@@ -31,11 +31,10 @@ import (
 // replaces no entry and brings back no account. What may not be added stays in
 // the plaintext file. A warning always says what happened.
 //
-// A promotion that was cut short also leaves a plaintext file beside the encrypted
+// A promotion that was interrupted also leaves a plaintext file beside the encrypted
 // one. The ledger recognises it: a revision that was copied already is not copied
-// again, but removed. The ledger records it after the copy and never before:
-// another process may be faster with an older copy, and then the difference would
-// be lost.
+// again, but removed. It is recorded after the copy and never before: another process
+// may be faster with an older copy, and then the difference would be lost.
 type promoter struct {
 	cache     layout.Cache
 	place     place.Place
@@ -178,7 +177,7 @@ func (m *promotion) combine(h transfer.Held) (transfer.Next, error) {
 	return transfer.Next{Data: sum, Changed: changed, Keep: added.Left > 0}, nil
 }
 
-// record is of use only if the file is not removed after it.
+// record is needed only if the process is killed before the file is removed.
 func (m *promotion) record(ctx context.Context, rev string) error {
 	_ = m.lock.Hold(ctx, func() error { return m.ledger.SetPromoted(rev) })
 	return nil
@@ -271,7 +270,7 @@ func (p *promoter) quarantined(file persistence.Description, to string, err, rea
 		p.warn(fallback.Warning{Location: file.Location,
 			Message: "The stored tokens can no longer be read, so you will have to sign in again.",
 			Reason:  sentence(reason.Error()),
-			Remedy:  "The file was kept as " + to + ", as the newest five of them are. It can be removed."})
+			Remedy:  "The file was kept as " + to + ". It can be removed; the newest five such files are kept."})
 	}
 	return err
 }

@@ -30,7 +30,7 @@ import (
 // removed; it removes the other files all the same. It waits for other processes as
 // [Open] does, and fails with ErrLockTimeout when that takes too long.
 func Remove(ctx context.Context, cfg Config) error {
-	if cfg.Kernel == nil { // before Order, which may name it, is left out
+	if cfg.Kernel == nil { // before Order is cleared, which may name it
 		cfg.Kernel = cfg.keyringOf(layout.Kernel)
 	}
 	cfg.Order, cfg.Store = nil, ""
@@ -61,9 +61,9 @@ func (s *store) remove(ctx context.Context) error {
 	if len(done.LeftKeys) > 0 {
 		s.warn(fallback.Warning{
 			Location: s.place.Encrypted,
-			Message:  fmt.Sprintf("The tokens were removed, and their keys stay where they are stored: %s.", strings.Join(done.LeftKeys, ", ")),
-			Reason:   "They could not be deleted: their place is locked, does not answer, is not used by this program, or they were made for a copy of the file in another folder.",
-			Remedy:   fmt.Sprintf("Without the file they are of no use. To delete them, unlock the place and sign out once more. In a keyring they are under the service %q.", layout.KeyringService(s.cfg.Name)),
+			Message:  fmt.Sprintf("The tokens were removed, but these keys could not be deleted: %s.", strings.Join(done.LeftKeys, ", ")),
+			Reason:   "Their keyring is locked, does not answer or is not used by this program, or the keys were made for a copy of the file in another folder.",
+			Remedy:   fmt.Sprintf("Without the file they are useless. To delete them, unlock the keyring and sign out once more. They are there under the service %q.", layout.KeyringService(s.cfg.Name)),
 		})
 	}
 	return err

@@ -43,9 +43,9 @@ func keyringTimeoutOf(goos string) time.Duration {
 // process has changed the files that the choice depended on.
 //
 // The candidates share one lock, and two files: the encrypted one, whose header
-// names its key's source, and the plaintext one. The plaintext file is used only
-// if there is no encrypted file. What becomes of one beside an encrypted file is
-// the promoter's business.
+// names its key's source, and the plaintext one. The plaintext file is used only if
+// there is no encrypted file. The promoter decides what happens to one beside an
+// encrypted file.
 type store struct {
 	cfg      Config
 	ofUser   bool // the folder is the platform's, which the user can change
@@ -172,8 +172,8 @@ func (s *store) selectBackend(ctx context.Context) (news bool, err error) {
 	return news, nil
 }
 
-// useMemory goes on without keeping, because err prevents any file, where the
-// program permits that and nothing is stored. Else it fails with err.
+// useMemory keeps the tokens in memory alone if err prevents any file, the program
+// permits that and nothing is stored. Else it fails with err.
 func (s *store) useMemory(ctx context.Context, err error) error {
 	if !s.cfg.permits(layout.Memory) || ctx.Err() != nil || errors.Is(err, persistence.ErrLockTimeout) {
 		return err
@@ -193,7 +193,7 @@ func (s *store) useMemory(ctx context.Context, err error) error {
 	return nil
 }
 
-// openMemory returns a cache in memory, but not beside what is stored, or may be.
+// openMemory returns a cache in memory. It fails if something is stored, or may be.
 func (s *store) openMemory() (*persistence.Memory, error) {
 	here := layout.Cache{Dir: s.cfg.Dir, Name: s.cfg.Name}
 	for _, path := range []string{here.Encrypted(), here.Plaintext()} {
@@ -224,9 +224,8 @@ func isReadOnly(err error) bool {
 	return securefile.IsReadOnly(err) || errors.Is(err, fs.ErrPermission)
 }
 
-// readPlaintext uses the plaintext file where the folder cannot be written, for
-// the reason why, and the file can be read. The user is told that nothing can be
-// saved.
+// readPlaintext uses the plaintext file if it can be read, although the folder cannot be
+// written, for the reason why. The user is told that nothing can be saved.
 func (s *store) readPlaintext(ctx context.Context, why error) bool {
 	if !isReadOnly(why) || !s.promoter.found() {
 		return false
@@ -267,7 +266,7 @@ func (s *store) openExisting(ctx context.Context) (*encrypted.File, error) {
 		if file == nil {
 			return nil, nil
 		}
-		// Whether this process has set it aside or a faster one has: look again.
+		// This process has set it aside, or a faster one has. In both cases look again.
 		if err := s.promoter.quarantine(ctx, file); err != nil {
 			return nil, err
 		}
@@ -296,11 +295,11 @@ func (s *store) tryExisting(ctx context.Context) (*encrypted.File, error) {
 	}
 	candidate := candidateOf(source)
 	if s.cfg.Store != "" && s.cfg.Store != candidate {
-		return nil, s.storedError(remedy.Errorf("Ask for the store that they are in, or remove the file to start anew.",
+		return nil, s.storedError(remedy.Errorf("Set the program's store to the one that they are in, or remove the file and sign in again.",
 			"their key source is %q, and the store %q was asked for", source, s.cfg.Store))
 	}
 	if s.cfg.Order != nil && !slices.Contains(s.cfg.Order, candidate) {
-		return nil, s.storedError(remedy.Errorf("Use the program that stored the tokens, or remove the file to start anew.",
+		return nil, s.storedError(remedy.Errorf("Use the program that stored the tokens, or remove the file and sign in again.",
 			"%w: their key source is %q, which this program does not permit", persistence.ErrUnavailable, source))
 	}
 	sources := s.cfg.sources(source)
@@ -330,8 +329,8 @@ func (s *store) tryExisting(ctx context.Context) (*encrypted.File, error) {
 	return nil, s.storedError(first)
 }
 
-// storedError is the refusal to start anew beside tokens that cannot be read
-// now. It has the cause and the remedy of err, and no other place than the file.
+// storedError is the error if stored tokens cannot be read now: Open starts nothing
+// beside them. It has the cause and the remedy of err, and the file as its place.
 func (s *store) storedError(err error) error {
 	return &persistence.Error{Op: "open", Backend: "encrypted", Location: s.place.Encrypted,
 		Err:    fmt.Errorf("encrypted tokens are stored here but cannot be read now, and nothing less safe was started beside them: %w", persistence.Cause(err)),
@@ -387,8 +386,8 @@ func (s *store) warnOf(candidate string, refusals []fallback.Refusal) {
 	s.warn(w)
 }
 
-// why says why the candidates that were preferred do not work, and what helps. What
-// is true of several is said once.
+// why returns why the candidates that were preferred do not work, and what helps. What
+// is the same for several is there once.
 func why(refusals []fallback.Refusal) (reason, remedy string) {
 	var reasons, remedies []string
 	names := map[string][]string{}
@@ -409,9 +408,9 @@ func why(refusals []fallback.Refusal) (reason, remedy string) {
 }
 
 // backend returns the backend in use. If that is the plaintext file and another
-// process has stored something encrypted since, it chooses again, so that nobody
-// goes on beside what is safer. So it does if nothing is stored with a key in the
-// kernel's keyring yet, and another process has stored plaintext.
+// process has stored something encrypted since, it chooses again, so that no process
+// stays with what is less safe. It also chooses again if its key is in the kernel's
+// keyring, nothing is stored with it yet, and another process has stored plaintext.
 func (s *store) backend(ctx context.Context) (backend, error) {
 	current := s.current.Load().backend
 	again := false
@@ -505,9 +504,9 @@ func (s *store) LoadRevision(ctx context.Context) ([]byte, string, error) {
 	}
 }
 
-// repair looks at what a load from b gave, and reports whether to load again:
-// what cannot be read any more is out of the way now, or plaintext was promoted,
-// or another backend is in use.
+// repair examines the result of a load from b, and reports whether to load again: a file
+// that can no longer be read was set aside, or plaintext was promoted, or another backend
+// is in use.
 func (s *store) repair(ctx context.Context, b backend, data []byte, rev string, err error) (repaired bool, _ error) {
 	switch file := b.(type) {
 	case *encrypted.File:
@@ -578,9 +577,9 @@ func (s *store) SaveIf(ctx context.Context, data []byte, rev string) (string, er
 	return b.SaveIf(ctx, data, rev)
 }
 
-// Delete also removes a plaintext file that may be moved into the encrypted one:
-// nothing would tell its next reader that it was to be deleted. It goes first,
-// because beside the encrypted file it brings nothing back.
+// Delete also removes a plaintext file that may be moved into the encrypted one, because
+// its next reader could not know that it was deleted. That file goes first: while the
+// encrypted file is there, it brings nothing back.
 func (s *store) Delete(ctx context.Context) error {
 	b, err := s.backend(ctx)
 	if err != nil {

@@ -99,13 +99,13 @@ type Config struct {
 	// does not touch what is stored.
 	Store string
 
-	// Follow are token caches of other programs whose sign-ins are to be one with
-	// this program's, such as interop.AzureCLI's. They are only read, and shown beside
-	// what this cache has; see persistence.WithFollow for what a sign-out does, on
-	// either side. They count for nothing in the choice where this cache is kept. Open
-	// fails with ErrUnavailable if one has only sign-ins that cannot be followed, those
-	// of other authorities than Microsoft Entra ID. Remove forgets also what was hidden
-	// of them.
+	// Follow are token caches of other programs, such as interop.AzureCLI's, whose
+	// sign-ins this program uses too. They are only read, and shown beside what this
+	// cache has; see persistence.WithFollow for what a sign-out does on either side.
+	// They do not affect where this cache is kept. Open fails with ErrUnavailable if
+	// one has only sign-ins that cannot be followed, because they are with another
+	// authority than Microsoft Entra ID. Remove also forgets which of their accounts
+	// are hidden.
 	Follow []persistence.Neighbour
 
 	// Strict lets storage errors fail the sign-in; see persistence.WithStrict.

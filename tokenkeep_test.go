@@ -543,7 +543,7 @@ func TestSetAsideIsBounded(t *testing.T) {
 				require.Empty(t, load(t, running))
 				require.Len(t, m.warnings, 1)
 				require.Contains(t, m.warnings[0].Remedy, path+".damaged-")
-				kept, _, _ := strings.Cut(strings.TrimPrefix(m.warnings[0].Remedy, "The file was kept as "), ",")
+				kept, _, _ := strings.Cut(strings.TrimPrefix(m.warnings[0].Remedy, "The file was kept as "), ". ")
 				require.FileExists(t, kept)
 			}
 			require.Len(t, m.files(), 5)

@@ -95,7 +95,7 @@ func (f *File) collectKeys(ctx context.Context, keep string, others ...KeySource
 		return
 	}
 	sources := append(f.sources(), others...)
-	// Where the ledger cannot be written, it says more than it needs to: no harm.
+	// If the ledger cannot be written, it keeps records that are not needed: no harm.
 	_ = f.ledger().RemoveKeys(f.store.Path(), func(name string) bool {
 		return needed(name, headers) || name != keep && f.deleteKey(ctx, name, sources)
 	})
@@ -183,12 +183,11 @@ func (f *File) forget(ctx context.Context, old []string) error {
 }
 
 // LeftKeys returns the keys, each as "source/id", that are still stored though
-// neither this file nor one that was set aside from it needs them, as far as that
-// is known. After [File.Delete],
-// [File.Rotate] or [File.SetAside] these are the keys that could not be deleted:
-// their source was not available, is not among the sources of this File (see
-// [Options]), or they belong to a copy of the file in another folder. The next
-// save, Rotate or Delete tries again, but for those of another folder.
+// neither this file nor one that was set aside from it needs them, as far as that is
+// known. After [File.Delete], [File.Rotate] or [File.SetAside] these are the keys that
+// could not be deleted: their source was not available, is not among the sources of this
+// File (see [Options]), or they belong to a copy of the file in another folder. The next
+// save, Rotate or Delete tries again, except for those of another folder.
 func (f *File) LeftKeys(ctx context.Context) ([]string, error) {
 	var left []string
 	err := f.hold(ctx, func() error {
@@ -214,8 +213,8 @@ func (f *File) LeftKeys(ctx context.Context) ([]string, error) {
 }
 
 // collectIfNeeded collects keys after a save or a removal, if a key was recorded
-// since the last time. Its own failure does no harm: the ledger then says more
-// than it needs to.
+// since the last time. Its own failure does no harm: the ledger then keeps records that
+// are not needed.
 func (f *File) collectIfNeeded(ctx context.Context, keep string) {
 	if f.setKeysToCollect(false) {
 		_ = f.hold(ctx, func() error { f.collectKeys(ctx, keep); return nil })

@@ -9,14 +9,14 @@
 //
 // Somebody who has the file and not the key learns the cache's size, when it was
 // saved, where the key comes from, the key's random id and what else is in the key's
-// reference (see [KeySource]), and nothing else. Every changed byte is noticed. Every save has a key and a nonce of its own, derived
-// from the master key and a new random salt. A file opens with one key and under
-// one cache's name only.
+// reference (see [KeySource]), and nothing else. Every changed byte is noticed. Every
+// save has a key and a nonce of its own, derived from the master key and a new random
+// salt. A file opens with one key and under one cache's name only.
 //
 // A save is all or nothing, and durable, at whatever point the process or the
 // system dies. A file that cannot be opened is never overwritten.
 //
-// The errors say what went wrong, because it decides what becomes of the file:
+// The errors say what went wrong, because that decides what happens to the file:
 // persistence.ErrCorrupt is certain damage; persistence.ErrWrongKey is a sound
 // file and a wrong key, passphrase or name, or with DPAPI the wrong user;
 // persistence.ErrKeyMissing is a source without the key;
@@ -25,10 +25,10 @@
 // # What is not guaranteed
 //
 // An older copy of the file that is put back is not noticed. Programs of the
-// same user can get at the key as this program does. The key and the cache are
-// in this process's memory in plain, and may get into swap and core dumps. A
-// context does not interrupt the disk, nor one derivation from a passphrase,
-// though it ends the wait for it.
+// same user can get the key in the same way as this program. The key and the cache are
+// unencrypted in this process's memory, and may get into swap and core dumps. A context
+// does not interrupt the disk. It does not interrupt a derivation from a passphrase
+// either, but ends the wait for it.
 //
 // # Keys
 //

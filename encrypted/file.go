@@ -60,7 +60,7 @@ type Options struct {
 // [File.SetAside] makes room.
 //
 // ErrKeyMissing means that the key is gone: the source stored it on this machine
-// for this user and has it no more. Methods that write have also made sure that
+// for this user and no longer has it. Methods that write have also made sure that
 // the source keeps a new key, which is then the next file's. In every other case a
 // missing key is ErrUnavailable: another machine, user or container may have it.
 //
@@ -337,11 +337,10 @@ func (f *File) SetAside(ctx context.Context, rev string) (newPath string, err er
 	return newPath, wrap("set aside", f.store.Path(), err)
 }
 
-// Check shows that this File can keep what it will be given, before anybody signs
-// in. If there is a file, its key is fetched and checked
-// against the header. If there is none, its key is made and, where the source
-// stores keys, read back. The first save uses that key. If there is never a first
-// save, the next process that checks or saves uses the key.
+// Check shows that this File can store data, before anybody signs in. If there is a
+// file, its key is fetched and checked against the header. If there is none, its key is
+// made and, if the source stores keys, read back. The first save uses that key. If there
+// is never a first save, the next process that checks or saves uses it.
 func (f *File) Check(ctx context.Context) error {
 	err := f.check(ctx)
 	var notFound *keyNotFound
@@ -367,8 +366,8 @@ func (f *File) check(ctx context.Context) error {
 }
 
 // Rotate gives the file a new key, from the same source or another one, and
-// encrypts its data anew. From then on, to is this File's source. To change a
-// passphrase is to rotate the key. The replaced key stays in its source until the
+// encrypts its data again. From then on, to is this File's source. To change a
+// passphrase, rotate the key. The replaced key stays in its source until the
 // next Rotate or Delete, so that a copy of the file made before still opens. A
 // process that is killed at any point leaves a file that opens.
 //

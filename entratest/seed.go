@@ -31,9 +31,9 @@ func (s *Server) SignIn(ctx context.Context, c cache.ExportReplace, clientID str
 }
 
 // Expire returns MSAL's serialized cache with every access token in it (also those of
-// package azcredential) expired an hour ago, so that the next silent sign-in refreshes. It fails if data is not
-// such a cache, and returns nil for nil. It has the signature of the function that
-// persistence.Cache.Update takes:
+// package azcredential) expired an hour ago, so that the next silent sign-in refreshes.
+// It fails if data is not such a cache, and returns nil for nil. It has the signature of
+// the function that persistence.Cache.Update takes:
 //
 //	err := c.Update(ctx, entratest.Expire)
 func Expire(data []byte) ([]byte, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -120,36 +121,42 @@ func (s *Server) grant(r *http.Request, grant, tenant string) (map[string]any, e
 		}
 		n.Tenant = tenant
 		return s.answer(n, scopes, next, capabilities)
-	case GrantClientCredentials:
+	case GrantClientCredentials, GrantOnBehalfOf:
 		if !confidential {
 			return nil, &refusal{http.StatusUnauthorized, "invalid_client", 7000218, "The request body must contain the parameter 'client_secret'."}
 		}
-		scopes = slices.DeleteFunc(scopes, isOpenID)
-		if tenant == "common" || tenant == "organizations" {
-			return nil, refuse("invalid_request", 50059, "No tenant-identifying information found in the request.")
+		if grant == GrantClientCredentials {
+			return s.clientCredentials(client, tenant, scopes, capabilities)
 		}
-		if len(scopes) != 1 || !strings.HasSuffix(scopes[0], "/.default") {
-			return nil, refuse("invalid_scope", 1002012, "Client credential flows must have a scope value with /.default suffixed to the resource identifier.")
-		}
-		return s.answer(session{Client: client, Tenant: tenant}, scopes, "", capabilities)
-	case GrantOnBehalfOf:
-		if !confidential {
-			return nil, &refusal{http.StatusUnauthorized, "invalid_client", 7000218, "The request body must contain the parameter 'client_secret'."}
-		}
-		if f.Get("requested_token_use") != "on_behalf_of" {
-			return nil, refuse("invalid_request", 900144, "The request body must contain the parameter 'requested_token_use'.")
-		}
-		a, ok := s.verify(f.Get("assertion"))
-		if !ok || a.Scopes == "" {
-			return nil, refuse("invalid_grant", 50013, "The assertion is not an access token of this authority for a user.")
-		}
-		if a.Expires <= s.o.Now().Unix() {
-			return nil, refuse("invalid_grant", 500133, "The assertion has expired.")
-		}
-		return s.begin(session{Family: random(12), User: a.Username, Client: client, Tenant: tenant}, scopes, capabilities)
+		return s.onBehalfOf(f, client, tenant, scopes, capabilities)
 	default:
 		return nil, refuse("unsupported_grant_type", 70003, "The grant type is not supported.")
 	}
+}
+
+func (s *Server) clientCredentials(client, tenant string, scopes, capabilities []string) (map[string]any, error) {
+	scopes = slices.DeleteFunc(scopes, isOpenID)
+	if tenant == "common" || tenant == "organizations" {
+		return nil, refuse("invalid_request", 50059, "No tenant-identifying information found in the request.")
+	}
+	if len(scopes) != 1 || !strings.HasSuffix(scopes[0], "/.default") {
+		return nil, refuse("invalid_scope", 1002012, "Client credential flows must have a scope value with /.default suffixed to the resource identifier.")
+	}
+	return s.answer(session{Client: client, Tenant: tenant}, scopes, "", capabilities)
+}
+
+func (s *Server) onBehalfOf(f url.Values, client, tenant string, scopes, capabilities []string) (map[string]any, error) {
+	if f.Get("requested_token_use") != "on_behalf_of" {
+		return nil, refuse("invalid_request", 900144, "The request body must contain the parameter 'requested_token_use'.")
+	}
+	a, ok := s.verify(f.Get("assertion"))
+	if !ok || a.Scopes == "" {
+		return nil, refuse("invalid_grant", 50013, "The assertion is not an access token of this authority for a user.")
+	}
+	if a.Expires <= s.o.Now().Unix() {
+		return nil, refuse("invalid_grant", 500133, "The assertion has expired.")
+	}
+	return s.begin(session{Family: random(12), User: a.Username, Client: client, Tenant: tenant}, scopes, capabilities)
 }
 
 // redeemDevice returns the device code's sign-in once it is approved.

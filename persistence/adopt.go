@@ -20,8 +20,8 @@ import (
 //
 // A process may be killed at any point: then the next call goes on. If remove fails,
 // the sign-in is stored, the error wraps remove's, and the next call only tries to
-// remove again: what the user has signed out of meanwhile does not come back. Adopt
-// holds no lock of the old program: what that saves between read and remove is lost.
+// remove again: accounts that were signed out meanwhile do not come back. Adopt holds
+// no lock of the old program: what that program saves between read and remove is lost.
 //
 // What MSAL cannot take is left out, with a warning in the log that names it.
 //

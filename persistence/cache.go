@@ -181,12 +181,11 @@ func (c *Cache) Load(ctx context.Context) ([]byte, error) {
 	return c.store.Load(ctx)
 }
 
-// Update replaces the stored cache by what edit makes of it. No other writer
-// comes in between. A nil current says that nothing is stored; a nil result
-// says that nothing is to change. edit must not call this Cache's Update,
-// Export or Delete, and may be called again if a writer that does not know the
-// lock got in between. Update returns edit's error as it is. Storage errors
-// are always returned.
+// Update replaces the stored cache by what edit makes of it, without another writer in
+// between. A nil current means that nothing is stored; a nil result means that nothing
+// changes. edit must not call this Cache's Update, Export or Delete, and may be called
+// again if a writer that does not use the lock has saved in between. Update returns
+// edit's error as it is. Storage errors are always returned.
 func (c *Cache) Update(ctx context.Context, edit func(current []byte) ([]byte, error)) error {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()

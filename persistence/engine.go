@@ -350,9 +350,9 @@ func (e *engine) writeOver(ctx context.Context, r resident, plan *replica.Plan, 
 	return nil
 }
 
-// setAside moves data out of the way that u did not take and that is no token
-// cache, if the store can do that, and reports whether to load again. Nobody
-// should have to do that by hand.
+// setAside moves data out of the way that u has refused and that is not a token cache, if
+// the store can do that, and reports whether to load again. So nobody has to do it by
+// hand.
 func (e *engine) setAside(ctx context.Context, data []byte, rev string, why error) bool {
 	s, ok := e.store.(SetAsider)
 	if _, bad := tokencache.Parse(data); !ok || bad == nil {
@@ -384,7 +384,7 @@ func startsObject(data []byte) bool {
 	return len(data) > 0 && data[0] == '{'
 }
 
-// loadCache is load of what there is to use: what holds nothing is empty.
+// loadCache is load, but returns data that holds nothing as no data.
 func (e *engine) loadCache(ctx context.Context) ([]byte, string, error) {
 	data, rev, err := e.load(ctx)
 	return tokencache.Trim(data), rev, err
@@ -433,7 +433,7 @@ func (e *engine) untilNoConflict(ctx context.Context, try func() error) error {
 	return err
 }
 
-// bounded returns ctx, with a deadline if it has none, and what releases it.
+// bounded returns ctx, with a deadline if it has none, and a function that releases it.
 func (s *settings) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return within.Deadline(ctx, s.timeout)
 }
@@ -446,8 +446,8 @@ func failure(d Description, op string, err error, remedy string) error {
 	return &Error{Op: op, Backend: d.Backend, Location: d.Location, Err: err, Remedy: remedy}
 }
 
-// unmergeable is the error for data that has no place in a merge. No retry
-// helps, so it is never kept back.
+// unmergeable is the error for data that cannot be merged. No retry helps, so it is
+// always returned.
 func (e *engine) unmergeable(err error) error {
 	what := "the program's in-memory cache marshalled to what is not a token cache; nothing was written"
 	remedy := "Sign in again; if it comes back, report it to the program's author."

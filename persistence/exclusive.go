@@ -65,12 +65,12 @@ const (
 // while all its other tokens are good, is exclusive within this process only. With
 // any other store, each process may refresh once.
 //
-// Exclusive prevents work that is done twice; it is never in the way of work that
-// has to be done. A turn ends after [MaxTurn] even if fn has not returned. Where
-// ctx has no deadline, and where another server has the lease, fn runs without
-// the turn after that time; where the store fails to give a lease or lock it runs at
-// once, and the failure is logged. Only if ctx ends while Exclusive waits does it
-// return without running fn: with ErrLockTimeout, which is also ctx's error.
+// Exclusive prevents double work, and never prevents work that has to be done. A turn
+// ends after [MaxTurn] even if fn has not returned. If ctx has no deadline, or if another
+// server has the lease, fn runs without the turn after that time. If the store fails to
+// give a lease or lock, fn runs at once, and the failure is logged. Exclusive returns
+// without running fn only if ctx ends while it waits: with ErrLockTimeout, which is also
+// ctx's error.
 //
 // fn must not call Exclusive for the same account. Its error is returned as it is.
 func (p *Partitioned) Exclusive(ctx context.Context, homeAccountID string, fn func(context.Context) error) error {
@@ -99,7 +99,7 @@ func (p *Partitioned) Exclusive(ctx context.Context, homeAccountID string, fn fu
 
 type exclusiveKey struct{}
 
-// exclusive is an Exclusive that runs.
+// exclusive is a running call of Exclusive.
 type exclusive struct {
 	of        *Partitioned
 	partition string
@@ -112,8 +112,8 @@ type exclusive struct {
 	unlock func() // of the named lock that stands for a lease, or nil
 }
 
-// exclusiveOf returns the Exclusive that ctx is of, or nil if it is of none for
-// the partition.
+// exclusiveOf returns the call of Exclusive for the partition that ctx comes from, or
+// nil.
 func (p *Partitioned) exclusiveOf(ctx context.Context, partition string) *exclusive {
 	x, _ := ctx.Value(exclusiveKey{}).(*exclusive)
 	if x == nil || x.of != p || x.partition != partition {
@@ -122,9 +122,9 @@ func (p *Partitioned) exclusiveOf(ctx context.Context, partition string) *exclus
 	return x
 }
 
-// take takes the store's lease, or the lock that stands for it, at most once, and
-// reports whether there is one to take: then the stored tokens may have changed while
-// it waited. It returns without it if it does not get it.
+// take takes the store's lease, or the lock that stands for it, at most once. It reports
+// whether the store has either: then the stored tokens may have changed while it waited,
+// also if it has not got it.
 func (x *exclusive) take(ctx context.Context, e *engine) bool {
 	store := e.store
 	l, leases := store.(Leaser)
@@ -208,9 +208,9 @@ func (x *exclusive) release(ctx context.Context) {
 	l.Release(ctx, x.of.owner) //nolint:errcheck // it ends by itself
 }
 
-// due reports whether MSAL will probably ask for a token where a memory holds
-// what r says: an access token is missing, has expired or will within the five
-// minutes that MSAL keeps clear of, or its time to be refreshed has come.
+// due reports whether MSAL will probably ask for a token if a memory holds what r says:
+// an access token is missing, has expired or expires within the five minutes in which
+// MSAL does not use it, or its time to be refreshed has come.
 func due(r *replica.Replica, now time.Time) bool {
 	d := r.Doc()
 	if d == nil || len(d.Sections()) == 0 {

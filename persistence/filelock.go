@@ -24,13 +24,13 @@ import (
 //
 // The files are made when they are first needed, mode 0600 whatever the umask
 // is (on Windows with an access list that admits the user, the system and
-// administrators), with missing folders, and never deleted. Deleting them by hand while a
-// program runs may let two programs in at once. On Windows the first byte of a file
-// whose lock is held can be read by nobody else (LockFileEx), so a backup may report
-// it. The lock is not promised to hold on NFS. On Unix a lock file is refused that is not a regular file of this user,
-// that others can write, or that lies in a folder where another user can rename
-// or delete files. One that others can read is closed to them, as they could hold
-// the lock.
+// administrators), with missing folders, and never deleted. Deleting them by hand while
+// a program runs may let two programs in at once. On Windows nobody else can read the
+// first byte of a file whose lock is held (LockFileEx), so a backup may report it. The
+// lock is not promised to hold on NFS. On Unix, Lock refuses a lock file that is not a
+// regular file of this user, that others can write, or that lies in a folder where
+// another user can rename or delete files. One that others can read is closed to them,
+// as they could hold the lock.
 //
 // Every program that writes one file must use the same lock file. Backends that
 // are given no lock use one beside the file that they really write: where their

@@ -31,19 +31,19 @@ type Neighbour interface {
 // sign-in in another program is one here. Neighbours are never written. What comes
 // of a refresh here is stored in the cache itself.
 //
-// A sign-out over there takes the account away, and what was stored of it here
-// since. It stays if this program's user signed in here first, or with another
-// client id. A sign-out here hides the account and changes nothing over there. It
-// stays hidden, also after a restart and whatever changes over there, until the
-// user signs in again here.
+// A sign-out over there removes the account here too, with what was stored of it here
+// since. The account stays if this program's user signed in here first, or with another
+// client id. A sign-out here hides the account and changes nothing over there. It stays
+// hidden, also after a restart and whatever changes over there, until the user signs in
+// again here.
 //
 // Only sign-ins with Microsoft Entra ID are shown, by the hosts of its clouds:
 // another authority may let a refresh token be used only once, and a refresh here
-// would sign the user out over there. If there are others, that is logged. A
+// would sign the user out over there. If there are other sign-ins, that is logged. A
 // neighbour that cannot be read, or does not answer within two seconds, counts as
 // empty, and that is logged too: what was stored of its accounts here is kept, but not
-// shown meanwhile. One that did not answer is asked again after a minute. Neighbours are not
-// locked, so a change over there may show with the next call only.
+// shown meanwhile. One that did not answer is asked again after a minute. Neighbours are
+// not locked, so a change over there may show only at the next call.
 //
 // Programs that share a cache should follow the same neighbours: another one sees
 // neither the neighbours nor what is hidden of them. [Cache.Backend] is the cache's
@@ -70,8 +70,8 @@ type followed struct {
 	rests []time.Time // until when each neighbour is not asked, because it did not answer
 }
 
-// lookTime bounds how long one look at a neighbour takes, and restTime is how long
-// one counts as empty, without being asked, that took longer.
+// lookTime bounds how long one look at a neighbour takes. A neighbour that took longer
+// counts as empty for restTime, and is not asked.
 const (
 	lookTime = 2 * time.Second
 	restTime = time.Minute
@@ -79,7 +79,7 @@ const (
 
 var errRests = errors.New("it did not answer a moment ago")
 
-// ask has call ask the neighbour i, unless that rests.
+// ask calls call to ask the neighbour i, unless that did not answer a while ago.
 func (f *followed) ask(ctx context.Context, i int, call func(context.Context, Neighbour) error) error {
 	f.mu.Lock()
 	rests := f.now().Before(f.rests[i])
@@ -239,8 +239,8 @@ func (f *followed) load(ctx context.Context) (both, error) {
 // plain reports whether what is stored is shown as it is.
 func (b *both) plain() bool { return !b.cache || b.Alone() }
 
-// LoadRevision also removes from own what has ended over there. If it cannot, what
-// stores next does.
+// LoadRevision also removes from own what has ended over there. If that fails, the next
+// save does it.
 func (f *followed) LoadRevision(ctx context.Context) ([]byte, string, error) {
 	b, err := f.load(ctx)
 	if err != nil {
@@ -288,9 +288,9 @@ func (f *followed) untilSaved(ctx context.Context, op string, try func() error) 
 	return err
 }
 
-// SaveIf stores in own what it is to have for the view. Where the view reads back
-// otherwise, the revision that it returns is not the stored one, so that its caller
-// reads again.
+// SaveIf stores in own what belongs there of the view data. If the view then differs from
+// data, the revision that SaveIf returns is not the stored one, so that its caller loads
+// again.
 func (f *followed) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
 	b, err := f.load(ctx)
 	if err != nil {
@@ -371,13 +371,13 @@ func (f *followed) replaceByHidden(ctx context.Context, b both) error {
 	}
 	_, err := f.own.SaveIf(ctx, hidden, b.rev)
 	if err != nil && !errors.Is(err, ErrConflict) && b.rev != "" {
-		// As on a full disk. The tokens go all the same.
+		// On a full disk, for example. The tokens are removed all the same.
 		return errors.Join(err, f.own.DeleteIf(ctx, b.rev))
 	}
 	return err
 }
 
-// setAsideFollowed is a followed whose own backend is a [SetAsider].
+// setAsideFollowed is a followed whose backend can set data aside.
 type setAsideFollowed struct{ *followed }
 
 // followOn returns own with neighbours.

@@ -63,7 +63,7 @@ type kind struct {
 	earned   time.Time // when the credit last grew
 }
 
-// recovers is what is noted when it has worked.
+// recovers are the kinds of trouble of which worked is told when they have passed.
 var recovers = map[string]bool{"replace": true, "export": true, "unsaved": true, "lease": true, "watch": true}
 
 const (

@@ -98,7 +98,7 @@ func versioned(p Persistence) Versioned {
 
 // lockBoth takes the locks of a and b, in an order that does not depend on which
 // is which. Where their descriptions give none, it waits only a short while for
-// the second, lets go of the first and begins again.
+// the second, then releases the first and begins again.
 func lockBoth(ctx context.Context, a, b Persistence) (unlock func(), err error) {
 	x, y := Describe(a), Describe(b)
 	order := cmp.Or(cmp.Compare(x.Location, y.Location), cmp.Compare(x.Backend, y.Backend))
@@ -112,7 +112,7 @@ func lockBoth(ctx context.Context, a, b Persistence) (unlock func(), err error) 
 		}
 		second, cancel := ctx, context.CancelFunc(func() {})
 		if order == 0 {
-			second, cancel = context.WithTimeout(ctx, wait/2+rand.N(wait)) // or two Moves could keep step
+			second, cancel = context.WithTimeout(ctx, wait/2+rand.N(wait)) // random, so that two Moves do not repeat at the same moments
 		}
 		unlockB, err := lockOf(second, b)
 		again := second.Err() != nil && ctx.Err() == nil

@@ -50,7 +50,7 @@ func withLocks(ctx context.Context) context.Context {
 	return context.WithValue(ctx, locksKey{}, &locks{})
 }
 
-// locksOf returns nil, which is of use too, where ctx carries none.
+// locksOf returns the locks that ctx carries, or nil, whose methods work too.
 func locksOf(ctx context.Context) *locks {
 	h, _ := ctx.Value(locksKey{}).(*locks)
 	return h
@@ -75,7 +75,7 @@ func (h *locks) owner(l *FileLock) *FileLock {
 	return nil
 }
 
-// reenter says whether l is to be locked although its file is locked already.
+// reenter reports whether l may be locked although its file is locked already.
 func (h *locks) reenter(l *FileLock) bool {
 	if h.owner(l) == nil {
 		return false

@@ -27,9 +27,9 @@ type outbox struct {
 	size    int                     // of all entries, in bytes
 }
 
-// outboxEntry is what could not be stored of one partition. It never changes, so
-// it is known by its address: an in-memory cache that was given the tokens of
-// another entry than the current one must be given them anew.
+// outboxEntry is what could not be stored of one partition. It never changes, so its
+// address identifies it: an in-memory cache that was given the tokens of another entry
+// than the current one must be given them again.
 type outboxEntry struct {
 	since  time.Time
 	tokens *replica.Outstanding
@@ -59,14 +59,14 @@ func (o *outbox) get(partition string) *outboxEntry {
 	return o.entries[partition]
 }
 
-// partitions returns what there are entries of.
+// partitions returns the partitions that have an entry.
 func (o *outbox) partitions() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Collect(maps.Keys(o.entries))
 }
 
-// count returns how many entries there are, and of how many bytes.
+// count returns the number of entries and their size in bytes.
 func (o *outbox) count() (entries, bytes int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

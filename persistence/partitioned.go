@@ -39,8 +39,8 @@ import (
 // refresh asks for the authority's openid-configuration as well, once for each
 // client; the transport of web/discovery keeps it for all of them.
 //
-// Whatever a client does, into the cache of an account go no other account's
-// entries.
+// Whatever a client does, no entry of another account gets into the cache of an
+// account.
 //
 // # Signing out
 //
@@ -67,13 +67,13 @@ import (
 // # Storage errors
 //
 // As with a [Cache], and unless [WithStrict] is given, a sign-in or a refresh
-// succeeds though its tokens cannot be stored. They are kept in this process: the
+// succeeds although its tokens cannot be stored. They are kept in this process: the
 // next client that asks for the account is given them and tries again to store
 // them. If the user signed out elsewhere in the meantime, they are discarded,
 // unless the sign-in itself was never stored. [WithMaxUnsaved] bounds how much is
-// kept. When there is so much, what is older than an hour is discarded, and if that
-// does not help Export fails. They are lost when the process ends, so call
-// [Partitioned.Flush] at intervals and before that. Replace fails if the store
+// kept. At that limit, tokens older than an hour are discarded, and if that is not
+// enough, Export fails. Tokens that are still kept when the process ends are lost, so
+// call [Partitioned.Flush] at intervals and before that. Replace fails if the store
 // cannot be read and this in-memory cache does not hold this account's data
 // already; for a sign-in see [SigningIn].
 //

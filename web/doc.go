@@ -1,6 +1,6 @@
 // Package web is for web apps and APIs: one token cache for each signed-in
-// account, in a session, Redis or a database, shared by several servers. There is
-// nothing in this package itself. A program puts together what it needs:
+// account, in a session, Redis or a database, shared by several servers. The package
+// itself is empty. A program combines the packages below it that it needs:
 //
 //	cache, err := persistence.NewPartitioned(func(_ context.Context, account string) (persistence.Persistence, error) {
 //		return memory.Account(account, keys.Account(account, store.Account(account))), nil
@@ -16,12 +16,12 @@
 //	left, err := cache.Flush(ctx) // every few seconds, and before the program ends
 //
 // Set the timeout. The default of 30 seconds is for a person who unlocks a keyring;
-// a store that hangs would hold each request for that long. It is for requests whose
-// context has no deadline, as those of net/http; under an http.TimeoutHandler, its
-// time limit counts instead.
+// a store that hangs would hold each request for that long. It applies to requests
+// whose context has no deadline, as those of net/http have none; under an
+// http.TimeoutHandler, that handler's limit applies.
 //
 // [github.com/tokenkeep/tokenkeep/persistence.Partitioned] is the cache, and says
-// what is to be known about MSAL in a web app. A store is one of
+// what a program must know about MSAL in a web app. A store is one of
 //
 //   - [github.com/tokenkeep/tokenkeep/web/redisstore], Redis;
 //   - [github.com/tokenkeep/tokenkeep/web/sqlstore], PostgreSQL, SQLite, MySQL;
@@ -44,7 +44,7 @@
 // Sign a user out of the app only if nothing is stored for the account, or if the
 // authority answers with invalid_grant or asks for interaction. Every other error
 // passes: a busy authority, a store that is down, a key that this server does not
-// have yet. Delete only what is ErrCorrupt.
+// have yet. Delete only what is ErrCorrupt, or ErrKeyMissing with a key that is lost.
 //
 // # When the store fails
 //

@@ -1,5 +1,6 @@
-// Package adopt takes over what another program, or an earlier version of this one,
-// has stored elsewhere: it is stored, read back, and only then removed there.
+// Package adopt takes over data that another program, or an earlier version of this
+// one, keeps elsewhere: it stores the data, reads it back, and only then removes it
+// there.
 package adopt
 
 import (
@@ -77,7 +78,8 @@ func Run(ctx context.Context, s Store, of []byte, put func(current []byte) ([]by
 	if err := remove(ctx); err != nil {
 		return stored, &RemoveError{err}
 	}
-	// Without this, what somebody puts back there on purpose would only be removed.
+	// Without this, data that somebody puts back there on purpose would be removed and
+	// not stored.
 	return stored, s.Update(ctx, func(current []byte) ([]byte, error) {
 		if !noted(current, key) {
 			return nil, nil

@@ -32,9 +32,8 @@ func Protect(data, entropy []byte) ([]byte, error) {
 	return takeBlob(&out), nil
 }
 
-// refusals are the errors with which Windows does not decrypt. Which of them it
-// returns does not tell a key of another user from a session that cannot open the
-// user's own.
+// refusals are the errors with which Windows refuses to decrypt. They do not show
+// whether the key is another user's or the session cannot open the user's own.
 var refusals = []error{
 	windows.ERROR_INVALID_DATA, // the usual one, also for another entropy
 	windows.ERROR_FILE_NOT_FOUND,

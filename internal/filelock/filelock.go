@@ -154,8 +154,8 @@ var queues struct {
 	byKey map[key]*queue
 }
 
-// queue returns the queue of l's file, which the caller leaves in the end. It
-// makes a missing folder.
+// queue returns the queue of l's file. The caller must leave it in the end. queue makes
+// a missing folder.
 func (l *Lock) queue() (*queue, error) {
 	dir, err := securefile.MakeDir(filepath.Dir(l.path))
 	if err != nil {
@@ -598,8 +598,8 @@ func ReadNote(path string) (string, error) {
 	return note, nil
 }
 
-// WriteNote keeps note, one line of at most 512 bytes, in the lock file,
-// durably, in the place of the one before; "" for none. The caller has the lock.
+// WriteNote replaces the note in the lock file, durably. note is one line of at most 512
+// bytes; "" removes it. The caller has the lock.
 func WriteNote(path, note string) error {
 	if len(note) > NoteSize || strings.Contains(note, "\n") {
 		return errors.New("filelock: not a note: it is too long or has more than one line")

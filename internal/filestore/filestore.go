@@ -451,8 +451,8 @@ func (s *Store) underLock(ctx context.Context, op string, fn func() error) error
 	return s.wrapLock(op, err)
 }
 
-// wrapLock makes the store's error of the lock's: it is the store that could not
-// be used.
+// wrapLock makes an error of the lock one of the store: the caller could not use the
+// store.
 func (s *Store) wrapLock(op string, err error) error {
 	e, ok := err.(*persistence.Error)
 	if !ok {

@@ -1,51 +1,51 @@
-// Package follow shows the token cache of another program beside a program's own.
-// The other's is never written: what the program changes is kept in its own cache.
-// Everything here is a pure function of documents; see package tokencache for the
-// format.
+// Package follow shows the token cache of another program ("theirs") beside a program's
+// own. Only the own cache is written: it gets what the program changes. Everything here
+// is a pure function of documents; see package tokencache for the format.
 //
 // # The view and what is kept
 //
-// View is what the program sees: own and theirs, each entry once. Where both have an
-// entry, rule 3 of package merge says which of the two is shown, and own where
-// nothing decides. Put is the own cache after the program has made another view of
-// it. It keeps what theirs does not have just so, and nothing else of theirs.
+// View is what the program sees: own and theirs, each entry once. If both have an entry,
+// rule 3 of package merge says which one is shown; if it decides nothing, own's is. Put
+// is the own cache after the program has changed the view. It stores only entries that
+// theirs does not have in the same form.
 //
 // # Accounts of theirs
 //
 // The credentials that a refresh here brings belong to a sign-in over there, and end
-// with it. So Put notes in own, in the section [Section], for each account and
-// client whether what it keeps of them is theirs: it is if theirs showed credentials
-// of that account and client, and own had none, before the program brought its first
-// ones. If theirs has no Account entry of the account any more, View does not show
-// what is theirs, and Purge and Put remove it from own.
+// with it. So Put notes in own, in the section [Section], for each account and client
+// whether the credentials that it stores are theirs. They are if, before the program
+// brought its first ones, theirs showed credentials of that account and client and own
+// had none. When theirs no longer has an Account entry of the account, View does not
+// show what is noted as theirs, and Purge and Put remove it from own.
 //
-// What own had before, what another client id has got, and what a sign-in brings of
-// an account that the view did not show, is own's, and stays. So does then the
-// Account entry, also where theirs has it just so: MSAL finds no token without it.
+// Everything else is own's, and stays: what own had before, credentials of another
+// client id, and what a sign-in brings for an account that the view did not show. Then
+// own stores the Account entry too, even if theirs has it in the same form: MSAL finds
+// no token without it.
 //
 // # Hidden accounts
 //
-// A view that does not have an account of theirs any more has signed it out (rule 5
-// of package merge, or there is no entry of it left). Put notes the account as
-// hidden: View shows nothing of theirs for it, whatever changes over there, until a
-// view has an Account entry of it again. Names of one cloud are one.
+// A view that no longer has an account of theirs has signed it out (by rule 5 of
+// package merge, or because no entry of it is left). Put notes the account as hidden:
+// View shows nothing of theirs for it, whatever changes over there, until a view has an
+// Account entry of it again. All names of a cloud count as one.
 //
 // # The laws
 //
-//   - View after Put(View) is View. Own has lost at most what is theirs and is not
-//     shown any more.
-//   - View after Put(v) says v, where v changes nothing to what is older than theirs,
-//     and removes only whole accounts and what is own's: a single entry of theirs
-//     comes back.
+//   - View after Put(View) is View. Own has lost at most what is theirs and no longer
+//     shown.
+//   - View after Put(v) means the same as v, if v changes no entry to one that is older
+//     than theirs, and removes only whole accounts and entries of own: a single entry of
+//     theirs comes back.
 //   - View after Purge is View.
-//   - What Put returns holds no entry of theirs just so, but for those that a sign-in
-//     of own needs.
+//   - What Put returns holds an entry in the same form as theirs only if a sign-in of
+//     own needs it.
 //
 // # Whom not to follow
 //
-// A refresh here spends a refresh token of theirs where the authority lets it be used
-// only once, and signs the user out over there. Microsoft Entra ID lets it be used
-// again. So only entries of Entra's own clouds are shown ([tokencache.Entra]).
+// If an authority accepts each refresh token only once, a refresh here spends theirs,
+// and signs the user out over there. Microsoft Entra ID accepts it again. So only
+// entries of Entra's own clouds are shown ([tokencache.Entra]).
 package follow
 
 import (
@@ -60,21 +60,22 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
-// Section is where the own cache has the notes of this package. No view has it.
+// Section is the section of the own cache with the notes of this package. No view has
+// it.
 const Section = "TokenkeepFollow"
 
 // Sides are the two caches.
 type Sides struct {
 	Own, Theirs *tokencache.Doc
-	// Unread says that something of theirs could not be read, so that what is not
-	// there may still be.
+	// Unread says that something of theirs could not be read, so that an entry which is
+	// missing in Theirs may exist.
 	Unread bool
-	// Now is the time after which a time is in the future.
+	// Now is the present time: later times are in the future.
 	Now time.Time
 }
 
-// A grant is what one client has of one account. Of an Account entry the client is
-// "".
+// A grant is an account and a client that has credentials of it. The grant of an Account
+// entry has the client "".
 type grant struct {
 	account tokencache.Account // its Identity
 	client  string
@@ -85,7 +86,7 @@ func grantOf(e *tokencache.Entry) grant {
 	return grant{f.Account.Identity(), tokencache.Fold(f.ClientID)}
 }
 
-// notes are what the section says.
+// notes are the content of the section.
 type notes struct {
 	hidden map[tokencache.Account]bool
 	theirs map[grant]bool
@@ -136,17 +137,17 @@ func (n notes) section() *tokencache.Section {
 	return parsed(data).Section(Section)
 }
 
-// parsed parses what this package has built of parts of caches.
+// parsed parses a document that this package has built.
 func parsed(data []byte) *tokencache.Doc {
 	d, err := tokencache.Parse(data)
 	if err != nil {
-		panic(err) // not reached: parts of caches are one
+		panic(err) // not reached: it was built from sections of caches
 	}
 	return d
 }
 
-// filter returns the entries that keep reports true for, and of the other sections
-// those that whole reports true for.
+// filter returns d with only those entries of shared sections for which keep returns
+// true, and only those other sections for which whole does.
 func filter(d *tokencache.Doc, whole func(*tokencache.Section) bool, keep func(section string, e *tokencache.Entry) bool) *tokencache.Doc {
 	var b tokencache.Builder
 	for i := range d.Sections() {
@@ -174,7 +175,7 @@ func filter(d *tokencache.Doc, whole func(*tokencache.Section) bool, keep func(s
 	return parsed(b.Bytes())
 }
 
-// index is what a document has entries of.
+// index is of whom a document has entries.
 type index struct {
 	signedIn map[tokencache.Account]bool // that have an Account entry
 	any      map[tokencache.Account]bool // that have any entry
@@ -208,7 +209,7 @@ func each(d *tokencache.Doc, f func(section string, e *tokencache.Entry)) {
 	}
 }
 
-// shown returns what of theirs is shown where those accounts are hidden.
+// shown returns the part of theirs that is shown while those accounts are hidden.
 func (s Sides) shown(hidden map[tokencache.Account]bool) *tokencache.Doc {
 	return filter(s.Theirs, func(*tokencache.Section) bool { return false }, func(_ string, e *tokencache.Entry) bool {
 		a := e.Account()
@@ -222,20 +223,20 @@ func ended(n notes, theirs index, e *tokencache.Entry) bool {
 	return n.theirs[g] && !theirs.signedIn[g.account]
 }
 
-// mine returns what of own is shown beside that of theirs.
+// mine returns the part of own that is shown beside the part of theirs with that index.
 func (s Sides) mine(n notes, shown index) *tokencache.Doc {
 	return filter(s.Own, func(*tokencache.Section) bool { return true }, func(_ string, e *tokencache.Entry) bool {
 		return !ended(n, shown, e)
 	})
 }
 
-// Alone reports whether there is nothing of theirs to show, nor any note of what
-// there was: then the view is own as it is, whatever its format.
+// Alone reports whether theirs is empty and own has no notes. Then the view is own as it
+// is, whatever its format.
 func (s Sides) Alone() bool {
 	return len(s.Theirs.Sections()) == 0 && s.Own.Section(Section) == nil
 }
 
-// View returns what the program is to see.
+// View returns what the program sees.
 func (s Sides) View() []byte {
 	if s.Alone() {
 		return s.Own.Data()
@@ -249,8 +250,8 @@ func (s Sides) view(n notes, shown *tokencache.Doc) []byte {
 	return merge.Merge(merge.Input{Ours: s.mine(n, indexOf(shown)), Theirs: shown, Now: s.Now}).Merged
 }
 
-// Purge returns own without what is theirs and has ended over there. It reports false
-// if there is nothing of that kind, and where theirs could not be read.
+// Purge returns own without credentials that are theirs and whose sign-in has ended over
+// there. purged is false if there are none, or if theirs could not be read.
 func (s Sides) Purge() (own []byte, purged bool) {
 	n := notesIn(s.Own)
 	if len(n.theirs) == 0 || s.Unread {
@@ -292,12 +293,12 @@ func (s Sides) OnlyHidden() []byte {
 	return b.Bytes()
 }
 
-// Put returns the own cache for another view. It is the data of Own itself if it
-// would say the same.
+// Put returns the own cache for a view that the program has changed. If nothing changes
+// in it, that is the data of Own itself.
 func (s Sides) Put(view *tokencache.Doc) []byte {
 	p := &putter{Sides: s, view: view, notes: notesIn(s.Own)}
-	p.judge()
-	p.choose()
+	p.findSignIns()
+	p.findOwn()
 	data := p.build()
 	if tokencache.Equal(parsed(data), s.Own) {
 		return s.Own.Data()
@@ -311,18 +312,18 @@ type putter struct {
 	view *tokencache.Doc
 	notes
 
-	in, out map[tokencache.Account]bool // who signed in with the view, and who out
-	shown   *tokencache.Doc             // what of theirs is shown from now on
+	in, out map[tokencache.Account]bool // accounts that the view signs in, or out
+	shown   *tokencache.Doc             // the part of theirs that is shown from now on
 	of      index                       // of shown
 	before  index                       // of own
-	now     notes
-	isOwn   map[grant]bool              // of the view's grants
-	keeps   map[tokencache.Account]bool // that have a credential of own's
-	clients map[string]bool             // that have a credential of own's
+	now     notes                       // to be stored
+	isOwn   map[grant]bool              // which of the view's grants are own's, not theirs
+	keeps   map[tokencache.Account]bool // accounts of which own stores a credential of its own
+	clients map[string]bool             // clients of which it does
 }
 
-// judge finds out who has signed in or out.
-func (p *putter) judge() {
+// findSignIns finds out which accounts the view signs in or out.
+func (p *putter) findSignIns() {
 	shown := p.Sides.shown(p.hidden)
 	was := parsed(p.Sides.view(p.notes, shown))
 	there, before, view := indexOf(shown), indexOf(was), indexOf(p.view)
@@ -353,15 +354,15 @@ func (p *putter) judge() {
 	p.of, p.before = indexOf(p.shown), indexOf(p.Own)
 }
 
-// choose finds out which grants of the view are own's.
-func (p *putter) choose() {
+// findOwn finds out which grants of the view are own's.
+func (p *putter) findOwn() {
 	p.isOwn, p.keeps, p.clients = map[grant]bool{}, map[tokencache.Account]bool{}, map[string]bool{}
 	for g := range indexOf(p.view).grants {
 		switch {
 		case p.in[g.account]:
 			p.isOwn[g] = true
 		case p.theirs[g] && p.of.signedIn[g.account]:
-		case p.theirs[g]: // what it was has ended, or was not seen: this is new
+		case p.theirs[g]: // the old one has ended, or was not shown: this one is new
 			p.isOwn[g] = true
 		case p.before.grants[g]:
 			p.isOwn[g] = true
@@ -370,7 +371,7 @@ func (p *putter) choose() {
 		}
 	}
 	each(p.view, func(section string, e *tokencache.Entry) {
-		if g := grantOf(e); tokencache.Credential(section) && p.isOwn[g] && p.stands(section, e) != nil {
+		if g := grantOf(e); tokencache.Credential(section) && p.isOwn[g] && p.toStore(section, e) != nil {
 			p.keeps[g.account], p.clients[g.client] = true, true
 		}
 	})
@@ -379,8 +380,8 @@ func (p *putter) choose() {
 	}
 }
 
-// stands returns the entry that own is to have where the view has e, or nil.
-func (p *putter) stands(section string, e *tokencache.Entry) *tokencache.Entry {
+// toStore returns the entry that own stores for an entry e of the view, or nil.
+func (p *putter) toStore(section string, e *tokencache.Entry) *tokencache.Entry {
 	g := grantOf(e)
 	if p.out[g.account] && (p.theirs[g] || tokencache.Same(find(p.Theirs, section, e), e)) {
 		return nil // MSAL leaves refresh tokens of other clients
@@ -406,7 +407,7 @@ func find(d *tokencache.Doc, section string, e *tokencache.Entry) *tokencache.En
 	return f.Find(e)
 }
 
-// build puts the own cache together.
+// build returns the new own cache.
 func (p *putter) build() []byte {
 	var b tokencache.Builder
 	left := p.unseen()
@@ -419,7 +420,7 @@ func (p *putter) build() []byte {
 		default:
 			var kept []*tokencache.Entry
 			for i := range s.Entries {
-				if e := p.stands(s.Name, &s.Entries[i]); e != nil {
+				if e := p.toStore(s.Name, &s.Entries[i]); e != nil {
 					kept = append(kept, e)
 					p.note(e)
 				}
@@ -441,15 +442,15 @@ func (p *putter) build() []byte {
 	return b.Bytes()
 }
 
-// note notes whether an entry that own is to have is theirs.
+// note notes that an entry which own stores is theirs, if it is.
 func (p *putter) note(e *tokencache.Entry) {
 	if g := grantOf(e); g.account.HomeAccountID != "" && !p.isOwn[g] {
 		p.now.theirs[g] = true
 	}
 }
 
-// unseen returns the entries of own that the view could not have, because theirs
-// could not be read, by section.
+// unseen returns, by section, the entries of own that the view does not have because
+// theirs could not be read.
 func (p *putter) unseen() map[string][]*tokencache.Entry {
 	left := map[string][]*tokencache.Entry{}
 	if !p.Unread {
@@ -465,7 +466,8 @@ func (p *putter) unseen() map[string][]*tokencache.Entry {
 	return left
 }
 
-// Together returns what several others have: of two that have one entry the newer.
+// Together merges the caches of several other programs: if two have the same entry, the
+// newer one.
 func Together(docs []*tokencache.Doc, now time.Time) *tokencache.Doc {
 	all := parsed(nil)
 	for i, d := range docs {
@@ -478,9 +480,9 @@ func Together(docs []*tokencache.Doc, now time.Time) *tokencache.Doc {
 	return all
 }
 
-// Strangers returns the environments of accounts that are not shown because their
-// refresh tokens may be spent by use, sorted. only reports whether there are no
-// others.
+// Strangers returns the environments, sorted, of accounts that are not shown because
+// their authority may accept each refresh token only once. only reports whether theirs
+// has no other accounts.
 func Strangers(theirs *tokencache.Doc) (environments []string, only bool) {
 	found, others := map[string]bool{}, false
 	each(theirs, func(_ string, e *tokencache.Entry) {

@@ -1,5 +1,5 @@
-// Package keyrings has the sources of a cache's keys that are kept in keyrings: the
-// operating system's and the Linux kernel's, or what stands for them.
+// Package keyrings makes the key sources of a cache for the keyrings of the operating
+// system and of the Linux kernel, or for keyrings that stand for these.
 package keyrings
 
 import (
@@ -23,10 +23,10 @@ func IsSystem(k keyring.Keyring) bool {
 	return marked && !IsKernel(k)
 }
 
-// AsKernel returns k as the kernel's keyring, whatever it says that it is.
+// AsKernel returns k as the kernel's keyring, whatever its KeySource method returns.
 func AsKernel(k keyring.Keyring) keyring.Keyring { return kernel{k} }
 
 type kernel struct{ keyring.Keyring }
 
-// KeySource makes it the kernel's for keyring.Keys.
+// KeySource returns "kernel", for keyring.Keys.
 func (kernel) KeySource() string { return layout.Kernel }

@@ -1,5 +1,5 @@
-// Package layout has the names of a cache's files: it makes them and recognises
-// them. A cache has a name, and in its folder
+// Package layout makes and recognises the names of a cache's files. A cache has a
+// name, and in its folder
 //
 //	NAME.enc, NAME.plaintext.json             what is stored
 //	NAME.lock                                 the lock of its writers
@@ -9,8 +9,8 @@
 //	NAME.enc.damaged-TIME, with -N if need be what was set aside
 //	.NAME.enc.N.tmp                           a save that is under way
 //
-// and the last two for NAME.plaintext.json as well. Other data files than a
-// cache's have the same files beside them, under their own names.
+// and the last two for NAME.plaintext.json as well. Other data files have the same
+// files beside them, under their own names.
 //
 // It also has the names of the stores, which users know, and those of keyring items. It does no I/O.
 package layout
@@ -158,8 +158,8 @@ type File struct {
 	// OfPlaintext reports whether the file is the plaintext file, was set aside
 	// from it, or is a save of it.
 	OfPlaintext bool
-	// Queue reports whether the file is the queue for a lock. Who waits in it
-	// waits for the lock.
+	// Queue reports whether the file is the queue for a lock. A process that waits in
+	// it waits for the lock.
 	Queue bool
 }
 
@@ -224,9 +224,8 @@ func cutHash(s, infix string) string {
 	return rest
 }
 
-// IsData reports whether the file of that name may hold what is stored: it is
-// neither of a lock nor a save that is under way. It recognises those of any data
-// file.
+// IsData reports whether a file of that name may hold data: it is neither a file of a
+// lock nor a temporary one, of whatever data file.
 func IsData(name string) bool {
 	return !strings.Contains(name, lockSuffix) && !strings.HasSuffix(name, tempSuffix)
 }

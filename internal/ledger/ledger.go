@@ -1,16 +1,16 @@
 // Package ledger keeps what must outlive a process that is killed between two
-// steps: one line of records in a cache's lock file, behind the line that names
-// the lock's holder. There are two kinds of record.
+// steps: one line of records in a cache's lock file, after the line that names the
+// lock's holder. There are two kinds of record.
 //
 // A key record names a key that a key source may store although no file names
 // it: one that is being made, or is about to be deleted. Without it a killed
 // process would leave such a key in a keyring that cannot be listed. Several
 // files may share a lock, so each record also says which file the key is for.
 //
-// The promotion record is the revision of the plaintext file that was copied
-// into the encrypted file last. Without it a process that is killed after the
-// copy and before the removal would leave a plaintext file from which the next
-// process copies again what was removed since.
+// The promotion record is the revision of the plaintext file that was last copied into
+// the encrypted file. Without it, if a process is killed after the copy and before the
+// removal, the next process would copy again what was removed from the encrypted file
+// since.
 //
 // All functions that write need the lock, and a write is durable when it
 // returns. A ledger that cannot be read counts as empty: then a key may stay
@@ -57,9 +57,9 @@ func (l Ledger) read() (r records) {
 	return r
 }
 
-// write keeps r. Where that is more than fits, it leaves out the oldest keys:
-// what is lost then is the removal of a key that nothing uses. The promotion
-// record stays, since accounts that were signed out must not come back.
+// write stores r. If that does not fit, it leaves out the oldest keys: then a key that
+// nothing uses is not removed. The promotion record stays, since accounts that were
+// signed out must not come back.
 func (l Ledger) write(r records) error {
 	line := r.line()
 	for len(line) > filelock.NoteSize && len(r.keys) > 1 {
@@ -88,8 +88,8 @@ func (l Ledger) Keys(path string) (names []string) {
 	return names
 }
 
-// AddKey records the key of that name for the file at path. If there is no room,
-// the oldest key records go, of whatever file.
+// AddKey records the key of that name for the file at path. If there is no room, it
+// drops the oldest key records, of any file.
 func (l Ledger) AddKey(path, name string) error {
 	r, word := l.read(), name+mark(path)
 	if slices.Contains(r.keys, word) {
@@ -130,7 +130,7 @@ func (l Ledger) SetPromoted(rev string) error {
 // Promoted returns the revision that was recorded last, or "". It needs no lock.
 func (l Ledger) Promoted() string { return l.read().promoted }
 
-// mark is what the key records of the file at path end with.
+// mark returns the end of each key record of the file at path.
 func mark(path string) string {
 	sum := sha256.Sum256([]byte(path))
 	return "@" + hex.EncodeToString(sum[:8])

@@ -7,7 +7,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
-// Health is what is worth to know of a whole file, without its secrets.
+// Health is what is worth knowing about a whole file. It holds no secret.
 type Health struct {
 	Clients   []string // that have tokens, sorted
 	Null      []string // sections that are null: MSAL Python fails on them

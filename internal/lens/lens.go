@@ -1,23 +1,23 @@
-// Package lens shows of a token cache that several programs share only what
-// belongs to some clients, and puts changes of that back into the whole.
+// Package lens shows the part of a shared token cache that belongs to some clients,
+// and puts changes of that part back into the whole.
 //
-// View(file) is what MSAL Go is to see: the credentials of the clients, each once
-// and under the key that MSAL Go gives it, the accounts that have such a
-// credential, and the clients' AppMetadata, made up where it is missing, because
-// MSAL Go finds no refresh token without it. Put(file, view) is the file with the
-// view's entries instead of those that were shown.
+// View(file) is what MSAL Go sees: the credentials of the clients, each once and under
+// the key that MSAL Go gives it; the accounts that have such a credential; and the
+// clients' AppMetadata, which is made up if it is missing, because MSAL Go finds no
+// refresh token without it. Put(file, view) is the file with the view's entries instead
+// of those that were shown.
 //
 // # The laws
 //
 //   - View(Put(f, View(f))) = View(f).
-//   - View(Put(f, v)) says v, if v holds only what a view can hold, and MSAL Go
-//     wrote it. What a view cannot hold is in the comment of [Lens.Put].
+//   - View(Put(f, v)) means the same as v, if v holds only what a view can hold, and
+//     MSAL Go wrote it. What a view cannot hold is in the comment of [Lens.Put].
 //   - What a view does not show is the same in Put(f, v) as in f, byte for byte.
 //   - No identity is in Put(f, v) twice.
 //
 // An identity is what an entry is about, whatever its key: the MSAL libraries give
-// one token different keys. Of a repeated identity that entry counts which has the
-// later last_modification_time, else the one that comes later.
+// one token different keys. If several entries have one identity, the one with the
+// latest last_modification_time counts, or else the last one.
 //
 // Two names of one cloud are two environments here, as in the files.
 package lens
@@ -35,11 +35,11 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
-// ErrShape: other libraries would fail on the file, or have. It is not written to,
+// ErrShape: the file is one on which other libraries fail. It is not written to,
 // because MSAL.NET deletes a file that it cannot parse.
 var ErrShape = errors.New("its shape is not one that all MSAL libraries can read")
 
-// ErrForeign: the view holds what has no place in a cache that others share.
+// ErrForeign: the view holds entries that do not belong in a shared cache.
 var ErrForeign = errors.New("a cache that is shared with other programs holds entries of MSAL only")
 
 // ErrUsername: an account of the view has the username of another one in the file.
@@ -52,8 +52,8 @@ type Lens struct {
 	usernames bool // each has one account
 }
 
-// New returns the Lens for some client ids. With signOut, an account that is not
-// in a view any more goes even if other clients have credentials of it.
+// New returns the Lens for some client ids. With signOut, an account that a view no
+// longer has is removed even if other clients have credentials of it.
 func New(clients []string, signOut bool) *Lens {
 	l := &Lens{clients: map[string]bool{}, signOut: signOut}
 	for _, c := range clients {
@@ -74,7 +74,7 @@ func (l *Lens) OneAccountPerUsername() *Lens {
 	return &same
 }
 
-// sections are those that a view can have, in the order in which it has them.
+// sections are the sections of a view, in their order there.
 var sections = []string{
 	tokencache.AccessToken, tokencache.RefreshToken, tokencache.IDToken,
 	tokencache.AccountSection, tokencache.AppMetadata,
@@ -89,14 +89,13 @@ type entry struct {
 	id      identity
 	account tokencache.Account // by its Identity
 	fields  []field            // those that MSAL Go is to see, sorted; of repeated ones the last
-	// key is the entry's own key for a view; modified is its
-	// last_modification_time, 0 if it has none.
-	key      string
+	key     string             // in a view
+	// modified is its last_modification_time, 0 if it has none.
 	modified int64
 	odd      bool // some field that MSAL reads is no string or number
 }
 
-// field is one field of an entry: its value is valid JSON in one fixed spelling.
+// field is one field of an entry. Its value is valid JSON, in canonical form.
 type field struct {
 	name  string
 	value []byte
@@ -187,8 +186,8 @@ var known = map[string][]string{
 	tokencache.AppMetadata: {"family_id", "client_id", "environment"},
 }
 
-// hidden are the fields that no view shows, because they are the neighbours' own
-// bookkeeping: a change of them alone is no change, and Put keeps them.
+// hidden reports whether no view shows the field, because it is bookkeeping of other
+// programs. A change of such fields alone is no change, and Put keeps them.
 func hidden(section, name string) bool {
 	return name == lastModified || section == tokencache.RefreshToken && name == "target"
 }
@@ -196,9 +195,18 @@ func hidden(section, name string) bool {
 // parseEntry reads an entry that is an object.
 func parseEntry(section string, m tokencache.Member) entry {
 	e := entry{Member: m}
-	of := map[string]string{}
+	of := e.readFields(section)
+	e.modified = tokencache.Seconds(of[lastModified])
+	e.account = tokencache.Account{HomeAccountID: of["home_account_id"], Environment: of["environment"]}.Identity()
+	e.identify(section, of)
+	return e
+}
+
+// readFields sets fields and odd, and returns the text of each field that is not empty.
+func (e *entry) readFields(section string) (of map[string]string) {
+	of = map[string]string{}
 	values := map[string][]byte{}
-	for _, fd := range tokencache.Members(m.Value) {
+	for _, fd := range tokencache.Members(e.Value) {
 		values[fd.Name()] = fd.Value
 	}
 	for name, v := range values {
@@ -226,8 +234,11 @@ func parseEntry(section string, m tokencache.Member) entry {
 		}
 	}
 	slices.SortFunc(e.fields, func(a, b field) int { return strings.Compare(a.name, b.name) })
-	e.modified = tokencache.Seconds(of[lastModified])
-	e.account = tokencache.Account{HomeAccountID: of["home_account_id"], Environment: of["environment"]}.Identity()
+	return of
+}
+
+// identify sets id and key from the texts of the fields.
+func (e *entry) identify(section string, of map[string]string) {
 	e.id = identity{section: section, home: of["home_account_id"], env: of["environment"], client: of["client_id"], realm: of["realm"]}
 	join := func(parts ...string) string { return strings.Join(parts, "-") }
 	switch section {
@@ -269,11 +280,10 @@ func parseEntry(section string, m tokencache.Member) entry {
 	for _, s := range []*string{&e.id.home, &e.id.env, &e.id.client, &e.id.realm, &e.id.more} {
 		*s = tokencache.Fold(*s)
 	}
-	return e
 }
 
-// canonical returns a value in its one spelling: of a string or number the string
-// of its text, which is what every MSAL library reads.
+// canonical returns a value in canonical form. A string or a number becomes the string
+// of its text, which every MSAL library reads.
 func canonical(v []byte, text string, scalar bool) []byte {
 	if scalar {
 		return quoted(text)
@@ -299,8 +309,8 @@ func sameFields(a, b []field) bool {
 	return slices.EqualFunc(a, b, func(a, b field) bool { return a.name == b.name && bytes.Equal(a.value, b.value) })
 }
 
-// newer reports whether b counts rather than a, which comes before it and has the
-// same identity.
+// newer reports whether b counts, and not a, which comes before it and has the same
+// identity.
 func newer(a, b *entry) bool {
 	return a.modified == 0 || b.modified == 0 || b.modified >= a.modified
 }
@@ -308,18 +318,20 @@ func newer(a, b *entry) bool {
 // shown is what a view shows of a file.
 type shown struct {
 	of     map[identity]*entry
-	order  map[string][]*entry // by section, those that count
-	others map[tokencache.Account]bool
-	madeUp []entry // AppMetadata that the file does not have
+	order  map[string][]*entry         // by section, those that count
+	others map[tokencache.Account]bool // of which other clients have credentials
+	madeUp []entry                     // AppMetadata that the file does not have
 }
 
-// look finds out what a view shows.
+// app is a client in one cloud.
+type app struct{ env, client string }
+
+// look returns what a view shows of the file.
 func (l *Lens) look(f *file) *shown {
 	s := &shown{of: map[identity]*entry{}, order: map[string][]*entry{}, others: map[tokencache.Account]bool{}}
-	own := map[tokencache.Account]bool{}
-	type app struct{ env, client string }
-	apps := map[app]*entry{}
-	for _, name := range sections { // credentials come before accounts
+	own := map[tokencache.Account]bool{} // that have a credential of the clients
+	apps := map[app]*entry{}             // with their first credential
+	for _, name := range sections {      // credentials come before accounts
 		sec := f.shared[name]
 		if sec == nil {
 			continue
@@ -359,6 +371,13 @@ func (l *Lens) look(f *file) *shown {
 			}
 		}
 	}
+	s.makeUp(apps)
+	return s
+}
+
+// makeUp makes AppMetadata for the apps that have none in the file, each from a
+// credential of the app.
+func (s *shown) makeUp(apps map[app]*entry) {
 	for a, e := range apps {
 		id := identity{section: tokencache.AppMetadata, env: a.env, client: a.client}
 		if s.of[id] != nil || a.env == "" {
@@ -373,15 +392,14 @@ func (l *Lens) look(f *file) *shown {
 		m.key = strings.ToLower("appmetadata-" + a.env + "-" + a.client)
 		s.madeUp = append(s.madeUp, m)
 	}
-	return s
 }
 
 // Empty reports whether a view holds nothing.
 func Empty(view []byte) bool { return string(view) == "{}" }
 
-// View returns what is shown of the file: a token cache of MSAL Go, in one fixed
-// spelling, so that files of which the same is shown have equal views. No file is
-// no data. The error is ErrNotCache.
+// View returns what is shown of the file: a token cache of MSAL Go in canonical form,
+// so that two files of which the same is shown have equal views. No data stands for no
+// file. The error is ErrNotCache.
 func (l *Lens) View(data []byte) ([]byte, error) {
 	f, err := parse(data)
 	if err != nil {
@@ -437,8 +455,8 @@ func writeFields(out *bytes.Buffer, fields []field) {
 	out.WriteByte('}')
 }
 
-// viewKeys returns the keys of entries in a view: MSAL Go's, each once. Two
-// clients of one family would have one key for their refresh tokens.
+// viewKeys returns the keys of entries in a view: those of MSAL Go, made unique, since
+// two clients of one family have the same key for their refresh tokens.
 func viewKeys(entries []*entry) map[*entry]string {
 	byIdentity := slices.Clone(entries)
 	slices.SortFunc(byIdentity, func(a, b *entry) int {
@@ -459,9 +477,9 @@ func viewKeys(entries []*entry) map[*entry]string {
 	return keys
 }
 
-// neighboursKey returns the key that MSAL Python and MSAL.NET give the entry. MSAL
-// Go's own differs, and an entry that Python refreshes would be there twice.
-func neighboursKey(e *entry) string {
+// sharedKey returns the key that MSAL Python and MSAL.NET give the entry. Under MSAL
+// Go's own key, an entry that Python refreshes would be there twice.
+func sharedKey(e *entry) string {
 	switch e.id.section {
 	case tokencache.RefreshToken:
 		return strings.ToLower(strings.Join([]string{e.id.home, e.id.env, "refreshtoken", e.id.client, "", ""}, "-"))
@@ -474,11 +492,11 @@ func neighboursKey(e *entry) string {
 // Put returns the file with the entries of a view instead of those that View
 // shows. now is the last_modification_time of what is changed.
 //
-// An entry that is changed keeps its key, unless that is in MSAL Go's spelling,
-// and the fields that MSAL Go does not know. An account that is not in the view
-// any more stays if other clients have credentials of it. An account that the file
-// has for other clients only is left as it is, also if the view has it. Entries of
-// other clients in the view are not put into the file.
+// An entry that is changed keeps the fields that MSAL Go does not know. It also keeps
+// its key, unless that is MSAL Go's key. An account that the view no longer has stays
+// if other clients have credentials of it. An account that the file has only for other
+// clients stays as it is, also if the view has it. Entries of other clients in the view
+// are not put into the file.
 //
 // If nothing changes, Put returns data itself. It fails with ErrShape for a file
 // that other libraries may fail on, with ErrNotCache for a file or a view that is
@@ -518,10 +536,10 @@ func (l *Lens) Put(data, view []byte, now time.Time) ([]byte, error) {
 	return p.write(data)
 }
 
-// checkUsernames returns ErrUsername if an account is about to be added whose
-// username another one has that stays.
+// checkUsernames returns ErrUsername if Put would add an account while another one with
+// the same username stays.
 func (p *putter) checkUsernames() error {
-	gone := map[string]bool{} // homes of which no account is left
+	gone := map[string]bool{} // home account ids that have no account any more
 	for _, e := range p.was.order[tokencache.AccountSection] {
 		if p.want[e.id] == nil && !p.stays(e) {
 			gone[e.account.HomeAccountID] = true
@@ -578,7 +596,7 @@ func (p *putter) read(v *file) error {
 			if name != tokencache.AccountSection && !p.l.clients[e.id.client] {
 				continue
 			}
-			// MSAL Go may have added a second spelling of what was there.
+			// MSAL Go may have added an entry that was there under another key.
 			if first := p.want[e.id]; first != nil && (p.changed(first) || !p.changed(e)) {
 				continue
 			}
@@ -667,7 +685,7 @@ func (p *putter) section(name string) (members []out, differs bool, err error) {
 		return nil
 	}
 	theirs := map[identity]bool{}
-	var ours []*entry // that are rewritten
+	var ours []*entry // that have changed
 	sec := p.f.shared[name]
 	if sec == nil {
 		sec = &shared{}
@@ -680,7 +698,7 @@ func (p *putter) section(name string) (members []out, differs bool, err error) {
 			theirs[e.id] = true
 			keys[e.Name()] = true
 			members = append(members, out{e.Key, e.Value})
-		case winner != e: // a second spelling
+		case winner != e: // the same under another key
 			differs = true
 		case p.want[e.id] == nil && !p.stays(e):
 			differs = true
@@ -695,7 +713,7 @@ func (p *putter) section(name string) (members []out, differs bool, err error) {
 	}
 	for _, e := range ours {
 		key := e.Key
-		if own := neighboursKey(e); e.Name() == e.key && own != e.key {
+		if own := sharedKey(e); e.Name() == e.key && own != e.key {
 			key = quoted(own)
 		}
 		if err := add(key, p.value(e, p.want[e.id])); err != nil {
@@ -707,25 +725,25 @@ func (p *putter) section(name string) (members []out, differs bool, err error) {
 			continue
 		}
 		differs = true
-		if err := add(quoted(neighboursKey(e)), p.value(nil, e)); err != nil {
+		if err := add(quoted(sharedKey(e)), p.value(nil, e)); err != nil {
 			return nil, false, err
 		}
 	}
 	return members, differs, nil
 }
 
-// stays reports whether an entry that the view has not any more stays.
+// stays reports whether an entry that the view no longer has stays in the file.
 func (p *putter) stays(e *entry) bool {
 	return e.id.section == tokencache.AccountSection && p.was.others[e.account] && !p.l.signOut
 }
 
-// madeUp reports whether View had to make the entry up. Others need it not.
+// madeUp reports whether View has made the entry up. Other libraries do not need it.
 func (p *putter) madeUp(e *entry) bool {
 	return slices.ContainsFunc(p.was.madeUp, func(m entry) bool { return m.id == e.id && sameFields(m.fields, e.fields) })
 }
 
-// value returns the entry that is stored where was is stored, or nothing if it is
-// nil, and the view has e.
+// value returns what is stored for e of the view. was is the entry that the file has
+// for it, or nil.
 func (p *putter) value(was, e *entry) []byte {
 	section := e.id.section
 	var b bytes.Buffer

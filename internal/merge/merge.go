@@ -18,24 +18,24 @@
 //
 // # The rules
 //
-//  0. Entries are compared by what they say. MSAL Go writes keys in random
-//     order, leaves empty fields out and turns numbers into strings; none of it
-//     is a change. A field that is absent, null or "" is one and the same, so is
-//     a number and the string of its digits, and so are an empty section and
-//     none. In the sections that MSAL libraries share, keys pair without regard
-//     to case, because MSAL Go 1.0 wrote them in mixed case and its successors
-//     rename them in passing. In other sections, keys are exact.
+//  0. Entries are compared by their meaning. MSAL Go writes keys in random
+//     order, leaves empty fields out and turns numbers into strings; none of this
+//     is a change. A field that is absent, null or "" is the same; so are a number
+//     and the string of its digits, and an empty section and none. In the sections
+//     that MSAL libraries share, the case of keys does not count, because MSAL Go
+//     1.0 wrote them in mixed case and later versions rename them. In other
+//     sections, keys are exact.
 //  1. What we did not change is as they have it.
 //  2. What we changed and they did not is as we have it.
 //  3. What both changed is as the newer has it: by cached_at, then expires_on,
 //     then last_modification_time. The entries of one token response belong
 //     together, but a refresh token says no time: it comes from the side whose
 //     changed access tokens of that account and client are the newest, and so
-//     do ID tokens and accounts. A time that is missing compares with none. An
+//     do ID tokens and accounts. A time that is missing decides nothing. An
 //     entry from the future, by the clock of the merge, loses against one that
-//     is not. Where nothing decides, it is ours.
-//  4. What one side removed and the other left alone is removed. What one side
-//     removed and the other changed stays, but for rule 5.
+//     is not. If nothing decides, it is ours.
+//  4. What one side removed and the other did not change is removed. What one side
+//     removed and the other changed stays, except under rule 5.
 //  5. A sign-out sticks. A side has signed an account out if base has an Account
 //     entry for it under some name of its cloud and the side has none under that
 //     name: MSAL removes one name at a time. The sign-out then holds for the
@@ -65,10 +65,10 @@
 //
 // The merge has the key of the side whose entry stands.
 //
-// One order of events is beyond the rules. If another application signs an
+// The rules do not cover one order of events. If another application signs an
 // account out, it leaves this one's refresh token and removes the access token
-// that said when it came. If a refresh is in flight just then, nothing tells
-// which refresh token is the newer, and ours stands.
+// that said when it came. If a refresh is in flight at that moment, nothing shows
+// which refresh token is newer, and ours stands.
 package merge
 
 import (
@@ -92,10 +92,10 @@ type Input struct {
 	Now time.Time
 }
 
-// Result is what a merge came to.
+// Result is the result of a merge.
 type Result struct {
 	Merged  []byte // the merged cache; valid JSON if it is not the data of Theirs itself
-	Changed bool   // false if it would say the same as Theirs; then Merged is the data of Theirs itself
+	Changed bool   // false if the result means the same as Theirs; then Merged is the data of Theirs itself
 }
 
 // Merge merges. It parses nothing.
@@ -171,8 +171,8 @@ func (m *merger) section(out *tokencache.Builder, b, o, t *tokencache.Section) (
 		return w != tw
 	}
 	if t != nil && o != nil && bytes.Equal(o.Value(), t.Value()) {
-		// Nothing of one side is without its like on the other, so no rule but
-		// "both did the same" applies.
+		// Each entry of one side is on the other too, so no rule but "both did the
+		// same" applies.
 		out.Copy(t)
 		return false
 	}

@@ -1,6 +1,6 @@
-// Package neighbour looks at the token cache that another program keeps in a file,
-// and at the lock file beside it. It changes nothing: where the system allows it,
-// not even the time of the last access.
+// Package neighbour reads the token cache that another program keeps in a file, and
+// the lock file beside it. It changes nothing: where the system allows it, not even the
+// time of the last access.
 package neighbour
 
 import (
@@ -20,16 +20,16 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// Unsettled is how young a file is that may be about to be written: other programs
-// write in place. A writer takes less than a millisecond for it.
+// Unsettled is the age up to which a file may still be incomplete: other programs write
+// in place. Such a write takes less than a millisecond.
 const Unsettled = time.Second
 
 // maxSize bounds what is read.
 const maxSize = 64 << 20
 
-// Read returns the file that path leads to, and what the system says of it. While
-// the file is not one JSON object, it waits for up to Unsettled: somebody may be
-// writing it. What it returns then may be empty or half.
+// Read returns the content of the file that path leads to, and its attributes. While
+// the content is not one JSON object, it waits for up to Unsettled: another program may
+// be writing it. What it returns after that may be empty or half.
 func Read(ctx context.Context, path string) ([]byte, fs.FileInfo, error) {
 	var waited time.Duration
 	for wait := time.Millisecond; ; wait = min(2*wait, 64*time.Millisecond) {
@@ -64,22 +64,23 @@ func read(ctx context.Context, path string) ([]byte, fs.FileInfo, error) {
 	return raw, fi, err
 }
 
-// LockPath is where the lock file of the cache at path is. A link is not followed.
+// LockPath returns the path of the lock file of the cache at path. It follows no link.
 func LockPath(path string) string { return path + ".lockfile" }
 
-// Lock is a lock file: it is there while somebody writes the cache, or has been
-// left by a process that was killed.
+// Lock describes a lock file. It is there while a process writes the cache, or a process
+// that was killed has left it.
 type Lock struct {
 	Since  time.Time
 	PID    int    // 0 if the file does not say
-	Writer string // the library that wrote it, as far as its form tells; or ""
-	Held   bool   // somebody has it locked with flock, besides that it is there
-	Alive  bool   // there is a process PID, which may be another one by now
+	Writer string // the library that wrote it, judged by its form; or ""
+	Held   bool   // a process also has it locked with flock
+	Alive  bool   // a process PID runs; it may be another one by now
 }
 
-// LockOf returns the lock file of the cache at path, or nil if there is none. To
-// find out whether it is held, LockOf shares a lock on it for a moment, unless it is
-// younger than Unsettled: a program that wants to lock it just then tries again.
+// LockOf returns the lock file of the cache at path, or nil if there is none. To find
+// out whether it is held, LockOf takes a shared lock on it for a moment. It does not if
+// the file is younger than Unsettled. A program that wants the lock in that moment tries
+// again.
 func LockOf(path string) (*Lock, error) {
 	f, err := openLock(LockPath(path))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -110,28 +111,28 @@ func LockOf(path string) (*Lock, error) {
 	return l, nil
 }
 
-// Ours is the writer of package interop's lock files: it stands after the process
-// ID.
+// Ours is the writer of the lock files of package interop. They have it after the
+// process ID.
 const Ours = "tokenkeep"
 
-// Holder returns the process that a lock file names, or 0, and by its form the
-// library that wrote it, or "".
+// Holder returns the process that the content of a lock file names, or 0, and the
+// library that writes in that form, or "".
 func Holder(note []byte) (pid int, writer string) {
-	text, net := bytes.CutPrefix(note, []byte("\ufeff"))
-	number, rest, more := strings.Cut(strings.TrimSpace(string(text)), " ")
-	inBraces, goes := strings.CutPrefix(number, "{")
-	number = strings.TrimSuffix(inBraces, "}")
+	text, hasMark := bytes.CutPrefix(note, []byte("\ufeff"))
+	number, rest, hasMore := strings.Cut(strings.TrimSpace(string(text)), " ")
+	number, hasBraces := strings.CutPrefix(number, "{")
+	number = strings.TrimSuffix(number, "}")
 	pid, err := strconv.Atoi(number)
 	switch {
 	case err != nil || pid <= 0:
 		return 0, ""
 	case rest == Ours:
 		return pid, Ours
-	case net:
+	case hasMark:
 		return pid, "MSAL.NET"
-	case goes:
+	case hasBraces:
 		return pid, "the extensions for Go"
-	case more:
+	case hasMore:
 		return pid, "MSAL Python"
 	}
 	return pid, "MSAL Node"

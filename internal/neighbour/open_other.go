@@ -15,8 +15,9 @@ func open(ctx context.Context, path string) (*os.File, error) {
 
 func openLock(path string) (*os.File, error) { return os.Open(path) }
 
-// alive reports true: it is not known.
+// alive reports true if there is a number: whether the process runs is not known.
 func alive(pid int) bool { return pid > 0 }
 
-// held reports false: here, the programs' locks keep others from opening the file.
+// held reports false: here, a program that has the file locked keeps others from opening
+// it.
 func held(*os.File) bool { return false }

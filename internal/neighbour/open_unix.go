@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens the file to read it, so that nothing of it changes where that is
-// allowed. It waits for no other process, whatever is at path.
+// Open opens the file to read it. If the system allows it, not even the time of the last
+// access changes. It does not wait, whatever is at path.
 func Open(path string) (fd int, err error) { return openWith(path, 0) }
 
 func openWith(path string, more int) (int, error) {

@@ -1,4 +1,4 @@
-// Package opaque prints values that hold secrets, or lead to one, as their
+// Package opaque prints values that hold secrets, or a pointer to one, as their
 // description.
 //
 // A type that uses it has three methods:
@@ -7,10 +7,9 @@
 //	func (t T) Format(s fmt.State, verb rune)  { opaque.Format(s, verb, t.String()) }
 //	func (t T) LogValue() slog.Value           { return slog.StringValue(t.String()) }
 //
-// That is not enough for a value in an unexported field of another struct, where
-// package fmt asks no method, and a pointer is no wall: fmt follows it for a verb
-// that does not fit. Of a func it never prints more than the address. So T keeps
-// its secrets behind [Hide].
+// That is not enough if T is in an unexported field of another struct. Package fmt calls
+// no method there, and it follows a pointer for a verb that does not fit. Of a func it
+// prints only the address. So T keeps its secrets behind [Hide].
 package opaque
 
 import "fmt"

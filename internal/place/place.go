@@ -1,4 +1,4 @@
-// Package place finds the files of a cache, where some may be symbolic links.
+// Package place finds the files of a cache, of which some may be symbolic links.
 //
 // One cache has one lock, whatever path leads to it. So the lock lies beside the
 // encrypted file that the path leads to, not beside the link: two programs that
@@ -35,7 +35,7 @@ func Of(dir, name string) (Place, error) {
 	p := Place{Encrypted: encrypted, Plaintext: here.Plaintext(), Lock: layout.LockOf(encrypted)}
 	plaintext, err := securefile.Resolve(here.Plaintext())
 	if err != nil || plaintext == here.Plaintext() || layout.LockOf(plaintext) == p.Lock {
-		// An untrusted link stays a link, which its user refuses.
+		// A link that cannot be trusted stays as it is; the plaintext file refuses it.
 		if err == nil {
 			p.Plaintext = plaintext
 		}

@@ -1,7 +1,6 @@
-// Package remedy carries what a person can do about an error from where it is
-// found out to where the error is given its place. The place is a
-// persistence.Error: it takes the cause by persistence.Cause and the remedy by
-// persistence.Remedy.
+// Package remedy attaches to an error what a person can do about it. A caller that
+// knows where the error happened makes a persistence.Error of it, with persistence.Cause
+// and persistence.Remedy.
 package remedy
 
 import "fmt"

@@ -1,6 +1,6 @@
 // Package removal removes all that is stored of a cache, without its key: the
-// encrypted file, the plaintext file, those that were set aside, what a killed
-// save left, and the keys that they had, as far as they can be deleted now. The
+// encrypted file, the plaintext file, files that were set aside, temporary files of
+// killed saves, and the keys of these files, as far as they can be deleted now. The
 // lock files stay.
 package removal
 
@@ -20,7 +20,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// Removal is of one cache.
+// Removal is the removal of one cache.
 type Removal struct {
 	Cache layout.Cache
 	Place place.Place           // of Cache
@@ -46,7 +46,7 @@ func (r *Removal) Files(ctx context.Context) (paths []string, err error) {
 	}
 	dirs := []string{r.Cache.Dir, filepath.Dir(r.Place.Encrypted), filepath.Dir(r.Place.Plaintext)}
 	slices.Sort(dirs)
-	for _, dir := range slices.Compact(dirs) { // files are set aside where a link leads to
+	for _, dir := range slices.Compact(dirs) { // a file behind a link is set aside in its own folder
 		entries, err := securefile.ReadDir(ctx, dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, failed(dir, err)
@@ -60,23 +60,23 @@ func (r *Removal) Files(ctx context.Context) (paths []string, err error) {
 	return paths, nil
 }
 
-// Orphans returns the keys, each as source/id, that are recorded as stored though
-// no file needs them. An earlier removal could not delete them, or no save has used
-// them yet.
+// Orphans returns the keys, each as source/id, that are recorded as stored although no
+// file needs them: an earlier removal could not delete them, or no save has used them
+// yet.
 func (r *Removal) Orphans() []string {
 	return ledger.In(r.Lock.Path()).Keys(r.Place.Encrypted)
 }
 
-// Do removes the files, and then the keys. What cannot be removed is no reason to
-// leave the rest: Do fails then, and Done says what it did. It waits for the lock
-// until ctx ends.
+// Do removes the files, and then the keys. If something cannot be removed, it still
+// removes the rest, and then fails; Done says what it did. It waits for the lock until
+// ctx ends.
 func (r *Removal) Do(ctx context.Context) (done Done, err error) {
 	unlock, err := r.Lock.Lock(ctx)
 	if err != nil {
 		return done, err
 	}
 	defer unlock()
-	// What others have stored since, too. The plaintext goes first: as long as an
+	// Also files that others have stored since. The plaintext goes first: while an
 	// encrypted file is there, no program begins a new plaintext file.
 	paths, err := r.Files(ctx)
 	if err != nil {
@@ -126,7 +126,7 @@ func (r *Removal) remove(ctx context.Context, path string, done *Done) error {
 
 // removeEncrypted removes an encrypted file, which need not exist or be readable.
 func (r *Removal) removeEncrypted(ctx context.Context, path string, done *Done) error {
-	// Any source will do: those that store keys are the old ones.
+	// It does not matter which source: the ones that store keys are among the old ones.
 	file, err := encrypted.New(path, encrypted.DPAPI(), &encrypted.Options{Name: r.Cache.Name, Lock: r.Lock, OldSources: r.Keys})
 	if err != nil {
 		return err

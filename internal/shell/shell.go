@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// Quote returns path as the shells of this system take it: as one word that
-// means exactly this path. Nothing in it is an instruction to a terminal.
+// Quote returns path for the shells of this system: as one word that means exactly this
+// path. Nothing in it controls a terminal.
 func Quote(path string) string {
 	if runtime.GOOS == "windows" {
 		return QuoteWindows(path)

@@ -39,8 +39,8 @@ var clouds = map[string]string{
 	"login.usgovcloudapi.net": "login.microsoftonline.us",
 }
 
-// Cloud returns the one name of the cloud that environment is a name of. Of an
-// environment that is not known it is that name, its ASCII letters in lower case.
+// Cloud returns the preferred name of the cloud that environment is a name of. For an
+// environment that is not known it returns that name, with ASCII letters in lower case.
 func Cloud(environment string) string {
 	e := Fold(environment)
 	return cmp.Or(clouds[e], e)
@@ -140,8 +140,8 @@ type Change struct {
 	Refreshable bool
 }
 
-// ChangedAccounts returns the accounts of which after has entries that before has not,
-// or has others: in the order in which after first has one.
+// ChangedAccounts returns the accounts of which after has entries that before does not
+// have, or has in another form, in the order of their first entries in after.
 func ChangedAccounts(before, after *Doc) []Change {
 	type client struct {
 		of Account

@@ -118,8 +118,8 @@ func sameFields(a, b []byte, depth int) bool {
 }
 
 // pairFields brings b into the order of a, and reports whether both have the same
-// few keys, each of them once. Most objects that say the same have. That takes less
-// than sorting both.
+// few keys, each of them once. That is so for most objects that say the same, and takes
+// less time than sorting both.
 func pairFields(a, b []field) bool {
 	if len(a) != len(b) || len(a) > 32 {
 		return false
@@ -146,7 +146,7 @@ func pairFields(a, b []field) bool {
 
 var emptyString = []byte(`""`)
 
-// isEmpty reports whether a value is as good as none.
+// isEmpty reports whether a value counts as absent.
 func isEmpty(v []byte) bool { return string(v) == `""` || string(v) == "null" }
 
 // scalar returns the text of a string or number.

@@ -26,9 +26,8 @@ func text(quoted []byte) []byte {
 	return []byte(s)
 }
 
-// The scanner. Each function takes the index of a value's first byte and
-// returns that of the first byte behind it, or -1 if the value is not valid
-// JSON.
+// The scanner. Each function takes the index of a value's first byte and returns the
+// index of the first byte after the value, or -1 if the value is not valid JSON.
 
 // object scans the object at i, which is nested that deeply. For each member
 // it calls member, if not nil, with the key and the index of the value, to scan

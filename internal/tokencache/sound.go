@@ -139,9 +139,9 @@ var msalSections = sync.OnceValue(func() map[string]msalType {
 	return all
 })
 
-// takes reports whether MSAL Go takes an entry, and gives it back as JSON. It writes
-// an entry that says nothing, the first second of the year 1 and some names of
-// fields as what is no JSON.
+// takes reports whether MSAL Go can read an entry, and can write it as JSON again. What
+// it writes is not JSON for an entry without content, for the first second of the year 1
+// and for some names of fields.
 func (t msalType) takes(e *Entry) bool {
 	if !writable(text(e.key)) {
 		return false

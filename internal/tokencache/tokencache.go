@@ -7,11 +7,11 @@
 // tokens in one. Two levels of keys lead to an entry, and they are all that this
 // package needs: a cache is any JSON object, an entry any value.
 //
-// As when MSAL reads, the last of repeated keys counts, what follows the object
-// is no part of it, and a section that is null has no entries. A section that is
-// another value than an object or null has no entries either, and is carried
-// through. Unlike MSAL, this package takes a UTF-8 byte order mark before the object,
-// and these hold nothing: no bytes at all, white space, zero bytes, and null.
+// As in MSAL, the last of repeated keys counts, bytes after the object are ignored, and
+// a section that is null has no entries. A section that is neither an object nor null
+// has no entries either, and is carried through. Unlike MSAL, this package takes a UTF-8
+// byte order mark before the object, and takes these for an empty cache: no bytes at
+// all, white space, zero bytes, and null.
 //
 // In the sections that MSAL libraries share, keys that differ only in the case
 // of ASCII letters are one: MSAL Go 1.0 wrote them in mixed case, and its
@@ -45,7 +45,8 @@ const CAEAccessToken = "AccessTokenCAE"
 const OAuth2Token = "OAuth2Token"
 
 // Shared reports whether the section of that name has the form that all MSAL
-// libraries share. Only then is it sure that keys that differ in nothing but case name one thing.
+// libraries share. Only there it is certain that keys which differ only in case name the
+// same thing.
 func Shared(section string) bool {
 	switch section {
 	case AccessToken, CAEAccessToken, RefreshToken, IDToken, AccountSection, AppMetadata:
@@ -167,11 +168,11 @@ func Parse(data []byte) (*Doc, error) {
 	return d, nil
 }
 
-// growth returns for how many entries more there is to be room in a section that
-// has n, in that many bytes, with so many bytes of data left; before is how many the
-// section before has. Most entries have about one size. Where they have not, at
-// most 15 times as much room is made as is needed. (append grows by a quarter at a
-// time, and leaves four times as much behind.)
+// growth returns for how many more entries to make room in a section that has n entries
+// in size bytes so far, when left bytes of data remain; before is the number of entries
+// in the section before. Most entries have about the same size. Where they do not, at
+// most 15 times as much room is made as is needed. (append grows by a quarter at a time,
+// and leaves four times as much behind.)
 func growth(n, before, size, left int) int {
 	if n == 0 {
 		return max(16, min(before, 64))
@@ -179,8 +180,8 @@ func growth(n, before, size, left int) int {
 	return min(max(left/(size/n+1)*17/16, n/4)+4, 15*n)
 }
 
-// Move makes d the document of other bytes, which are equal to its Data. Nobody
-// else may use d. It reports false, and d is of no use, if they cannot be.
+// Move makes d refer to other bytes, which are equal to its Data. Nobody else may use d.
+// It returns false if the bytes cannot be equal; then d must not be used any more.
 func (d *Doc) Move(to []byte) bool {
 	if len(to) != len(d.data) {
 		return false

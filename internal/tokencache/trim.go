@@ -7,12 +7,11 @@ const (
 	blanks        = " \t\r\n\x00"
 )
 
-// Trim returns what there is to read in stored data. Editors and scripts leave a
-// byte order mark before a cache, a crash leaves NULs around it: these are cut off,
-// with the blanks beside them. Where there is nothing but these and blanks, or only
-// the JSON value null, Trim returns an empty slice: nothing is stored. What is no
-// cache, also without them, stays as it is. Trim returns a part of data, and nil only
-// for nil.
+// Trim returns the cache in stored data. Editors and scripts leave a byte order mark
+// before a cache, and a crash leaves NULs around it: Trim cuts these off, with the
+// blanks beside them. If there is nothing else, or only the JSON value null, it returns
+// an empty slice: nothing is stored. Data that is not a cache even without them stays as
+// it is. Trim returns a part of data, and nil only for nil.
 func Trim(data []byte) []byte {
 	if n := len(data); n > 0 && data[0] == '{' && data[n-1] == '}' {
 		return data

@@ -8,13 +8,13 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 )
 
-// Merge merges from into to: a three-way merge where base is what an earlier
-// copy took, else (base is nil) one that keeps every entry of either, and of two
-// tokens the newer. What MSAL cannot take of either is left out, and its names are
-// returned. changed is false if to would stay as it is.
+// Merge merges from into to. If base is what an earlier copy took, it is a three-way
+// merge. If base is nil, every entry of either side is kept, and of two for one key the
+// newer. What MSAL cannot take is left out and named in refused. changed is false if to
+// would stay as it is.
 func Merge(base, from, to []byte) (merged []byte, changed bool, refused []tokencache.Refused, err error) {
 	in := merge.BytesInput{BaseUnknown: base == nil, Now: time.Now()}
-	// Of base too: what it had of them would count as removed.
+	// Also from base: else such entries there would count as removed.
 	in.Base, _ = tokencache.Sound(base)
 	var ofTo []tokencache.Refused
 	in.Ours, refused = tokencache.Sound(Usable(from))
@@ -25,13 +25,13 @@ func Merge(base, from, to []byte) (merged []byte, changed bool, refused []tokenc
 	return merged, changed || !bytes.Equal(in.Theirs, to), append(refused, ofTo...), nil
 }
 
-// Usable returns what there is to use in data, which is empty where that is
-// nothing; see [tokencache.Trim].
+// Usable returns the part of data that can be used, empty if there is none; see
+// [tokencache.Trim].
 func Usable(data []byte) []byte { return tokencache.Trim(data) }
 
 // Malformed reports whether data is a damaged token cache: it begins as a JSON
 // object or with a byte order mark, and does not parse. Data of another format is
-// not malformed, and neither is what holds nothing.
+// not malformed, nor is data that holds nothing.
 func Malformed(data []byte) bool {
 	usable := Usable(data)
 	_, err := tokencache.Parse(usable)
@@ -68,9 +68,9 @@ type Added struct {
 	Refused []tokencache.Refused // what MSAL cannot take: neither added nor counted as left
 }
 
-// Add adds to a cache what data of unknown origin may add to it. to is a cache
-// whose every entry was saved with its key; anybody who can write a file may
-// have made from, from an old copy too. So Add
+// Add adds to a cache what data of unknown origin may add to it. Every entry of to was
+// saved with the key. But anybody who can write a file may have made from, or put back
+// an old copy. So Add
 //
 //   - replaces no entry: where both have a key, to's entry stands, whatever its
 //     age;
@@ -80,7 +80,7 @@ type Added struct {
 //     sign-in of its own;
 //   - leaves out what MSAL cannot take.
 //
-// What remains are entries of accounts that to has, and of no account.
+// So it adds entries of accounts that to has, and entries that belong to no account.
 func Add(from, to []byte) (sum []byte, changed bool, a Added, err error) {
 	source, err := tokencache.Parse(Usable(from))
 	if err != nil {

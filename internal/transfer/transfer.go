@@ -1,10 +1,10 @@
-// Package transfer moves what one store holds into another one without losing
-// anything at any point: it is combined with what is there, saved, read back,
-// compared, and only then deleted where it came from.
+// Package transfer moves data from one store to another without losing any of it at any
+// point. It combines the data with what the other store has, saves that, reads it back
+// and compares it, and only then deletes the data in the first store.
 //
-// Every step is conditional on a revision. So a transfer needs no lock around
-// it, and may run under one. A process that is killed in between leaves
-// everything in one of the two or in both.
+// Every step is conditional on a revision. So a transfer needs no lock around it, but
+// may run under one. If a process is killed in between, the data is in one of the two
+// stores or in both.
 package transfer
 
 import (
@@ -27,10 +27,10 @@ type Transfer struct {
 	// NotFound and Conflict are the errors that say that nothing is stored, and
 	// that something has changed since its revision was read.
 	NotFound, Conflict error
-	// Combine decides what To is to hold.
+	// Combine decides what To shall hold.
 	Combine func(Held) (Next, error)
-	// BeforeDelete is called with the revision of what From holds when To has it
-	// and From is about to lose it. If it fails, nothing is deleted. It may be nil.
+	// BeforeDelete is called when To has the data, before From loses it, with the
+	// revision in From. If it fails, nothing is deleted. It may be nil.
 	BeforeDelete func(ctx context.Context, rev string) error
 
 	copied []byte // what an earlier try took from From; nil for nothing yet
@@ -41,8 +41,8 @@ type Held struct {
 	From []byte
 	Rev  string // of From
 	To   []byte // nil if To holds nothing
-	// Copied is what an earlier try took from From, nil if there was none. Since
-	// then From has changed: Copied is the base of a three-way merge.
+	// Copied is what an earlier try took from From, nil if there was none. From has
+	// changed since, so Copied is the base of a three-way merge.
 	Copied []byte
 }
 
@@ -50,7 +50,7 @@ type Held struct {
 type Next struct {
 	Data    []byte // for To
 	Changed bool   // false if To holds that already
-	Keep    bool   // From keeps what it has
+	Keep    bool   // delete nothing in From
 }
 
 // Done is what a transfer has done.
@@ -60,14 +60,14 @@ type Done struct {
 	FromRev string // of what was moved; "" if From held nothing
 }
 
-// SourceError is an error of loading from From. To is untouched then.
+// SourceError is an error of loading from From. To has not been changed.
 type SourceError struct{ Err error }
 
 func (e *SourceError) Error() string { return e.Err.Error() }
 func (e *SourceError) Unwrap() error { return e.Err }
 
-// ReadBackError says that To does not return what was saved there. Nothing is
-// deleted then.
+// ReadBackError says that To does not return what was saved there. Nothing has been
+// deleted.
 type ReadBackError struct{ Err error }
 
 func (e *ReadBackError) Error() string {
@@ -75,8 +75,8 @@ func (e *ReadBackError) Error() string {
 }
 func (e *ReadBackError) Unwrap() error { return e.Err }
 
-// Try moves once. An error that matches Conflict says that either side changed
-// meanwhile: then the caller tries again with the same Transfer.
+// Try moves once. If the error matches Conflict, one of the stores has changed
+// meanwhile, and the caller tries again with the same Transfer.
 func (t *Transfer) Try(ctx context.Context) (Done, error) {
 	data, rev, err := t.From.LoadRevision(ctx)
 	if errors.Is(err, t.NotFound) {

@@ -1,4 +1,4 @@
-// Package weakmap keeps values by the address of others, for as long as those
+// Package weakmap keeps values by the address of other values, for as long as these
 // live and no longer.
 package weakmap
 
@@ -9,17 +9,17 @@ import (
 	"weak"
 )
 
-// Key is the identity of what a pointer points to. It keeps nothing alive, and
-// no later value at the same address has the same Key. The zero Key stands for
-// all that has no identity.
+// Key is the identity of the value that a pointer points to. It does not keep the value
+// alive, and no later value at the same address has the same Key. Values without an
+// identity have the zero Key.
 type Key struct {
 	at  weak.Pointer[byte]
 	typ reflect.Type // a struct and its first field have one address
 }
 
-// KeyOf returns the identity of v, or the zero Key where v has none: where it is
-// no pointer, nil, or points to a type without size, of which all values may
-// have one address.
+// KeyOf returns the identity of the value that v points to, or the zero Key if v is not
+// a pointer, is nil, or points to a type without size, whose values may all have one
+// address.
 func KeyOf(v any) Key {
 	p, typ := pointer(v)
 	if p == nil {
@@ -28,7 +28,7 @@ func KeyOf(v any) Key {
 	return Key{weak.Make(p), typ}
 }
 
-// Alive reports whether what the Key is of may still be in use.
+// Alive reports whether the value of the Key may still be in use.
 func (k Key) Alive() bool { return k.at.Value() != nil }
 
 func pointer(v any) (*byte, reflect.Type) {
@@ -69,7 +69,7 @@ func (m *Map[V]) Of(owner any, create func() V) (value V, ok bool) {
 	return value, true
 }
 
-// Len returns of how many owners the Map has values.
+// Len returns the number of values in the Map.
 func (m *Map[V]) Len() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

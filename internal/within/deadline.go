@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Deadline returns ctx, with a deadline after d if it has none, and what
-// releases it. The time starts to run when somebody first waits for it or asks
-// for the deadline: a call that waits for nothing makes no timer, which would
-// cost as much as all that a warm Replace does.
+// Deadline returns ctx, with a deadline after d if it has none, and a function that
+// releases it. The time starts when somebody first waits for the context or asks for
+// its deadline. So a call that waits for nothing makes no timer, which would cost as
+// much as a whole warm Replace.
 func Deadline(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}

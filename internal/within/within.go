@@ -1,5 +1,5 @@
-// Package within ends waits with a context: those for calls that know no
-// context, for a moment at which to try again, and those of a caller that set no
+// Package within ends waits when a context ends: the wait for a call that takes no
+// context, the wait before another try, and the wait of a caller that has set no
 // deadline.
 package within
 
@@ -24,7 +24,7 @@ func Call[T any](ctx context.Context, f func() (T, error)) (T, error) {
 		value T
 		err   error
 	}
-	done := make(chan result, 1) // so that f can end when nobody waits any more
+	done := make(chan result, 1) // with room, so that f can end when nobody waits any more
 	go func() {
 		value, err := f()
 		done <- result{value, err}
@@ -50,9 +50,10 @@ const (
 )
 
 // Retry calls try until it succeeds, or until it fails with an error for which
-// again returns false. It returns try's last error. Between two tries it waits,
-// longer each time and for a random time, so that processes do not keep step. When ctx ends during a wait, it returns the last
-// error of try and ended = true.
+// again returns false. It returns try's last error. Between two tries it waits for a
+// random time, longer each time, so that several processes do not try at the same
+// moments. When ctx ends during a wait, it returns the last error of try and ended =
+// true.
 func Retry(ctx context.Context, again func(error) bool, try func() error) (err error, ended bool) {
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
 		if err := try(); err == nil || !again(err) {
@@ -63,8 +64,7 @@ func Retry(ctx context.Context, again func(error) bool, try func() error) (err e
 	}
 }
 
-// Sleep waits for a random time of d on average, and reports whether it went by
-// before ctx ended.
+// Sleep waits for a random time, d on average. It returns false if ctx ended first.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d/2 + rand.N(d))
 	defer t.Stop()

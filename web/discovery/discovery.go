@@ -13,8 +13,8 @@
 // instead of one.
 //
 // The document is that of OpenID Connect Discovery 1.0, section 4. It changes
-// rarely: an authority that moves its endpoints goes on answering at the old ones
-// for much longer than an hour.
+// rarely: an authority that moves its endpoints answers at the old ones for much longer
+// than an hour.
 package discovery
 
 import (
@@ -45,13 +45,13 @@ const (
 )
 
 // Transport is an [http.RoundTripper] that keeps documents of discovery for
-// [Lifetime], in memory. It keeps what is answered with status 200 to a GET that
-// has no Authorization and no Cookie, if it names an issuer and both endpoints, and
-// nothing else: a proxy's page would be in the way of every sign-in for an hour. All
-// other requests pass through.
+// [Lifetime], in memory. It keeps only an answer with status 200 to a GET that has no
+// Authorization and no Cookie, and only if the answer names an issuer and both
+// endpoints: a proxy's page would break every sign-in for an hour. All other requests
+// pass through.
 //
-// Requests for one document at once become one request. If that one fails, each
-// of the others asks for itself, so nobody gets an error that was another's.
+// Concurrent requests for one document become one request. If that fails, each of the
+// others asks for itself, so that no request gets the error of another.
 //
 // A Transport is safe for concurrent use.
 type Transport struct {
@@ -65,7 +65,7 @@ type Transport struct {
 // document is what is known of one URL. Its fields are set when done is closed.
 type document struct {
 	done chan struct{}
-	ok   bool // false: each that has waited asks for itself
+	ok   bool // false: each request that has waited asks for itself
 
 	header  http.Header
 	body    []byte
@@ -102,8 +102,8 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return d.response(r), nil
 }
 
-// claim returns what is known of a URL. If that is nothing, or too old, it is a
-// new document, and the caller's to ask for.
+// claim returns what is known of a URL. If nothing is known, or it is too old, claim
+// returns a new document and true, and the caller must ask for it.
 func (t *Transport) claim(url string) (d *document, mine bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -114,7 +114,7 @@ func (t *Transport) claim(url string) (d *document, mine bool) {
 				return d, false
 			}
 		default:
-			return d, false // somebody asks for it just now
+			return d, false // another request is asking for it
 		}
 	}
 	d = &document{done: make(chan struct{})}
@@ -128,7 +128,7 @@ func (t *Transport) claim(url string) (d *document, mine bool) {
 	return d, true
 }
 
-// ask sends the request on, and keeps the answer in d if it is one to keep.
+// ask sends the request on, and keeps the answer in d if it is a document.
 func (t *Transport) ask(r *http.Request, d *document) (*http.Response, error) {
 	url := r.URL.String()
 	defer func() {

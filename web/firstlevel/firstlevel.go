@@ -1,6 +1,5 @@
 // Package firstlevel keeps token caches of a store in this process's memory, in
-// front of the store, and believes none of them before the store has said that
-// it is current.
+// front of the store, and uses none before the store has said that it is current.
 //
 //	memory := firstlevel.New(nil) // one for the program
 //	cache, err := persistence.NewPartitioned(func(_ context.Context, key string) (persistence.Persistence, error) {
@@ -8,14 +7,14 @@
 //	})
 //
 // A load asks the store for the account's revision, a few bytes, and for the
-// data only if memory does not have just that revision. So another server's
-// write is never missed, and a load that finds its data in memory costs one
-// small round trip. It is worth it where the data is far away, or large; where a
-// round trip costs more than the data that comes with it, as with a small cache
-// in a Redis nearby, it gains little.
+// data only if memory does not have that revision. So another server's write is
+// never missed, and a load that finds its data in memory costs one small round trip.
+// That gains much if the store is far away or the data is large, and little if a round
+// trip costs more than the data that comes with it, as with a small cache in a Redis
+// nearby.
 //
-// While the store does not answer, every load fails, also of users whose token is
-// still good. A program may choose otherwise with [Options].MaxStale.
+// While the store does not answer, every load fails, also for users whose token is
+// still good. [Options].MaxStale changes that.
 //
 // What is in memory is as it was loaded. In front of package sealed's accounts
 // it is in plain text, and hits are not decrypted again; behind them it is
@@ -49,11 +48,11 @@ type Options struct {
 	// (persistence.ErrUnavailable, or the deadline passed), for this long after
 	// the store last said that the data is current. 0 means never.
 	//
-	// So users whose account this process has seen a moment ago notice nothing of
+	// So users whose account this process has loaded a moment ago notice nothing of
 	// an outage, as long as their access token is good. But during the outage this
-	// process does not learn that a user signed out at another server, and goes on
-	// answering for up to MaxStale. A user who signs out at this process is signed
-	// out here at once, also if the store cannot be told.
+	// process does not learn that a user has signed out at another server, and still
+	// answers for up to MaxStale. A user who signs out at this process is signed out
+	// here at once, also if the store does not answer.
 	//
 	// Saves still need the store. persistence.Partitioned keeps what it could not
 	// save, and its Flush saves it later.
@@ -103,7 +102,7 @@ func New(opts *Options) *Memory {
 // that m is in front of, so two stores must not share an m unless their keys
 // differ. It does no I/O and costs next to nothing.
 //
-// What is returned has the locks, the leases and the SetAside that store has, and
+// What Account returns has the locks, the leases and the SetAside that store has, and
 // describes itself as store does.
 func (m *Memory) Account(key string, store persistence.Versioned) persistence.Versioned {
 	a := &account{store, m, key}
@@ -129,7 +128,7 @@ func (m *Memory) dropped() uint64 {
 	return m.drops
 }
 
-// drop forgets an account that is about to be deleted or saved, and was.
+// drop forgets an account. It is called before and after a delete or a save.
 func (m *Memory) drop(key string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -139,9 +138,9 @@ func (m *Memory) drop(key string) {
 	}
 }
 
-// put holds data, which nobody may change, or nothing if rev is "". If anything
-// was dropped since the caller began, data may be of before a sign-out, and put
-// holds nothing.
+// put replaces what is kept for a key by data, which nobody may change, or by nothing if
+// rev is "". If anything was dropped since the caller began, data may be from before a
+// sign-out, and nothing is kept.
 func (m *Memory) put(key, rev string, data []byte, began uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -162,8 +161,8 @@ func (m *Memory) put(key, rev string, data []byte, began uint64) {
 	}
 }
 
-// check notes that the store has just said which revision of a key is current. Data
-// of another one is forgotten, so that it is not answered if the store fails next.
+// check notes that the store has just named the current revision of a key. Data of
+// another revision is forgotten, so that stale does not return it.
 func (m *Memory) check(key, rev string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -178,8 +177,8 @@ func (m *Memory) check(key, rev string) {
 	}
 }
 
-// stale returns what may be answered for a key where the store has failed with
-// err, or nil.
+// stale returns what may be answered for a key although the store has failed with err,
+// or nil.
 func (m *Memory) stale(key string, err error) *held {
 	if m.maxStale == 0 || !errors.Is(err, persistence.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
 		return nil

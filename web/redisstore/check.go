@@ -13,16 +13,14 @@ import (
 	"github.com/tokenkeep/tokenkeep/web/internal/account"
 )
 
-// Check asks the server, in a Cluster every master, what becomes of a save that
-// it has acknowledged, and returns what should be known or changed, a sentence
-// or two for a person each: data that is not on disk when Redis is killed, sign-ins that
-// are evicted when its memory is full, reads from replicas. It returns none
-// where there is nothing to say. Call it when the program starts, and log what
-// it returns.
+// Check asks the server, in a Cluster every master, what happens to a save that it has
+// acknowledged. It returns warnings, each of one or two sentences for a person: about
+// data that is not on disk when Redis is killed, sign-ins that are evicted when its
+// memory is full, reads from replicas. Call Check when the program starts, and log the
+// warnings.
 //
-// A managed server may refuse to show its settings (CONFIG); a warning says so,
-// and what is not known then. Check fails only where the server cannot be asked
-// at all.
+// A managed server may refuse to show its settings (CONFIG); then a warning says so,
+// and what is not known. Check fails only if the server cannot be asked at all.
 func (s *Store) Check(ctx context.Context) (warnings []string, err error) {
 	found, err := account.Within(ctx, rows{s}, s.check)
 	if err != nil {

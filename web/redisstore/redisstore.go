@@ -9,17 +9,17 @@
 //	...
 //	warnings, err := store.Check(ctx) // log them: Redis as it comes loses writes
 //
-// A single server, Sentinel and Cluster are all served: any
-// [redis.UniversalClient] will do. Redis 4 or later is needed, or a server
-// that speaks its protocol and runs Lua.
+// It works with a single server, Sentinel and Cluster, through any
+// [redis.UniversalClient]. It needs Redis 4 or later, or a server that speaks its
+// protocol and runs Lua.
 //
 // # What is stored
 //
 // One key per account, Options.Prefix followed by the account's key. It is a
 // hash with two fields: "revision", a random text, and "data", the serialized
 // token cache. Every command touches one key, so Cluster needs no hash tags.
-// Tokens are stored as they come: for a server that is not to see them,
-// encrypt above this package.
+// Tokens are stored as they are. If the server must not see them, put package sealed
+// in front of this one.
 //
 // A server that has an account's lease (see [persistence.Partitioned.Exclusive])
 // has a second key, the account's followed by NUL and "lease", which expires by
@@ -42,9 +42,9 @@
 //
 // # Expiry
 //
-// Every key has a time to live, of a tenth more than Options.TTL. It starts
-// anew with each save; with a read only when that tenth has passed, so that
-// reads are not writes.
+// Every key has a time to live, a tenth longer than Options.TTL. Each save starts it
+// again. A read does so only when that tenth has passed, so that most reads are not
+// writes.
 //
 // # What is not promised
 //
@@ -125,8 +125,8 @@ func New(client redis.UniversalClient, opts *Options) (*Store, error) {
 	return s, nil
 }
 
-// obeys reports whether the client's calls end with the deadline of their context,
-// and soon after it was cancelled.
+// obeys reports whether the client's calls end at the deadline of their context, and
+// soon after the context was cancelled.
 func obeys(client redis.UniversalClient) bool {
 	var enabled bool
 	var read, write time.Duration
@@ -194,7 +194,7 @@ func (r rows) Get(ctx context.Context, key string, withData bool) (data []byte, 
 		data = []byte(text)
 	}
 	if left.Val() < r.ttl {
-		// Whoever reads next tries again, should it fail.
+		// If it fails, the next read tries again.
 		r.client.PExpire(ctx, key, r.fresh())
 	}
 	return data, rev, nil

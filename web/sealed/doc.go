@@ -27,14 +27,14 @@
 // # Errors
 //
 //   - persistence.ErrKeyMissing: the data names a key that is not among the keys.
-//   - persistence.ErrWrongKey: the key of that id is another one than the data's.
+//   - persistence.ErrWrongKey: the data was sealed with another key of the same id.
 //   - persistence.ErrCorrupt: the data was changed, or is another account's, or
 //     was never sealed.
 //   - persistence.ErrUnsupportedVersion: a newer version of this package sealed it.
 //
-// A user whose data does not open cannot sign in until it is gone. Where the
-// class is ErrCorrupt or ErrKeyMissing and will stay so, persistence.Partitioned's
-// SignOut removes it; it needs no key.
+// A user whose data does not open cannot sign in until the data is gone. If the error
+// is ErrCorrupt, or ErrKeyMissing with a key that is lost, remove the data with SignOut
+// of persistence.Partitioned; it needs no key.
 //
 // # What is not hidden
 //

@@ -14,10 +14,10 @@
 //
 // # The size of a cookie
 //
-// Where the session itself is in a cookie, and not just its name, this will not
-// do. A browser takes 4,096 bytes for a cookie, name and attributes included (RFC
-// 6265, section 6.1), and drops a larger one without a word: the user is asked to
-// sign in again for ever. One account with the tokens of one API takes 6 to 12 kB.
+// This does not work if the session itself is in a cookie, and not only its name. A
+// browser takes 4,096 bytes for a cookie, name and attributes included (RFC 6265,
+// section 6.1), and drops a larger one silently: the user is asked to sign in again and
+// again. One account with the tokens of one API takes 6 to 12 kB.
 // Encryption and base64 add a third, at times twice. So keep such sessions on the
 // server; or set Options.MaxSize to [CookieSize], with which a save that no
 // browser would take fails with persistence.ErrTooLarge.
@@ -27,10 +27,10 @@
 // Most session managers read the session when a request begins and write it, as a
 // whole, when the response does. So of two requests at once the one that ends
 // last wins, and a refresh token that the other one got may be lost; what is
-// acquired after the response has begun is not saved; and Save has returned long
-// before anything is durable. A sign-out removes what this session has, and no
-// other session of the same user. Where any of it matters, use package redisstore
-// or sqlstore, and keep in the session nothing but the account's id.
+// acquired after the response has begun is not saved; and Save returns long before
+// anything is durable. A sign-out removes what this session has, and nothing from
+// other sessions of the same user. If any of this matters, use package redisstore
+// or sqlstore, and keep only the account's id in the session.
 package session
 
 import (
@@ -45,9 +45,9 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// CookieSize is as much data as a session in a cookie has room for, if it has
-// no other data: what is left of 4,096 bytes when name and attributes are taken
-// off and base64 was applied twice, as by gorilla/securecookie.
+// CookieSize is the size of the largest data, in bytes, for which a session in a cookie
+// has room if it has no other data: the rest of 4,096 bytes after name and attributes,
+// with base64 applied twice, as gorilla/securecookie does.
 const CookieSize = 2048
 
 // Options are the settings of a Session. The zero value is right for most.
@@ -71,11 +71,11 @@ type Session struct {
 
 var _ persistence.Versioned = (*Session)(nil)
 
-// New returns a Session. get returns what put has put, nil where there is
-// nothing; put with nil removes it. Empty data that is not nil is data. Data
-// belongs to everybody who is given it. The functions say all that a Session knows, so
-// making one for each request costs next to nothing. A nil opts means the
-// defaults.
+// New returns a Session. get returns what put has stored, or nil if there is nothing;
+// put with nil removes it. Empty data that is not nil is data. A Session copies what
+// get returns, and put may keep what it is given. A Session knows only what the
+// functions tell it, so making one for each request costs next to nothing. A nil opts
+// means the defaults.
 func New(get func(ctx context.Context) ([]byte, error), put func(ctx context.Context, data []byte) error, opts *Options) *Session {
 	s := &Session{get: get, put: put}
 	if opts != nil {
@@ -151,8 +151,7 @@ func (s *Session) read(ctx context.Context, op string) ([]byte, error) {
 	return bytes.Clone(data), nil
 }
 
-// write puts data, nil for none, if the revision is want. It takes any revision
-// when want is nil.
+// write puts data if the revision is want, or any if want is nil. nil data removes.
 func (s *Session) write(ctx context.Context, op string, data []byte, want *string) (string, error) {
 	if s.maxSize > 0 && len(data) > s.maxSize {
 		return "", s.fail(op, fmt.Errorf("%w: %d bytes, and this session takes %d", persistence.ErrTooLarge, len(data), s.maxSize),

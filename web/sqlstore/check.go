@@ -9,18 +9,17 @@ import (
 	"github.com/tokenkeep/tokenkeep/web/internal/account"
 )
 
-// setting is one of a database's that decides what becomes of a save.
+// setting is a setting of a database that decides what happens to a save.
 type setting struct {
 	query   string
 	good    []string
 	warning string // said of any other value
 }
 
-// Check sees whether the table is there, and asks the database what becomes of
-// a save that it has acknowledged. It returns what should be known or changed, a
-// sentence or two for a person each, and none where there is nothing to say.
-// Call it when the program starts, and log what it returns. It fails where the
-// database cannot be asked or the table is missing.
+// Check asks the database whether the table is there, and what happens to a save that
+// it has acknowledged. It returns warnings, each of one or two sentences for a person.
+// Call it when the program starts, and log the warnings. It fails if the database
+// cannot be asked or the table is missing.
 func (s *Store) Check(ctx context.Context) (warnings []string, err error) {
 	warnings, err = account.Within(ctx, rows{s}, s.check)
 	if err != nil {

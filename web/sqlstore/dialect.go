@@ -15,7 +15,7 @@ const (
 	MySQL
 )
 
-// dialect is in what the databases differ. In its statements, {table} is the
+// dialect holds what differs between databases. In its statements, {table} is the
 // table, {name} a name made from the table's, {clock} the clock, and ? a parameter.
 type dialect struct {
 	quote    string

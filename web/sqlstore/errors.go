@@ -22,7 +22,8 @@ type failure struct {
 	exists bool // the row is there already
 }
 
-// fails makes a failure of what the database refused, and so did not do.
+// fails returns the failure of a statement that the database refused, and so did not
+// carry out.
 func fails(class error, what, remedy string) failure {
 	err := errors.New(what)
 	if class != nil {
@@ -51,8 +52,8 @@ var (
 	stopping    = unavailable("the database is starting or stopping", "Try again when it has started.")
 )
 
-// pooled is what an error means that comes of a pooler which gives each transaction
-// another connection: a prepared statement is on one of them only.
+// pooled is the failure behind a pooler that gives each transaction another connection:
+// a prepared statement exists on one connection only.
 func pooled(state string) failure {
 	return unavailable("a pooler between the program and the database loses the driver's prepared statements (SQLSTATE "+state+")",
 		"If PgBouncer or the like is in transaction mode, add default_query_exec_mode=exec to pgx's data source name.")
@@ -83,7 +84,7 @@ func explainPostgreSQL(err error) failure {
 	state := e.SQLState()
 	switch state {
 	case "40001", "40P01":
-		return busy("the database gave up the statement for another one's sake")
+		return busy("the database gave up the statement in favour of another one")
 	case "23505", "42P07", "42710":
 		return busy("another process is making the table") // IF NOT EXISTS does not see it yet
 	case "55P03":
@@ -140,7 +141,7 @@ func explainSQLite(err error) failure {
 	case 13:
 		return full
 	case 11, 26:
-		return fails(persistence.ErrCorrupt, "the database file is damaged, or none", "Restore it from a backup, or remove it: everybody signs in again.")
+		return fails(persistence.ErrCorrupt, "the file is damaged, or is not a database", "Restore it from a backup, or remove it: everybody signs in again.")
 	case 14:
 		return unavailable("the database file cannot be opened", "See whether its folder exists and may be written.")
 	case 18:
@@ -176,7 +177,7 @@ func explainMySQL(err error) failure {
 	case "1062":
 		return failure{exists: true}
 	case "1213", "1205", "1020":
-		return busy("the database gave up the statement for another one's sake")
+		return busy("the database gave up the statement in favour of another one")
 	case "1290", "1792", "1836":
 		return readOnly
 	case "1021", "1114", "1041":

@@ -37,7 +37,7 @@ func TestExplain(t *testing.T) {
 		says  string
 		again bool
 	}{
-		{PostgreSQL, state("40P01"), persistence.ErrUnavailable, "for another one's sake", true},
+		{PostgreSQL, state("40P01"), persistence.ErrUnavailable, "in favour of another one", true},
 		{PostgreSQL, state("53300"), persistence.ErrUnavailable, "too many connections", false},
 		{PostgreSQL, state("57P03"), persistence.ErrUnavailable, "starting or stopping", false},
 		{PostgreSQL, state("57P01"), persistence.ErrUnavailable, "starting or stopping", true},
@@ -50,7 +50,7 @@ func TestExplain(t *testing.T) {
 		{SQLite, code(18), persistence.ErrTooLarge, "more than", false},
 		{SQLite, code(11), persistence.ErrCorrupt, "damaged", false},
 		{SQLite, code(19), persistence.ErrUnavailable, "SQLite code 19", false},
-		{MySQL, mysql(1213), persistence.ErrUnavailable, "for another one's sake", true},
+		{MySQL, mysql(1213), persistence.ErrUnavailable, "in favour of another one", true},
 		{MySQL, mysql(1290), persistence.ErrUnavailable, "read-only", false},
 		{MySQL, mysql(1114), persistence.ErrUnavailable, "full", false},
 		{MySQL, mysql(1146), persistence.ErrUnavailable, "table", false},

@@ -11,8 +11,8 @@
 //
 // One row per account: its key, a random revision, the serialized token cache
 // and when it expires. SCHEMA.md has the SQL, for those who keep their schema
-// themselves. Tokens are stored as they come: for a database that is not to see
-// them, encrypt above this package.
+// themselves. Tokens are stored as they are. If the database must not see them, put
+// package sealed in front of this one.
 //
 // # What it costs
 //
@@ -25,7 +25,7 @@
 //
 // # The pool
 //
-// As it comes, [sql.DB] keeps two idle connections and has no maximum: under load,
+// By default, [sql.DB] keeps two idle connections and has no maximum: under load,
 // requests dial again, several times slower, until the database has too many
 // connections. Set both, to about as many as the database has processors to work
 // with, and let connections end now and then, so that those to a server that is no
@@ -47,10 +47,10 @@
 //
 // # Expiry
 //
-// Every row has a time after which it passes for absent. It moves in steps of a
-// tenth of Options.TTL, so that few reads are writes, and few saves change the
-// index on it. [Store.DeleteExpired] removes what has expired, a bounded number
-// of rows at a time; call it now and then. The time is that of the app's clock.
+// Every row has a time of expiry, from which on it counts as absent. The time moves in
+// steps of a tenth of Options.TTL, so that few reads are writes, and few saves change
+// the index on it. [Store.DeleteExpired] removes rows that have expired, a bounded
+// number at a time; call it now and then. The clock is the app's.
 package sqlstore
 
 import (
@@ -183,18 +183,17 @@ func (s *Store) sql(statement string) string {
 // The errors of what it returns match persistence.ErrUnavailable where the
 // database is down, slow, read-only, full, without the table or refuses this
 // user, and say whether a save or a delete was done, or that it cannot be known.
-// Statements that a database gave up for the sake of others (deadlocks,
+// Statements that a database gave up in favour of others (deadlocks,
 // serialization failures, a locked SQLite file), or because it ended a connection
 // of the pool (57P01, as in a switchover), are repeated until the context ends.
 func (s *Store) Account(key string) persistence.Versioned {
 	return account.New(rows{s}, key)
 }
 
-// Migrate makes the table and its index, or what a version of this package
-// needs that an earlier one did not. What is there already it leaves alone. It
-// may run in several processes at once, and at each start. It needs the right to
-// create tables; SCHEMA.md has the SQL for those who would rather run it
-// themselves.
+// Migrate makes the table and its index, or adds what this version of the package needs
+// to a table of an earlier one. It changes nothing that is there already. It may run
+// in several processes at once, and at each start. It needs the right to create tables;
+// SCHEMA.md has the SQL for those who prefer to run it themselves.
 func (s *Store) Migrate(ctx context.Context) error {
 	for _, statement := range s.schema() {
 		if _, err := s.admin(ctx, "migrate", statement); err != nil {
@@ -236,10 +235,9 @@ func (s *Store) schema() (statements []string) {
 	return statements
 }
 
-// DeleteExpired removes rows that have expired, limit at most, those that
-// expired first before others, and returns how many it removed. Fewer than limit means
-// that there are no more. A small limit, such as 1000, keeps the statement, and
-// what waits for it, short.
+// DeleteExpired removes rows that have expired, at most limit of them and the oldest
+// first, and returns how many it removed. Fewer than limit means that there are no more.
+// With a small limit, such as 1000, the statement is short, and so are the waits for it.
 func (s *Store) DeleteExpired(ctx context.Context, limit int) (int, error) {
 	if limit < 1 {
 		return 0, nil
@@ -265,9 +263,8 @@ func (s *Store) adminError(ctx context.Context, op string, err error) error {
 	return &persistence.Error{Op: op, Backend: backend, Location: s.table, Err: why.Err, Remedy: why.Remedy}
 }
 
-// exec runs a statement, again and again if the database gave it up for the
-// sake of others, and returns how many rows it changed, and whether it ran more
-// than once.
+// exec runs a statement, and repeats it if the database gave it up in favour of others.
+// It returns how many rows it changed, and whether it ran more than once.
 func (s *Store) exec(ctx context.Context, statement string, args ...any) (n int64, repeated bool, err error) {
 	tries := 0
 	err = s.repeat(ctx, func() error {
@@ -319,7 +316,7 @@ func (r rows) Get(ctx context.Context, key string, withData bool) (data []byte, 
 		return nil, "", err
 	}
 	if fresh := r.expiry(key, now); expires < fresh {
-		// Whoever reads next tries again, should it fail.
+		// If it fails, the next read tries again.
 		r.db.ExecContext(ctx, r.renew, fresh, key, rev, fresh)
 	}
 	return data, rev, nil
@@ -346,7 +343,7 @@ func (r rows) Put(ctx context.Context, key string, data []byte, old, rev string)
 	if done || err != nil {
 		return done, err
 	}
-	// A row that has expired passes for absent, and only stands in the way.
+	// A row that has expired counts as absent, but a new one cannot be inserted beside it.
 	n, _, err := r.exec(ctx, r.removeOld, key, now)
 	if n == 0 || err != nil {
 		return false, err

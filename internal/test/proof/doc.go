@@ -1,6 +1,6 @@
-// Package proof has only tests. They prove with real processes, real MSAL
-// Go clients, real file systems and an authority that ends a sign-in when a
-// refresh token is used twice that tokenkeep loses nothing:
+// Package proof has only tests. They prove that tokenkeep loses nothing. They use
+// real processes, real MSAL Go clients, real file systems, and an authority that ends a
+// sign-in when a refresh token is used twice. Nothing is lost means:
 //
 //   - no update of eight processes that write at once, nor one that was
 //     acknowledged before its process was killed (lost_test.go);
@@ -8,9 +8,9 @@
 //     sign out at once (signout_test.go);
 //   - nothing to a SIGKILL before any system call of a save, a rotation or a
 //     move, or at random moments (sweep_linux_test.go, kill_test.go);
-//   - nothing from the sight of readers, who need no lock (readers_test.go);
-//   - no rotated refresh token and no word of a failed sign-out to a full or
-//     read-only disk (trouble_linux_test.go);
+//   - nothing for readers, who need no lock (readers_test.go);
+//   - no rotated refresh token to a full or read-only disk, and a sign-out that failed
+//     there is reported (trouble_linux_test.go);
 //   - nothing that was acknowledged to a power cut (powercut_linux_test.go), and
 //     nothing to an fsync that succeeds after it has failed (fsync_linux_test.go).
 //

@@ -1,7 +1,7 @@
 // Package account makes a [persistence.Versioned] of one account's row in a
-// server, out of three conditional operations on rows. What all servers have
-// in common is here: contexts that are obeyed whatever the driver does, keys
-// and sizes that are checked, errors that say what has become of the row.
+// server, out of conditional operations on rows. It does what all servers have in
+// common: it obeys contexts whatever the driver does, checks keys and sizes, and its
+// errors say what has happened to the row.
 package account
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
-// MaxSize is the largest data, in bytes, of one account. Every server of this
-// module takes so much as it is commonly set up.
+// MaxSize is the largest data, in bytes, of one account. Every server of this module
+// takes that much with its usual settings.
 const MaxSize = 8 << 20
 
 // MaxKey is the longest key of an account, in bytes.
@@ -31,14 +31,16 @@ type Rows interface {
 	Server
 	// Get returns the row's revision, and its data if withData.
 	Get(ctx context.Context, key string, withData bool) (data []byte, rev string, err error)
-	// Put makes rev the row's revision and data its data if its revision is
-	// old. It is true also if the revision already is rev: a driver may send a
-	// statement again whose answer was lost.
+	// Put makes rev the row's revision and data its data if its revision is old, and
+	// reports whether it has. It also returns true if the revision already is rev: a
+	// driver may send a statement again if the answer was lost.
 	Put(ctx context.Context, key string, data []byte, old, rev string) (bool, error)
-	// Drop removes the row if its revision is old, which is not "".
+	// Drop removes the row if its revision is old, and reports whether it has. old is
+	// not "".
 	Drop(ctx context.Context, key, old string) (bool, error)
 	// Lease gives the lease of the row to owner for d, by the server's clock, unless
-	// another owner has it. It is true also where there is no row.
+	// another owner has it, and reports whether owner has it. It also returns true if
+	// there is no row.
 	Lease(ctx context.Context, key, owner string, d time.Duration) (bool, error)
 	// Release ends the lease if owner has it.
 	Release(ctx context.Context, key, owner string) error
@@ -48,8 +50,7 @@ type Rows interface {
 
 // Server is a server and its driver.
 type Server interface {
-	// Explain says in the words of this module what err, which a call of the driver
-	// returned, means.
+	// Explain says in this module's terms what an error of the driver means.
 	Explain(err error) Reason
 	// Obeys reports whether the driver returns soon after a context has ended.
 	Obeys() bool
@@ -134,10 +135,10 @@ func (a *Account) Revision(ctx context.Context) (string, error) {
 // SaveIf implements [persistence.Versioned].
 func (a *Account) SaveIf(ctx context.Context, data []byte, rev string) (string, error) {
 	if len(data) > MaxSize {
-		return "", a.fail("save", fmt.Errorf("%w: %d bytes, and %d is the most; nothing was changed", persistence.ErrTooLarge, len(data), MaxSize),
+		return "", a.fail("save", fmt.Errorf("%w: %d bytes; the maximum is %d; nothing was changed", persistence.ErrTooLarge, len(data), MaxSize),
 			"Keep one account in each cache.")
 	}
-	// Nobody may change what a driver still sends after its caller left.
+	// A driver may still send it when the caller has left and changes data.
 	data = append(make([]byte, 0, len(data)), data...)
 	now := rand.Text()
 	err := a.change(ctx, "save", func(ctx context.Context) (bool, error) { return a.rows.Put(ctx, a.key, data, rev, now) })
@@ -227,8 +228,8 @@ func (a *Account) change(ctx context.Context, op string, f func(context.Context)
 	return nil
 }
 
-// Explain is r's Explain, but lets the context's error go first: what a driver
-// says when its context ends is only a consequence.
+// Explain is r's Explain, but prefers the context's error: what a driver reports when
+// its context ends is only a consequence.
 func Explain(ctx context.Context, r Server, err error) Reason {
 	switch ctxErr := ctx.Err(); {
 	case errors.Is(ctxErr, context.DeadlineExceeded):
@@ -245,9 +246,9 @@ func (a *Account) check(op string) error {
 	case a.key == "":
 		return a.fail(op, errors.New("the account's key is empty"), "Name the account whose cache this is.")
 	case len(a.key) > MaxKey:
-		return a.fail(op, fmt.Errorf("the account's key has %d bytes, and %d is the most", len(a.key), MaxKey), "Use a digest of it in its place.")
+		return a.fail(op, fmt.Errorf("the account's key has %d bytes; the maximum is %d", len(a.key), MaxKey), "Use a digest of it instead.")
 	case !utf8.ValidString(a.key) || strings.ContainsRune(a.key, 0):
-		return a.fail(op, errors.New("the account's key is not UTF-8 text without NUL"), "Use a digest of it in its place.")
+		return a.fail(op, errors.New("the account's key is not UTF-8 text without NUL"), "Use a digest of it instead.")
 	}
 	return nil
 }
@@ -257,10 +258,10 @@ func (a *Account) fail(op string, err error, remedy string) error {
 	return &persistence.Error{Op: op, Backend: d.Backend, Location: d.Location, Err: err, Remedy: remedy}
 }
 
-// Within returns what f, which calls the server's driver, returns, or ctx's error
-// once ctx has ended; then f is left behind, and must not use anything that is its
-// caller's. A driver that obeys its context is called directly: under load, a
-// goroutine for each call makes the slowest requests half as slow again.
+// Within returns what f returns, which calls the server's driver, or ctx's error once
+// ctx has ended. Then f is left behind, so f must not use anything of its caller. A
+// driver that obeys its context is called directly: under load, a goroutine for each
+// call makes the slowest requests half as slow again.
 func Within[T any](ctx context.Context, s Server, f func(context.Context) (T, error)) (T, error) {
 	if s.Obeys() || ctx.Done() == nil {
 		return f(ctx)
@@ -279,7 +280,7 @@ func Within[T any](ctx context.Context, s Server, f func(context.Context) (T, er
 		return r.v, r.err
 	case <-ctx.Done():
 		select {
-		case r := <-done: // both: the answer is worth more
+		case r := <-done: // both have happened, and the answer is worth more
 			return r.v, r.err
 		default:
 		}

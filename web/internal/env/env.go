@@ -1,5 +1,5 @@
-// Package env says what a test of this module does where something that it
-// needs is missing.
+// Package env says what a test of this module does if something that it needs is
+// missing.
 package env
 
 import (

@@ -1,4 +1,4 @@
-// Package forward passes on the abilities of a Persistence through what wraps it.
+// Package forward passes the abilities of a Persistence on through a wrapper.
 package forward
 
 import (

@@ -9,8 +9,8 @@
 //	...
 //	http.ListenAndServe(addr, sessions.LoadAndSave(handler))
 //
-// Of the session, scs has only a random name in the cookie, so its size is no
-// matter. scs writes the session when the response begins: acquire tokens before
+// The cookie of scs holds only a random name of the session, so the session's size does
+// not matter. scs writes the session when the response begins: acquire tokens before
 // you write anything.
 package scssession
 
@@ -25,11 +25,11 @@ import (
 	"github.com/tokenkeep/tokenkeep/web/session"
 )
 
-// Account returns the token cache of an account in the session of whatever
-// context its methods are given, under the session's key "tokenkeep:" followed
-// by the account. Without a session in the context, as outside of
-// manager.LoadAndSave, every method fails with persistence.ErrUnavailable.
-// Removing what the session does not have does not change it.
+// Account returns the token cache of an account. Its methods use the session in their
+// context, and there the key "tokenkeep:" followed by the account. Without a session in
+// the context, as outside of manager.LoadAndSave, every method fails with
+// persistence.ErrUnavailable. To remove what the session does not have does not change
+// the session.
 func Account(manager *scs.SessionManager, account string, opts *session.Options) *session.Session {
 	key := "tokenkeep:" + account
 	return session.New(
