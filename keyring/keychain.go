@@ -151,7 +151,8 @@ func (k *keychain) ask(caller context.Context, stdin string, args ...string) (ou
 		return "", 0, remedy.With("Answer the question that macOS shows, or unlock the login keychain, and try again.",
 			&trouble{Unanswered, fmt.Sprintf("the keychain did not answer within %v and may have asked its user something", timeout), context.DeadlineExceeded})
 	case errors.Is(err, fs.ErrNotExist):
-		return "", 0, newTrouble(NoService, "/usr/bin/security is missing", "Restore macOS's own security program.")
+		// A Mac has a keyring in any case, so plaintext is no answer to it.
+		return "", 0, newTrouble(Denied, "/usr/bin/security is missing", "See whether a sandbox hides it, or restore macOS's own program.")
 	case errors.As(err, &exit): // by a signal
 		return "", 0, newTrouble(Declined, "/usr/bin/security was ended while it may have asked its user something", "Try again.")
 	}

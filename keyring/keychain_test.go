@@ -320,6 +320,7 @@ func TestSecurityProcess(t *testing.T) {
 	_, err = system(filepath.Join(t.TempDir(), "nothing"), minute).Get(t.Context(), "app", "alice")
 	require.ErrorIs(t, err, persistence.ErrUnavailable)
 	require.ErrorContains(t, err, "missing")
+	require.Equal(t, Denied, SituationOf(err), "no situation in which plaintext may follow")
 	// Killed by somebody else, who may have seen its dialog. That is no reason to
 	// store the tokens less safely.
 	_, err = system(program(t, "kill -9 $$"), minute).Get(t.Context(), "app", "alice")
