@@ -100,9 +100,11 @@ type Source struct {
 
 	mu      sync.Mutex
 	flights flights[*current]
-	changes int       // how often Save and Delete have changed what is stored
-	refused *[]string // the access tokens that Invalidate was given since there is no current one; a pointer is printed as a number
-	unsaved *unsaved  // what could not be saved
+	changes int // how often Save and Delete have changed what is stored
+	// The access tokens that Invalidate was given since there is no current one. A pointer,
+	// because package fmt prints it as a number.
+	refused *[]string
+	unsaved *unsaved // what could not be saved
 	pause   time.Time
 	paused  error            // what to answer until pause
 	style   oauth2.AuthStyle // what the provider was found to take, if conf does not say
