@@ -304,9 +304,6 @@ func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) 
 	if err != nil {
 		return err
 	}
-	if r.settle() { // before what was read now
-		r.Rebase(plan)
-	}
 	m, err := plan.Merge(theirs)
 	switch {
 	case errors.Is(err, merge.ErrBoth), errors.Is(err, merge.ErrOurs) && rev == "" && !startsObject(plan.Data()):
