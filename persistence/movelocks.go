@@ -14,11 +14,11 @@ import (
 // lock that a backend has to itself. But the two backends may have two FileLocks
 // of one file, by one path or by two (the encrypted and the plaintext file of one
 // cache, opened on their own). Then Move would wait for itself, in the second Lock
-// or in a Hold. Which FileLocks there are inside a backend Move cannot see: it knows
-// them as Locker, whose Lock takes a context and nothing else. So the context says
-// which files this Move has locked and by which FileLock, and Lock and Hold of
-// another FileLock of such a file rely on that one. No other caller's context does
-// this: for everybody else the locks of one file exclude each other.
+// or in a Hold. Move cannot see which FileLocks there are inside a backend: it knows
+// them as Locker, whose Lock takes only a context. So the context says which files this
+// Move has locked and by which FileLock, and Lock and Hold of another FileLock of such a
+// file rely on that one. No other caller's context does this: for everybody else the
+// locks of one file exclude each other.
 
 // locks are what one [Move] has locked. Its context carries them, so that two
 // FileLocks of one file do not wait for each other.

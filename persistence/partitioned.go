@@ -24,9 +24,9 @@ import (
 //
 // # A client for each request
 //
-// An MSAL client has one memory, and it holds one account at a time. Users who
-// are served at once by one client take it from each other, and their silent
-// sign-ins fail with "no token found". So make a client for each request:
+// An MSAL client has one memory, and it holds one account at a time. Users whom one
+// client serves at the same time take it from each other, and their silent sign-ins fail
+// with "no token found". So make a client for each request:
 //
 //	client, err := confidential.New(authority, clientID, credential,
 //		confidential.WithCache(partitioned), // one for all

@@ -609,8 +609,8 @@ func WriteNote(path, note string) error {
 		return err
 	}
 	defer f.Close()
-	// One write, so that a kill leaves the old note or the new one; what is
-	// behind the first newline does not count.
+	// One write, so that a kill leaves the old note or the new one; what comes after
+	// the first newline does not count.
 	if _, err := f.WriteAt([]byte(note+"\n"), noteAt); err != nil {
 		return err
 	}

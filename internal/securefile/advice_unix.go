@@ -62,7 +62,7 @@ func adviseOwner(path string, st *unix.Stat_t) string {
 	return fmt.Sprintf("If a run as another user (sudo) made it, give it back with: sudo chown %d %s", euid, shell.Quote(path))
 }
 
-// giveBack says how to mend a folder of the user that a run with sudo has made
+// giveBack says how to repair a folder of the user that a run with sudo has made
 // root's, or "".
 func giveBack(dir string) string {
 	if dir = madeByRoot(dir); dir == "" {

@@ -17,8 +17,8 @@
 // still good. [Options].MaxStale changes that.
 //
 // What is in memory is as it was loaded. In front of package sealed's accounts
-// it is in plain text, and hits are not decrypted again; behind them it is
-// sealed, as in the store.
+// it is in plain text, and hits are not decrypted again; between package sealed and the
+// store it is sealed, as in the store.
 package firstlevel
 
 import (
