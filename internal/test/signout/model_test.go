@@ -565,6 +565,9 @@ func newWorld(s *scenario) *world {
 		p.main = w.newClient(p)
 		w.processes = append(w.processes, p)
 	}
+	for _, user := range []string{alice, bob, "zoe"} {
+		w.disk(w.partition(user)) // so that a step finds it, and makes none
+	}
 	for _, user := range slices.Sorted(maps.Keys(s.stored)) {
 		w.now++
 		for _, env := range s.stored[user] {
