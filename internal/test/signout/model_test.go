@@ -171,7 +171,8 @@ type disk struct {
 	rev  int // 0: nothing is stored
 	last int
 
-	owner string // of the lease
+	mu    sync.Mutex // of the lease, which is also given back while time goes by
+	owner string
 	until time.Time
 }
 
@@ -185,9 +186,12 @@ type connection struct {
 func (d connection) wait(what string) { d.w.park(d.by.name + " " + what + " " + d.name) }
 
 func (d connection) Lease(_ context.Context, owner string, length time.Duration) (bool, error) {
+	d.wait("leases")
 	if d.w.failLoads {
 		return false, errDisk
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.owner != owner && time.Now().Before(d.until) {
 		return false, nil
 	}
@@ -196,6 +200,8 @@ func (d connection) Lease(_ context.Context, owner string, length time.Duration)
 }
 
 func (d connection) Release(_ context.Context, owner string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.owner == owner {
 		d.until = time.Time{}
 	}
@@ -558,6 +564,9 @@ func newWorld(s *scenario) *world {
 		}
 		p.main = w.newClient(p)
 		w.processes = append(w.processes, p)
+	}
+	for _, user := range []string{alice, bob, "zoe"} {
+		w.disk(w.partition(user)) // so that a step finds it, and makes none
 	}
 	for _, user := range slices.Sorted(maps.Keys(s.stored)) {
 		w.now++

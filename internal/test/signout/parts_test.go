@@ -81,9 +81,14 @@ const timePasses = "a second goes by"
 
 func (w *world) choices() (all []choice) {
 	p := w.parts
-	for i, g := range p.gates {
+	p.mu.Lock()
+	gates := slices.Clone(p.gates)
+	p.mu.Unlock()
+	for i, g := range gates {
 		all = append(all, choice{g.name, func() {
+			p.mu.Lock()
 			p.gates = slices.Delete(p.gates, i, i+1)
+			p.mu.Unlock()
 			close(g.open)
 		}})
 	}
@@ -129,16 +134,24 @@ func (w *world) begin(actor int, s step) {
 
 // choose has one of the choices happen.
 func (w *world) choose(c choice) {
+	w.parts.baton <- struct{}{}
 	w.now++
 	w.trace = append(w.trace, c.name)
+	w.parts.mu.Lock() // a step that time wakes is not known to come after this one
 	before := len(w.parts.gates)
 	if _, parked := gateNamed(w.parts.gates, c.name); parked {
 		before--
 	}
+	w.parts.mu.Unlock()
 	c.do()
+	<-w.parts.baton
 	synctest.Wait()
+	w.parts.baton <- struct{}{}
+	w.parts.mu.Lock()
 	slices.SortStableFunc(w.parts.gates[before:], func(a, b *gate) int { return cmp.Compare(a.name, b.name) })
+	w.parts.mu.Unlock()
 	w.check()
+	<-w.parts.baton
 }
 
 func gateNamed(gates []*gate, name string) (*gate, bool) {
