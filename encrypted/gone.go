@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -174,11 +175,11 @@ func (f *File) uncertain(notFound *keyNotFound, because string) error {
 	if isPlainName(f.name) {
 		wayOut = "Otherwise sign out in the program, or run `tokenkeep clear " + f.name + "`, and sign in again."
 	}
-	r := "Run the program where it stored the tokens. "
+	first := "Run the program where it stored the tokens."
 	if _, stores := notFound.source.(KeyDeleter); !stores {
-		r = persistence.Remedy(notFound.cause) + " "
+		first = persistence.Remedy(notFound.cause)
 	}
-	return remedy.Errorf(r+wayOut, "%w: the file's key is not there, and it may exist elsewhere: %s", persistence.ErrUnavailable, because)
+	return remedy.Errorf(strings.TrimSpace(first+" "+wayOut), "%w: the file's key is not there, and it may exist elsewhere: %s", persistence.ErrUnavailable, because)
 }
 
 // isPlainName reports whether a shell takes name as it stands.

@@ -261,19 +261,24 @@ func TestASpareKeyIsCollected(t *testing.T) {
 func TestAKeyThatOthersKeepIsNeverGone(t *testing.T) {
 	path := tempPath(t)
 	require.NoError(t, newFile(t, path, fixed{"x-vault", randomKey()}).Save(ctx, []byte("one")))
-	f := newFile(t, path, notThere{})
-	_, err := f.Load(ctx)
-	for _, err := range []error{err, f.Check(ctx), f.Save(ctx, []byte("two"))} {
-		requireError(t, "unavailable", err)
-		require.ErrorContains(t, err, "Ask the vault.")
+	for _, help := range []string{"Ask the vault.", ""} {
+		f := newFile(t, path, notThere{help: help})
+		_, err := f.Load(ctx)
+		for _, err := range []error{err, f.Check(ctx), f.Save(ctx, []byte("two"))} {
+			requireError(t, "unavailable", err)
+			require.Regexp(t, "^"+strings.TrimSpace(help+" Otherwise sign out in the program"), persistence.Remedy(err))
+		}
 	}
 }
 
-type notThere struct{ fixed }
+type notThere struct {
+	fixed
+	help string
+}
 
 func (notThere) Source() string { return "x-vault" }
-func (notThere) Key(context.Context, string) ([]byte, error) {
-	return nil, remedy.With("Ask the vault.", persistence.ErrKeyMissing)
+func (n notThere) Key(context.Context, string) ([]byte, error) {
+	return nil, remedy.With(n.help, persistence.ErrKeyMissing)
 }
 
 // What the header says of the machine, the user and the folder is not to be read

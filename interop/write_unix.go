@@ -19,6 +19,7 @@ import (
 	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/neighbour"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -172,7 +173,7 @@ func flushedFile(path string, old fs.FileInfo, data []byte) (*newFile, error) {
 		err = unix.Fchmod(int(f.Fd()), mode)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = securefile.Flush(f.File)
 	}
 	if err != nil {
 		f.discard()
@@ -276,7 +277,7 @@ func syncDir(dir string) error {
 		return err
 	}
 	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+	if err := securefile.Flush(d); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
 		return err
 	}
 	return nil

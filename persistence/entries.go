@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -98,8 +99,8 @@ func (e *Entries) Delete(ctx context.Context, key string) error {
 	})
 }
 
-// Keys returns the keys that have values, in no order. There are none where nothing
-// is stored.
+// Keys returns the keys that have values, sorted. There are none where nothing is
+// stored.
 func (e *Entries) Keys(ctx context.Context) ([]string, error) {
 	d, err := e.load(ctx)
 	if errors.Is(err, ErrNotFound) {
@@ -111,7 +112,7 @@ func (e *Entries) Keys(ctx context.Context) ([]string, error) {
 	if _, err := d.Get(e.section, ""); err != nil {
 		return nil, e.foreign("load")
 	}
-	return d.Keys(e.section), nil
+	return slices.Sorted(slices.Values(d.Keys(e.section))), nil
 }
 
 func (e *Entries) load(ctx context.Context) (*tokencache.Doc, error) {

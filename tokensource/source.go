@@ -241,8 +241,10 @@ func (s *Source) Load(ctx context.Context) (*oauth2.Token, error) {
 // Save stores the token of a new sign-in, with all fields of the provider's
 // response, and replaces any other of this key. If it fails, the Source uses the
 // token all the same until the process ends, and later calls of Token try again to
-// store it. They no longer do if another process has stored a token or signed out
-// since.
+// store it. They no longer do if another process has stored a token since, or has
+// removed the one that was stored. Only [Source.Delete] makes this Source forget such a
+// token: a sign-out elsewhere, and SignOutAll and Delete of the cache, do not reach what
+// was never stored.
 //
 // The token is bound to the client and the provider of this Source: the ClientID of
 // its oauth2.Config, and the issuer ([WithIssuer]) or else the token endpoint. A
