@@ -41,11 +41,11 @@ var mutants = []mutant{
 	{"what another request has stored counts as never stored", "persistence/outbox.go",
 		"case now != nil && now.line == e.line:", "case false:", "P1"},
 	{"what could not be stored is stored by two at once", "persistence/partitioned.go",
-		"return p.late.take(ctx, of.partition)", "return func() {}, nil", "P1"},
+		"return o.p.late.take(ctx, o.of.partition)", "return func() {}, nil", "P1"},
 	{"a sign-out during a save that creates does not count", "persistence/engine.go",
 		"if err != nil || rev != \"\" || !r.signedOutNow() {", "if true {", "P1"},
 	{"what was stored stays in the outbox", "persistence/engine.go",
-		"if err == nil && r.stored != nil {", "if false {", "P1"},
+		"if err == nil {\n\t\t\tr.stored()", "if false {\n\t\t\tr.stored()", "P1"},
 	{"a Delete leaves what is pending", "internal/replica/replica.go",
 		"func (r *Replica) Removed(x Removed) {\n	if r.pending == nil {", "func (r *Replica) Removed(x Removed) {\n	if true {", "P1"},
 }
