@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -82,6 +83,15 @@ type Credential struct {
 
 	mu      sync.Mutex
 	account persistence.Account // of the last sign-in
+	failed  failedSignIn        // the last one of GetToken
+}
+
+// failedSignIn is a sign-in that failed: the user declined, or could not be asked. The
+// calls that waited meanwhile for the same do not ask again.
+type failedSignIn struct {
+	n   int // of how many
+	tro policy.TokenRequestOptions
+	err error
 }
 
 var _ azcore.TokenCredential = (*Credential)(nil)
@@ -139,13 +149,15 @@ func New(c *persistence.Cache, clientID string, options *Options) (*Credential, 
 
 // GetToken returns an access token for the scopes of tro: a cached one, or a new
 // one by the refresh token, or else by a sign-in. It waits as long as ctx allows,
-// and for a sign-in as long as the authority does. See the package comment for the
-// steps and the errors.
+// and for a sign-in as long as the authority does. If a sign-in fails, the calls that
+// waited for the same one fail with its error, and do not ask the user again. See the
+// package comment for the steps and the errors.
 func (c *Credential) GetToken(ctx context.Context, tro policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	token, err := c.silent(ctx, tro)
 	if err == nil || c.o.DisableAutomaticAuthentication || !signInHelps(err) {
 		return token, err
 	}
+	before := c.lastFailed().n
 	done, err := c.oneSignIn(ctx)
 	if err != nil {
 		return azcore.AccessToken{}, err
@@ -154,8 +166,22 @@ func (c *Credential) GetToken(ctx context.Context, tro policy.TokenRequestOption
 	if token, err = c.silent(ctx, tro); err == nil || !signInHelps(err) { // another goroutine has asked
 		return token, err
 	}
+	if failed := c.lastFailed(); failed.n != before && reflect.DeepEqual(failed.tro, tro) {
+		return azcore.AccessToken{}, failed.err
+	}
 	result, err := c.signIn(ctx, tro)
+	if err != nil && ctx.Err() == nil {
+		c.mu.Lock()
+		c.failed = failedSignIn{c.failed.n + 1, tro, err}
+		c.mu.Unlock()
+	}
 	return accessToken(result), err
+}
+
+func (c *Credential) lastFailed() failedSignIn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
 }
 
 // Authenticate asks the user to sign in, whatever is stored, and returns the account.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/AzureAD/microsoft-authentication-library-for-go/apps/public"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tokenkeep/tokenkeep/azcredential"
@@ -183,6 +185,51 @@ func TestManyGoroutinesAskOnce(t *testing.T) {
 	}
 	all.Wait()
 	require.Equal(t, 1, f.Requests(entratest.GrantRefreshToken))
+}
+
+// A user who declines is not asked again by each call that waited meanwhile. The next
+// call asks again, and so does one for something else.
+func TestOneRefusalIsForAllWhoWaited(t *testing.T) {
+	f := start(t, entratest.Options{})
+	declined := errors.New("the user declined")
+	asking, decline := make(chan struct{}), make(chan struct{})
+	c := f.credential(func(o *azcredential.Options) {
+		o.DeviceCode = func(context.Context, public.DeviceCodeResult) error {
+			if f.asked.Add(1) == 1 {
+				close(asking)
+				<-decline
+			}
+			return declined
+		}
+	})
+	get := func(tro policy.TokenRequestOptions) {
+		_, err := c.GetToken(t.Context(), tro)
+		assert.ErrorIs(t, err, declined)
+	}
+	var all sync.WaitGroup
+	all.Go(func() { get(cae) })
+	<-asking
+	for range 4 {
+		all.Go(func() { get(cae) })
+	}
+	other := cae
+	other.Scopes = []string{"https://vault.azure.net/.default"}
+	all.Go(func() { get(other) })
+	waiting := func() int {
+		stacks := make([]byte, 1<<20)
+		return strings.Count(string(stacks[:goruntime.Stack(stacks, true)]), ".oneSignIn(")
+	}
+	for waiting() < 5 {
+		goruntime.Gosched()
+	}
+	close(decline)
+	all.Wait()
+	// One for all that wanted the same, and one for the other. Where the other was in
+	// between, those that came after it cannot tell and asked once more.
+	require.LessOrEqual(t, f.asked.Load(), int32(3))
+	before := f.asked.Load()
+	get(cae)
+	require.Equal(t, before+1, f.asked.Load(), "a later call asks again")
 }
 
 // api is a service that refuses the tokens in revoked with a claims challenge.
