@@ -86,14 +86,14 @@ func (goKeyring) Delete(service, user string) error {
 
 // winCredential is CREDENTIALW.
 type winCredential struct {
-	flags, kind                 uint32
-	target, comment             *uint16
-	written                     windows.Filetime
-	secretSize                  uint32
-	secret                      *byte
-	persist, numberOfAttributes uint32
-	attributes                  uintptr
-	alias, user                 *uint16
+	_, kind    uint32           // flags
+	target, _  *uint16          // comment
+	_          windows.Filetime // last written
+	secretSize uint32
+	secret     *byte
+	_, _       uint32  // persist, count of the attributes
+	_          uintptr // attributes
+	_, user    *uint16 // alias
 }
 
 // listCredentials returns the user's generic credentials whose targets match filter.
