@@ -150,7 +150,7 @@ func ExampleConfig_warn() {
 	machine.keyring.SetAbsent(true)
 	for _, command := range []string{"login", "get-token", "get-token"} {
 		cfg := machine.config("contoso-helper")
-		cfg.AllowPlaintext = true
+		cfg.Order, cfg.AllowPlaintext = []string{"keyring", "plaintext"}, true // without DPAPI, on Windows
 		cfg.Warn = func(w fallback.Warning) {
 			if command == "login" {
 				fmt.Println("warning of:", w.Backend) // fmt.Fprintln(os.Stderr, w)
