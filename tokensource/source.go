@@ -242,9 +242,10 @@ func (s *Source) Load(ctx context.Context) (*oauth2.Token, error) {
 // response, and replaces any other of this key. If it fails, the Source uses the
 // token all the same until the process ends, and later calls of Token try again to
 // store it. They no longer do if another process has stored a token since, or has
-// removed the one that was stored. Only [Source.Delete] makes this Source forget such a
-// token: a sign-out elsewhere, and SignOutAll and Delete of the cache, do not reach what
-// was never stored.
+// removed the one that was stored. Where none was stored, or what was stored could not
+// be read, a sign-out leaves nothing to see in the store: then only [Source.Delete] of
+// this Source makes it forget the token. Delete of another Source, SignOutAll and Delete
+// of the cache, and sign-outs in other processes do not reach it.
 //
 // The token is bound to the client and the provider of this Source: the ClientID of
 // its oauth2.Config, and the issuer ([WithIssuer]) or else the token endpoint. A
@@ -278,10 +279,13 @@ func (s *Source) Save(ctx context.Context, t *oauth2.Token) error {
 // Adopt takes over the token that a program has kept elsewhere, for example in a
 // file of its own. read returns it; an error that is fs.ErrNotExist says that there
 // is none, and then Adopt does nothing and returns nil. The token is stored and bound
-// as [Source.Save] does it, unless one is stored already that does not expire earlier.
+// as [Source.Save] does it, if none is stored, or if the stored one expires earlier.
+// Where it is not known when one of the two expires, the stored one stays. A token that
+// Save could not store counts as stored, and is stored now if it is the one that stays.
 // When what is stored can be read back, remove is called. stored reports whether the
-// token was stored. What [persistence.Cache.Adopt] says of kills, of a remove that
-// fails and of old programs holds here too. Errors of read are returned as they are.
+// token that read returned was stored. What [persistence.Cache.Adopt] says of kills, of
+// a remove that fails and of old programs holds here too. Errors of read are returned as
+// they are.
 //
 // If one file holds the tokens of several keys, call Adopt for each: its remove takes
 // this key's token out of the file, and the last one removes the file. If remove kept
@@ -304,22 +308,41 @@ func (s *Source) Adopt(ctx context.Context, read func(context.Context) (*oauth2.
 	}
 	ctx, cancel := within.Deadline(ctx, persistence.DefaultTimeout)
 	defer cancel()
-	stored, err = adopt.Run(ctx, s.cache, of, func(data []byte) ([]byte, error) {
+	var seen *unsaved // what could not be saved when the cache was changed
+	adopted := false  // rather than seen, which is the newer one
+	changed, err := adopt.Run(ctx, s.cache, of, func(data []byte) ([]byte, error) {
 		found, err := find(data, s.key)
 		if err != nil {
 			return nil, s.corrupt("adopt", err)
 		}
-		here := found.time(expiresOn)
-		if found != nil && (here.IsZero() || !e.time(expiresOn).After(here)) {
-			return nil, nil
-		}
-		return replace(data, s.key, e)
-	}, remove)
-	if stored {
 		s.mu.Lock()
-		s.changes++
-		s.refused, s.unsaved, s.pause = nil, nil, time.Time{}
-		s.current.Store(nil)
+		seen = s.unsaved
+		counts := seen != nil && seen.replaces(found)
+		s.mu.Unlock()
+		if counts {
+			found = seen.entry
+		}
+		here := found.time(expiresOn)
+		adopted = found == nil || !here.IsZero() && e.time(expiresOn).After(here)
+		switch {
+		case adopted:
+			return replace(data, s.key, e)
+		case counts:
+			return replace(data, s.key, seen.entry)
+		}
+		return nil, nil
+	}, remove)
+	stored = changed && adopted
+	if changed {
+		s.mu.Lock()
+		if s.unsaved == seen { // else a Save has failed meanwhile, and came after this
+			s.unsaved = nil
+		}
+		if stored {
+			s.changes++
+			s.refused, s.pause = nil, time.Time{}
+			s.current.Store(nil)
+		}
 		s.mu.Unlock()
 	}
 	var kept *adopt.RemoveError

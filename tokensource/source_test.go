@@ -1122,6 +1122,91 @@ func TestAdopt(t *testing.T) {
 	require.Zero(t, removed)
 }
 
+// A sign-in that could not be saved counts in Adopt as one that is stored: the one of
+// both that expires later is stored, and remains.
+func TestAdoptBesideWhatIsUnsaved(t *testing.T) {
+	for name, tc := range map[string]struct {
+		later time.Duration // how much later the adopted token expires
+		want  bool          // it is stored
+	}{
+		"the sign-in expires later": {-time.Hour, false},
+		"they expire together":      {0, false},
+		"the adopted expires later": {time.Hour, true},
+	} {
+		for kind, before := range map[string]func(w *world){
+			"a first sign-in": func(*world) {},
+			"over another":    func(w *world) { w.signedIn() },
+		} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				w := newWorld(t, oauthserver.Options{})
+				before(w)
+				w.onStore(func(op string, call func() error) error {
+					if op == "SaveIf" {
+						return errors.New("the disk is full")
+					}
+					return call()
+				})
+				s := w.source()
+				here, old := w.newSignIn(), w.newSignIn()
+				old.Expiry = here.Expiry.Add(tc.later)
+				require.ErrorContains(t, s.Save(t.Context(), here), "full")
+				read := func(context.Context) (*oauth2.Token, error) { return old, nil }
+				removed := 0
+				remove := func(context.Context) error { removed++; return nil }
+				stored, err := s.Adopt(t.Context(), read, remove)
+				require.ErrorContains(t, err, "full")
+				require.False(t, stored)
+				require.Zero(t, removed)
+				got, err := s.Load(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, here.RefreshToken, got.RefreshToken, "it is not forgotten")
+
+				w.onStore(func(_ string, call func() error) error { return call() })
+				stored, err = s.Adopt(t.Context(), read, remove)
+				require.NoError(t, err)
+				require.Equal(t, tc.want, stored)
+				require.Equal(t, 1, removed)
+				want := here
+				if tc.want {
+					want = old
+				}
+				for _, other := range []*Source{s, w.source()} {
+					got, err := other.Token()
+					require.NoError(t, err)
+					require.Equal(t, want.AccessToken, got.AccessToken)
+				}
+				require.Equal(t, want.RefreshToken, w.stored().text(refreshToken))
+			})
+		}
+	}
+}
+
+// A sign-in that fails to be saved while Adopt is under way is not forgotten.
+func TestSaveDuringAdopt(t *testing.T) {
+	w := newWorld(t, oauthserver.Options{})
+	s := w.source()
+	old, here := w.newSignIn(), w.newSignIn()
+	stored, err := s.Adopt(t.Context(),
+		func(context.Context) (*oauth2.Token, error) { return old, nil },
+		func(context.Context) error { // stored, and not yet removed
+			w.onStore(func(op string, call func() error) error {
+				if op == "SaveIf" {
+					return errors.New("the disk is full")
+				}
+				return call()
+			})
+			require.ErrorContains(t, s.Save(t.Context(), here), "full")
+			w.onStore(func(_ string, call func() error) error { return call() })
+			return nil
+		})
+	require.NoError(t, err)
+	require.True(t, stored)
+	got, err := s.Token()
+	require.NoError(t, err)
+	require.Equal(t, here.AccessToken, got.AccessToken)
+	require.Equal(t, here.RefreshToken, w.stored().text(refreshToken))
+}
+
 // The error says whether anybody was signed in, and what a program lacks that asks
 // its user again and again.
 func TestSignInRequiredSaysWhy(t *testing.T) {
