@@ -66,9 +66,9 @@ func (s *store) use(b backend, by ChosenBy, refusals []fallback.Refusal) {
 	s.current.Store(&inUse{b, by, refusals})
 }
 
-// logChoice logs the choice: at the level Info if something preferred was refused
-// and the choice is news, else at Debug, because then there is nothing to do about
-// it.
+// logChoice logs the choice: at the level Info if something preferred was refused, the
+// choice is news and no warning in the log says so. Otherwise it logs at Debug, because
+// then there is nothing to do about it.
 func (s *store) logChoice(ctx context.Context, news bool) {
 	c, level := s.current.Load().choice(), slog.LevelDebug
 	attrs := []slog.Attr{
@@ -79,7 +79,7 @@ func (s *store) logChoice(ctx context.Context, news bool) {
 		attrs = append(attrs, slog.String("keySource", c.InUse.KeySource))
 	}
 	if len(c.Refusals) > 0 {
-		if news {
+		if news && !(s.cfg.Warn == nil && isWarnedOf(c.InUse)) { // else the same log says it already
 			level = slog.LevelInfo
 		}
 		var refused []any

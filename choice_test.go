@@ -119,6 +119,21 @@ func TestChoiceIsLogged(t *testing.T) {
 		require.Contains(t, log.String(), part)
 	}
 
+	// A warning in the same log says it all, and says it once. Where there is no warning,
+	// the choice is logged.
+	for _, passphrase := range []bool{false, true} {
+		m := newMachine(t)
+		cfg := m.config()
+		cfg.Keyring, cfg.AllowPlaintext, cfg.Warn = keyringtest.NewAbsent(), !passphrase, nil
+		if passphrase {
+			cfg.Passphrase = func(context.Context) ([]byte, error) { return []byte("a passphrase"), nil }
+		}
+		_, log := logOf(t, cfg, slog.LevelInfo)
+		require.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
+		require.Equal(t, passphrase, strings.Contains(log.String(), "level=INFO"), log.String())
+		require.Contains(t, log.String(), "no keyring program")
+	}
+
 	// Made again, it is logged again.
 	log.Reset()
 	ring.SetAbsent(false)

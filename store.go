@@ -386,6 +386,9 @@ func (s *store) warnOf(candidate string, refusals []fallback.Refusal) {
 	s.warn(w)
 }
 
+// isWarnedOf reports whether warnOf warns of a new sign-in that is stored there.
+func isWarnedOf(d persistence.Description) bool { return !d.Encrypted || d.KeySource == layout.Kernel }
+
 // why returns why the candidates that were preferred do not work, and what helps. What
 // is the same for several is there once.
 func why(refusals []fallback.Refusal) (reason, remedy string) {

@@ -119,8 +119,9 @@ type Config struct {
 	Warn func(fallback.Warning)
 
 	// Logger gets the warnings if Warn is nil, storage trouble that fails no call
-	// and, once for each Open, the choice that was made: at the level Info, with every
-	// refusal, if something preferred did not work and nothing was stored yet, else at
+	// and, once for each Open, the choice that was made. The choice is logged at the
+	// level Info, with every refusal, if something preferred did not work, nothing was
+	// stored yet, and no warning in the same log says so. Otherwise it is logged at
 	// Debug, with what the program has not enabled. The end of a sign-in that was kept
 	// in the kernel's keyring is logged at Info. A program that has to choose again
 	// while it runs logs that too. nil means slog.Default(), which prints what is at
