@@ -59,7 +59,7 @@ var secret []byte
 func readmeEntries(ctx context.Context, c *persistence.Cache) ([]byte, error) {
 	secrets, err := c.Entries("contoso-cli")
 	err = secrets.Set(ctx, "client secret", secret)
-	secret, err := secrets.Get(ctx, "client secret") // persistence.ErrNotFound: there is none
+	secret, err := secrets.Get(ctx, "client secret") // persistence.ErrNotFound if it is not stored
 	return secret, err
 }
 
