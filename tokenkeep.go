@@ -37,11 +37,12 @@ type Config struct {
 	// key management service; see package encrypted. New sign-ins are kept with it,
 	// also where a keyring works. If it is missing or malformed and nothing is stored
 	// yet, they go to the next candidate in Order; with the Order "key" alone, Open
-	// fails. What is stored with another key stays so until [Rotate]. Somebody else
-	// keeps this key, so it is never certainly gone: if it is missing and something is
-	// stored with it, Open fails and sets nothing aside, and if it is another one, Open
-	// fails with ErrWrongKey. After [Remove] the user can sign in again. Waiting for it
-	// ends with ctx only. nil means no such key.
+	// fails. With a source that can never work, such as Raw with a wrong length, Open
+	// always fails. What is stored with another key stays so until [Rotate]. Somebody
+	// else keeps this key, so it is never certainly gone: if it is missing and something
+	// is stored with it, Open fails and sets nothing aside, and if it is another one,
+	// Open fails with ErrWrongKey. After [Remove] the user can sign in again. Waiting
+	// for it ends with ctx only. nil means no such key.
 	Key encrypted.KeySource
 
 	// OldKey is the key that Key has replaced. What is stored with it can be opened,

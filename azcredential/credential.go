@@ -86,10 +86,10 @@ type Credential struct {
 	failed  failedSignIn        // the last one of GetToken
 }
 
-// failedSignIn is a sign-in that failed: the user declined, or could not be asked. The
-// calls that waited meanwhile for the same do not ask again.
+// failedSignIn is a sign-in that failed: the user declined, or could not be asked. Calls
+// for the same token that waited meanwhile fail with its error, and do not ask again.
 type failedSignIn struct {
-	n   int // of how many
+	n   int // how many have failed so far
 	tro policy.TokenRequestOptions
 	err error
 }

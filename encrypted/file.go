@@ -652,7 +652,7 @@ func (f *File) pendingID(ctx context.Context, source KeySource, h *header) strin
 }
 
 // makeKey makes the key of that id, under the lock. A key that will be stored is
-// recorded first, and read back. The record goes again if certainly nothing was stored.
+// recorded first, and read back. The record is removed if certainly nothing was stored.
 func (f *File) makeKey(ctx context.Context, source KeySource, id string) (masterKey, error) {
 	_, stores := source.(KeyDeleter)
 	name, recorded := source.Source()+"/"+id, false
@@ -665,7 +665,7 @@ func (f *File) makeKey(ctx context.Context, source KeySource, id string) (master
 	ref, key, err := source.NewKey(ctx, id)
 	if err != nil {
 		if stores && !recorded && ledger.IsNotStored(err) {
-			// A record that stays says more than it needs to: no harm.
+			// A record that is not needed does no harm.
 			_ = f.ledger().RemoveKeys(f.store.Path(), func(n string) bool { return n == name })
 		}
 		return masterKey{}, notOfTheFile(located(err))

@@ -8,7 +8,7 @@ import (
 )
 
 // readMachine returns the machine's id, or "" if it has none that can be read, and
-// what parts machines that have the same one. See machine-id(5).
+// what distinguishes machines that have the same one. See machine-id(5).
 func readMachine(context.Context) (id, host string) {
 	for _, path := range []string{"/etc/machine-id", "/var/lib/dbus/machine-id"} {
 		if id := readWord(path); id != "" && id != "uninitialized" {
@@ -18,12 +18,12 @@ func readMachine(context.Context) (id, host string) {
 	return "", ""
 }
 
-// hostOf returns what parts this machine from others with the same id: machines are
-// copied with their id, and images of containers are made with one. That is the
-// machine's own name, not one that a network has given it, and in a container the
-// folder that keeps the container's changes. It is "" where the file at path, which
-// has the id, was mounted by itself: then the id is that of the host, which has
-// another name than the container.
+// hostOf returns what distinguishes this machine from others with the same id: machines
+// are copied with their id, and images of containers are made with one. It is the
+// machine's own name, not one that a network has given it. In a container, the folder
+// that keeps the container's changes is added. hostOf returns "" if the file at path,
+// which has the id, is mounted by itself: then the id is that of the host, and the host
+// has another name than the container.
 func hostOf(path, mountinfo, name string) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
@@ -64,7 +64,7 @@ func mountOf(path, mountinfo string) (at, upper string) {
 // unescapeMount undoes what the kernel does to names in mountinfo.
 var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
-// readBootID returns an id that the kernel makes anew at every boot, or "".
+// readBootID returns the id of this boot, which the kernel makes at random, or "".
 func readBootID() string { return readWord("/proc/sys/kernel/random/boot_id") }
 
 // readUserNamespace returns the name of this process's user namespace, which is

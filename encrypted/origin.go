@@ -21,7 +21,7 @@ import (
 // not known.
 type machine struct {
 	id     string // of the machine
-	host   string // what parts machines that may have the same id
+	host   string // what distinguishes machines that have the same id
 	user   string // as the system names the user
 	boot   string // of this boot
 	userns string // of this process's user namespace

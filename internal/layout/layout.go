@@ -12,7 +12,8 @@
 // and the last two for NAME.plaintext.json as well. Other data files have the same
 // files beside them, under their own names.
 //
-// It also has the names of the stores, which users know, and those of keyring items. It does no I/O.
+// It also has the names of the stores, which users know, and those of keyring items.
+// It does no I/O.
 package layout
 
 import (

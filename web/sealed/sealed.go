@@ -82,8 +82,8 @@ func (k *Keys) Replace(current Key, older ...Key) error {
 // saved, and must be the same whenever it is loaded: the partition key, as a
 // rule. It does no I/O and costs next to nothing.
 //
-// Revisions are the store's, and so are its locks, its leases and its SetAside, if it
-// has any, and its errors. Nothing is opened for Revision, DeleteIf or Delete, which need no key.
+// Revisions and errors are the store's, and so are the locks, the leases and the SetAside
+// if the store has them. Revision, DeleteIf and Delete need no key.
 func (k *Keys) Account(account string, store persistence.Versioned) persistence.Versioned {
 	return forward.Abilities(&sealed{store, k, account}, store, nil)
 }
