@@ -14,7 +14,7 @@
 //	…
 //	client, err := armresources.NewClient(subscription, credential, nil)
 //
-// The credentials of package azidentity take no cache but that package's own.
+// The credentials of package azidentity accept only that package's own cache.
 // This one behaves as they do, with these differences: a sign-in is asked for only
 // where it would help, not after every failure; a token that is still valid is
 // returned although its early refresh failed; and of several processes that need a new

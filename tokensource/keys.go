@@ -11,9 +11,10 @@ import (
 )
 
 // Keys returns the keys of the cache that have a token of this package, sorted: who
-// is signed in, good or expired, of all programs that share the cache. There are none
-// where nothing is stored. [persistence.Cache.Watch] tells when they change, and
-// [persistence.Cache.SignOutAll] removes all.
+// is signed in, good or expired, of all programs that share the cache. If nothing is
+// stored, it returns no keys and no error. A sign-in that could not be stored yet is not
+// among them. [persistence.Cache.Watch] tells when the keys change, and
+// [persistence.Cache.SignOutAll] removes their tokens.
 func Keys(ctx context.Context, c *persistence.Cache) ([]string, error) {
 	data, err := c.Load(ctx)
 	if errors.Is(err, persistence.ErrNotFound) {

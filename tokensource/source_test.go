@@ -1181,6 +1181,59 @@ func TestAdoptBesideWhatIsUnsaved(t *testing.T) {
 	}
 }
 
+// What makes a Source forget a sign-in that could not be saved, as the comment of Save
+// says: what changes the store, and its own Delete.
+func TestWhatForgetsAnUnsavedSignIn(t *testing.T) {
+	signOutAll := func(w *world, _ *Source) error { return w.cache().SignOutAll(t.Context()) }
+	for name, test := range map[string]struct {
+		stored  bool // a sign-in was stored before
+		signOut func(w *world, s *Source) error
+		forgets bool
+	}{
+		"its Delete, and one was stored":               {true, func(_ *world, s *Source) error { return s.Delete(t.Context()) }, true},
+		"its Delete":                                   {false, func(_ *world, s *Source) error { return s.Delete(t.Context()) }, true},
+		"SignOutAll, and one was stored":               {true, signOutAll, true},
+		"SignOutAll":                                   {false, signOutAll, false},
+		"SignOutAll of its Cache":                      {false, func(_ *world, s *Source) error { return s.cache.SignOutAll(t.Context()) }, false},
+		"Delete of its Cache, and one was stored":      {true, func(_ *world, s *Source) error { return s.cache.Delete(t.Context()) }, true},
+		"Delete of its Cache":                          {false, func(_ *world, s *Source) error { return s.cache.Delete(t.Context()) }, false},
+		"Delete of another Source":                     {false, func(w *world, _ *Source) error { return w.source().Delete(t.Context()) }, false},
+		"Save of another Source":                       {false, func(w *world, _ *Source) error { return w.source().Save(t.Context(), w.newSignIn()) }, true},
+		"Save of another Source, and one was stored":   {true, func(w *world, _ *Source) error { return w.source().Save(t.Context(), w.newSignIn()) }, true},
+		"control: nothing happens, and one was stored": {true, func(*world, *Source) error { return nil }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, oauthserver.Options{})
+			if test.stored {
+				w.signedIn()
+			}
+			w.onStore(func(op string, call func() error) error {
+				if op == "SaveIf" {
+					return errors.New("the disk is full")
+				}
+				return call()
+			})
+			s, token := w.source(), w.newSignIn()
+			require.ErrorContains(t, s.Save(t.Context(), token), "full")
+			w.onStore(func(_ string, call func() error) error { return call() })
+			require.NoError(t, test.signOut(w, s))
+			got, err := s.Token()
+			if !test.forgets {
+				require.NoError(t, err)
+				require.Equal(t, token.AccessToken, got.AccessToken)
+				require.Equal(t, token.RefreshToken, w.stored().text(refreshToken))
+				return
+			}
+			if err == nil { // of another sign-in
+				require.NotEqual(t, token.AccessToken, got.AccessToken)
+			} else {
+				require.ErrorIs(t, err, ErrSignInRequired)
+			}
+			require.NotEqual(t, token.RefreshToken, w.stored().text(refreshToken))
+		})
+	}
+}
+
 // A sign-in that fails to be saved while Adopt is under way is not forgotten.
 func TestSaveDuringAdopt(t *testing.T) {
 	w := newWorld(t, oauthserver.Options{})
