@@ -99,7 +99,10 @@ func run(ctx context.Context) error {
 // both are merged. A crash in between loses nothing: the next start continues.
 func adopt(ctx context.Context, tokens *persistence.Cache, old origin) error {
 	stored, err := tokens.Adopt(ctx, old.read, old.remove)
-	if errors.Is(err, persistence.ErrCorrupt) { // a process was killed while it wrote: nobody can read that
+	// With the operation "adopt" it is the old cache that is damaged: a process was killed
+	// while it wrote, and nobody can read that. With another operation it is what is stored
+	// here, and the old cache must stay.
+	if e := (*persistence.Error)(nil); errors.As(err, &e) && e.Op == "adopt" && errors.Is(err, persistence.ErrCorrupt) {
 		return old.remove(ctx)
 	}
 	if err != nil {
