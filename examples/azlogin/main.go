@@ -5,7 +5,8 @@
 //	az login
 //	go run ./examples/azlogin https://vault.azure.net/.default
 //
-// To the authority it is Azure CLI: see package interop for what that means.
+// The authority takes this program for Azure CLI: see package interop for what that
+// means.
 package main
 
 import (

@@ -190,5 +190,8 @@ func (p *pythonProgram) run(ctx context.Context, what string) error {
 			failed = entratest.Approve(ctx, p.authority.Client, m[1], m[2], demo.User)
 		}
 	}
-	return errors.Join(failed, cmd.Wait())
+	if err := cmd.Wait(); err != nil {
+		return errors.Join(failed, fmt.Errorf("%s did not run contoso.py, which needs msal-extensions with portalocker: %w", *python, err))
+	}
+	return failed
 }
