@@ -150,6 +150,7 @@ func TestFollowAzureCLI(t *testing.T) {
 func TestExampleAzlogin(t *testing.T) {
 	env.Require(t, exec.Command("az", "--version").Run() == nil, "Azure CLI is not installed: apt-get install azure-cli")
 	program := filepath.Join(t.TempDir(), "azlogin") // built with the user's home, where Go's cache is
+	env.DependsOnSources(t, "../examples/azlogin")
 	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", program, "../examples/azlogin").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	folder(t)

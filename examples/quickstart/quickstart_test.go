@@ -19,13 +19,17 @@ import (
 
 	"github.com/tokenkeep/tokenkeep"
 	"github.com/tokenkeep/tokenkeep/fallback"
+	"github.com/tokenkeep/tokenkeep/internal/test/env"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
 )
 
 const name = "tokenkeep-quickstart-demo"
 
-var binary string
+var (
+	binary  string
+	sources sync.Once // of the binary
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -53,6 +57,7 @@ type machine struct {
 // they leave the real keyring alone. What was kept is removed at the end.
 func bare(t *testing.T) *machine {
 	t.Helper()
+	sources.Do(func() { env.DependsOnSources(t, ".") })
 	home := t.TempDir()
 	m := &machine{home, []string{"HOME=" + home, "LocalAppData=" + home, "SystemRoot=" + os.Getenv("SystemRoot"), "TMPDIR=" + home,
 		"DBUS_SESSION_BUS_ADDRESS=unix:path=" + filepath.Join(home, "no-bus")}}

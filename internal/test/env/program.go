@@ -19,6 +19,7 @@ type Program struct {
 // no keyring of this machine is within reach.
 func BuildProgram(t testing.TB) *Program {
 	t.Helper()
+	DependsOnSources(t, ".")
 	p := &Program{Home: t.TempDir(), path: filepath.Join(t.TempDir(), "program.exe")}
 	if out, err := exec.Command("go", "build", "-o", p.path, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
