@@ -1,3 +1,7 @@
+//go:build !windows
+
+// Tests for Windows also run under Wine, where there is no command go.
+
 package env_test
 
 import (
