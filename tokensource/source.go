@@ -25,7 +25,9 @@ import (
 // Refresher exchanges a refresh token. *oauth2.Config implements it: the
 // TokenSource for a token that has nothing but a refresh token makes one token
 // request and returns the answer. A Refresher of your own should embed an
-// *oauth2.Config, so that the Source knows the client: see [Source.Save].
+// *oauth2.Config, so that the Source knows the client: see [Source.Save]. If it refreshes
+// with that, set Endpoint.AuthStyle: to find the style out, package oauth2 repeats a
+// request that failed, with the same refresh token.
 type Refresher interface {
 	TokenSource(ctx context.Context, t *oauth2.Token) oauth2.TokenSource
 }
