@@ -113,8 +113,9 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 		return false
 	}
 	// The user is signed in again. Whether s is older can be known if the memory saw
-	// that the user was signed out, and its calls have contexts of their own.
-	return !s.c.saw(s.user, o.ended, back) || s.mixed || !s.refresh
+	// that the user was signed out, or its own process did it, and its calls have
+	// contexts of their own.
+	return !s.c.saw(s.user, o.ended, back) && !(o.everywhere && o.p == s.c.p) || s.mixed || !s.refresh
 }
 
 // backAt returns the tick at which the user was first signed in again after o.
@@ -169,6 +170,13 @@ func (w *world) mustStay(s *secret) bool {
 	p := s.c.p
 	if p.public || p.clients == perSignIn || !s.mixed {
 		return true
+	}
+	// In doubt is also who signed in before with this client, was told that it failed,
+	// and has gone from the memory since.
+	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
+		return x != s && x.c == s.c && x.user == s.user && !x.refresh && x.answered != 0 && x.done == 0
+	}) {
+		return false
 	}
 	// In doubt, and for how long: until its time has passed since the memory saw
 	// that the user was signed out.

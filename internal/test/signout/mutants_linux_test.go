@@ -46,6 +46,12 @@ var mutants = []mutant{
 		"if err != nil || rev != \"\" || !r.signedOutNow() {", "if true {", "P1"},
 	{"what was stored stays in the outbox", "persistence/engine.go",
 		"if err == nil {\n\t\t\tr.stored()", "if false {\n\t\t\tr.stored()", "P1"},
+	{"this process does not know of its own sign-outs", "persistence/inmemory.go",
+		"	if n == m.told {", "	if true {", "P1"},
+	{"what could not be kept stays in memory", "internal/replica/replica.go",
+		"r.pending, r.back, r.atRev, r.dirty = nil, nil, false, true", "r.pending, r.back, r.atRev = nil, nil, false", "P1"},
+	{"what a sign-in did not read counts as removed by it", "internal/replica/replica.go",
+		"		base = other.base\n", "", "P3"},
 	{"a Delete leaves what is pending", "internal/replica/replica.go",
 		"func (r *Replica) Removed(x Removed) {\n	if r.pending == nil {", "func (r *Replica) Removed(x Removed) {\n	if true {", "P1"},
 }
