@@ -280,14 +280,14 @@ func (x Removed) Any() bool { return x.All || len(x.Accounts) > 0 || x.Stored !=
 // call of the memory. An account without an environment is in all clouds.
 func (r *Replica) SignedOut(x Removed, now time.Time) {
 	r.settleFirst()
-	r.signOuts.tick++ // after all calls of this memory
-	r.dirty = true
-	r.out.All, r.out.Accounts = r.out.All || x.All, append(r.out.Accounts, x.Accounts...)
-	if x.All {
-		r.signOuts.signedOut(tokencache.Account{}, now)
+	r.signOuts.tick++ // all calls of this memory were before
+	if x.All && r.signOuts.signedOut(tokencache.Account{}, now) {
+		r.dirty, r.out.All = true, true
 	}
 	for _, a := range x.Accounts {
-		r.signOuts.signedOut(a, now)
+		if r.signOuts.signedOut(a, now) {
+			r.dirty, r.out.Accounts = true, append(r.out.Accounts, a)
+		}
 	}
 }
 

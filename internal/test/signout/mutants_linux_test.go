@@ -29,7 +29,7 @@ var mutants = []mutant{
 	{"each name of a cloud is a cloud", "internal/tokencache/account.go",
 		"return cmp.Or(clouds[e], e)", "return cmp.Or(e, clouds[e])", "P1"},
 	{"what is pending does not count as held", "internal/replica/replica.go",
-		"	if r.pending != nil {\n		return r.pending\n	}\n	return r.base", "	return r.base", "P1"},
+		"	if r.pending != nil {\n		return r.pending\n	}\n	return r.base", "	return r.base", "P2"},
 	{"what was left in memory passes later", "internal/replica/signouts.go",
 		"st.lost, st.left = s.tick, false", "st.left = false", "P1"},
 	{"a sign-in that could not read counts for ever", "internal/replica/replica.go",

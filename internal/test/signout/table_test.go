@@ -112,6 +112,9 @@ func TestSignOutsStickWhereSimplerRulesFail(t *testing.T) {
 		{"C20, signed out and in again here", partitioned, one, func(k kind) []actor {
 			return []actor{in(0, silent(alice)), in(0, out(k), signIn(alice))}
 		}, 0, "00 1 111 00", 2},
+		{"C21, an answer is left out while a sign-in could not be stored", []kind{kindNamed("partitioned, shared client")}, one, func(k kind) []actor {
+			return []actor{in(0, silent(alice)), in(1, out(k)), in(0, signIn(alice)), events("saves fail", "all works")}
+		}, 0, "00 1 3 222 0 3 0", 2},
 		{"a sign-out that failed, and a sign-in elsewhere", cached, one, func(k kind) []actor {
 			return []actor{in(0, out(k), look(bob)), events("saves fail", "all works"), in(1, signIn(alice))}
 		}, 0, "1 00 1 222 0", 1},
