@@ -280,6 +280,7 @@ func (e *engine) changesNothing(ctx context.Context, r resident, plan *replica.P
 }
 
 func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) error {
+	r.signedOutNow() // what was signed out before is settled now
 	if r.settle() {
 		r.Rebase(plan)
 	}
