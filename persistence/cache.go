@@ -46,14 +46,15 @@ import (
 // is stored.
 //
 // That has four limits. A sign-in that is itself under way is not stopped: a user
-// who finishes it after the sign-out is signed in. If the user signs in again
-// elsewhere before a client looks, a refresh that this client had under way may be
-// stored beside the new sign-in. A confidential client that many requests share
-// should give each call the request's own context, which is how a new sign-in is
-// told from an old refresh: where calls share one, a sign-in with a client that
-// saw the account signed out is not stored for five minutes after that. And MSAL's
-// RemoveAccount removes an account under the one name of the cloud that it is
-// given: remove all that Accounts lists, or call [Cache.SignOut].
+// who finishes it after the sign-out is signed in. If another process, or another
+// client by RemoveAccount, signs the user out and in again before a client looks, a
+// refresh that this client had under way may be stored beside the new sign-in. A
+// confidential client that many requests share should give each call the request's
+// own context, which is how a new sign-in is told from an old refresh: where calls
+// share one, a sign-in with a client that saw the account signed out is not stored
+// for five minutes after that. And MSAL's RemoveAccount removes an account under the
+// one name of the cloud that it is given: remove all that Accounts lists, or call
+// [Cache.SignOut].
 //
 // # Storage errors
 //
@@ -98,9 +99,11 @@ func New(p Persistence, opts ...Option) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	anonymous := newClientMemory()
-	anonymous.replica, anonymous.initialized = replica.Anonymous(), true
-	return &Cache{engine: e, memories: weakmap.New[*clientMemory](), anonymous: anonymous}, nil
+	c := &Cache{engine: e}
+	c.memories = weakmap.New(func() *clientMemory { return newClientMemory(&c.removals) })
+	c.anonymous = newClientMemory(&c.removals)
+	c.anonymous.replica, c.anonymous.initialized = replica.Anonymous(), true
+	return c, nil
 }
 
 // Describe says what keeps the cache and where.
@@ -154,13 +157,14 @@ func (c *Cache) Export(ctx context.Context, m cache.Marshaler, h cache.ExportHin
 
 // memoryOf finds what is known of the in-memory cache v, and locks it.
 func (c *Cache) memoryOf(ctx context.Context, op string, v any) (m *clientMemory, unlock func(), err error) {
-	m, ok := c.memories.Of(v, newClientMemory)
+	m, ok := c.memories.Of(v)
 	if !ok {
 		m = c.anonymous
 	}
 	if err := m.lock(ctx, &c.settings); err != nil {
 		return nil, nil, c.fail(op, err, "")
 	}
+	m.tell(&c.settings)
 	return m, m.unlock, nil
 }
 

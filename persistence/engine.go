@@ -113,11 +113,9 @@ func (e *engine) replace(ctx context.Context, u cache.Unmarshaler, r resident, h
 	}
 	if !r.GivenData() && !e.strict && !errors.Is(ctx.Err(), context.Canceled) && isSigningIn(ctx) && mayPass(err) {
 		e.report("replace", "tokenkeep: cannot read the stored tokens; those of a sign-in are kept until they can be stored", err)
-		if give := r.Blank(); give != nil {
-			if err := u.Unmarshal(bytes.Clone(give)); err != nil {
-				r.Failed()
-				return e.fail("load", redactedError{"the program's in-memory cache does not accept what it held before", err}, "")
-			}
+		if err := e.give(u, r.Blank(), r.empty); err != nil {
+			r.Failed()
+			return e.fail("load", redactedError{"the program's in-memory cache does not accept what it held before", err}, "")
 		}
 		return nil
 	}
@@ -282,6 +280,7 @@ func (e *engine) changesNothing(ctx context.Context, r resident, plan *replica.P
 }
 
 func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) error {
+	r.signedOutNow() // what was signed out before is settled now
 	if r.settle() {
 		r.Rebase(plan)
 	}

@@ -19,8 +19,8 @@ import (
 
 // Neighbour is the token cache of another program, for [WithFollow]. Package interop
 // has some. Its methods are those of [Versioned] that only read: what they return
-// is a token cache in MSAL Go's keys, and Load fails with ErrNotFound where nothing
-// is stored. They must be safe for concurrent use.
+// is a token cache in MSAL Go's keys, and LoadRevision fails with ErrNotFound where
+// nothing is stored. They must be safe for concurrent use.
 type Neighbour interface {
 	Describer
 	Revision(ctx context.Context) (string, error)

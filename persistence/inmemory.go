@@ -23,12 +23,33 @@ type clientMemory struct {
 	replica  *replica.Replica // of a Cache
 	others   othersOfCache    // of a Cache
 	users    users            // of a Partitioned
+
+	removals *removals // of the Cache or Partitioned
+	told     uint64    // how many of them the replicas know
 }
 
-func newClientMemory() *clientMemory {
-	m := &clientMemory{sem: make(chan struct{}, 1)}
+// newClientMemory returns what is known of a new in-memory cache, which no removal
+// of r before this one concerns.
+func newClientMemory(r *removals) *clientMemory {
+	m := &clientMemory{sem: make(chan struct{}, 1), removals: r, told: r.count()}
 	m.replica = replica.New(&m.signOuts, "")
 	return m
+}
+
+// tell tells the replicas who was signed out in this process since the last call. They
+// would see it by themselves only if the account was stored, and nobody has signed in
+// since.
+func (m *clientMemory) tell(s *settings) {
+	x, n := m.removals.since(m.told)
+	if n == m.told {
+		return
+	}
+	m.told = n
+	now := s.now()
+	m.replica.SignedOut(x, now)
+	for _, of := range m.users.lru {
+		of.replica.SignedOut(x, now)
+	}
 }
 
 // lock waits until no other call has the memory, or until ctx ends.
@@ -50,8 +71,8 @@ func (m *clientMemory) lock(ctx context.Context, s *settings) error {
 
 func (m *clientMemory) unlock() { <-m.sem }
 
-// removals are the Deletes and SignOuts of a Cache, for the in-memory caches that
-// hold what could not be stored before. It is safe for concurrent use.
+// removals are the Deletes and SignOuts of a Cache or a Partitioned, for its in-memory
+// caches. It is safe for concurrent use.
 type removals struct {
 	mu       sync.Mutex
 	n        uint64

@@ -63,7 +63,8 @@ type kind struct {
 	earned   time.Time // when the credit last grew
 }
 
-// recovers are the kinds of trouble of which worked is told when they have passed.
+// recovers are the kinds of trouble that end when something works: worked is called
+// for them. The others are single events.
 var recovers = map[string]bool{"replace": true, "export": true, "unsaved": true, "lease": true, "watch": true}
 
 const (

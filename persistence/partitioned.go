@@ -139,7 +139,9 @@ func NewPartitioned(open func(ctx context.Context, partition string) (Persistenc
 	if len(s.follow) > 0 {
 		return nil, failure(partitioned, "open", errors.New("other programs' sign-ins are of one user, and cannot be followed for many"), "Leave out WithFollow.")
 	}
-	return &Partitioned{settings: s, open: open, memories: weakmap.New[*clientMemory](), outbox: outbox{max: s.unsaved}, owner: rand.Text()}, nil
+	p := &Partitioned{settings: s, open: open, outbox: outbox{max: s.unsaved}, owner: rand.Text()}
+	p.memories = weakmap.New(func() *clientMemory { return newClientMemory(&p.signOuts) })
+	return p, nil
 }
 
 // partitioned describes a Partitioned where no partition is known.
@@ -280,13 +282,14 @@ func (p *Partitioned) memoryOf(ctx context.Context, op string, v any, partition 
 	if partition == "" {
 		return nil, nil, refuse(op)
 	}
-	m, ok := p.memories.Of(v, newClientMemory)
+	m, ok := p.memories.Of(v)
 	if !ok {
 		return nil, nil, failure(partitioned, op, errors.New("the in-memory cache is not a pointer, so it cannot be told from another user's"), "Pass a pointer.")
 	}
 	if err := m.lock(ctx, &p.settings); err != nil {
 		return nil, nil, failure(partitioned, op, err, "")
 	}
+	m.tell(&p.settings)
 	return m, m.unlock, nil
 }
 

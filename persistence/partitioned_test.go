@@ -641,6 +641,7 @@ func TestPartitionedRefusedElsewhere(t *testing.T) {
 	account(here, "e", "1")
 	account(here, "f", "2")
 	require.NoError(t, p.Export(ctx, here, cache.ExportHints{PartitionKey: "alice"}))
+	replace(here) // a refresh begins
 	elsewhere := new(client)
 	account(elsewhere, "f", "2")
 	data, err := elsewhere.Marshal()
@@ -648,7 +649,7 @@ func TestPartitionedRefusedElsewhere(t *testing.T) {
 	require.NoError(t, r.row("alice").Save(ctx, data)) // signed out of e
 	replace(there)
 	replace(here)
-	account(here, "e", "3") // a refresh that was under way
+	account(here, "e", "3") // its answer
 	account(here, "f", "5")
 	f.saves.Store(true)
 	require.NoError(t, p.Export(ctx, here, cache.ExportHints{PartitionKey: "alice"}))
@@ -659,6 +660,36 @@ func TestPartitionedRefusedElsewhere(t *testing.T) {
 	account(there, "f", "4")
 	require.NoError(t, p.Export(ctx, there, cache.ExportHints{PartitionKey: "alice"}))
 	require.NotContains(t, r.stored(t)["alice"], `"environment":"e"`)
+}
+
+// TestPartitionedUnsavedIsGivenWithoutReading: what one request could not store is not
+// lost where another one cannot read, and stores.
+func TestPartitionedUnsavedIsGivenWithoutReading(t *testing.T) {
+	var f failing
+	r := &rows{around: f.around}
+	p := r.server(t, silence)
+	replace := func(c *client) {
+		require.NoError(t, p.Replace(ctx, c, cache.ReplaceHints{PartitionKey: "alice"}))
+	}
+	export := func(c *client, key, secret string) {
+		c.set("Account", "alice", map[string]any{"home_account_id": "alice", "environment": "e"})
+		c.set("RefreshToken", key, map[string]any{"home_account_id": "alice", "environment": "e", "client_id": key, "secret": secret})
+		require.NoError(t, p.Export(ctx, c, cache.ExportHints{PartitionKey: "alice"}))
+	}
+	here, there := new(client), new(client)
+	replace(here)
+	replace(there)
+	f.saves.Store(true)
+	export(here, "kept", "1")
+	f.all.Store(true)
+	replace(there)
+	f.saves.Store(false)
+	f.all.Store(false)
+	export(there, "other", "2")
+	_, err := p.Flush(ctx)
+	require.NoError(t, err)
+	require.Contains(t, r.stored(t)["alice"], `"kept"`)
+	require.Contains(t, r.stored(t)["alice"], `"other"`)
 }
 
 // TestPartitionedUnsavedOfTwoRequests: two requests of one user get a token

@@ -50,6 +50,9 @@
 // with two marks: the tick (the number of the call) and the time at which it was
 // last found lost. (Where it was only left, the tick moves and the time does not,
 // unless it was held when it was left, and has gone from the store since.)
+// A sign-out by this process moves both marks of an account that was ever held, also
+// where the store does not show it: nothing of the account is stored, nothing can be
+// read, or the user has signed in again since.
 // A mark never goes; it only moves forward. So no answer can
 // use it up, and ten refreshes under way are refused like one.
 //
@@ -77,6 +80,8 @@
 //   - After a refusal the next Replace gives the memory its data anew: from the
 //     store or, if that cannot be read, as it was last known.
 //   - held counts what the memory was given, with what could not be stored yet.
+//   - The memory is given what could not be stored yet, and loses what is kept no
+//     longer and what this process has signed out, also by a Replace that cannot read.
 //   - A sign-in that the store could not be read for ([Replica.Blank]) has no base:
 //     nothing that is stored counts as removed by it, and nothing that it brings
 //     as signed out before. What it brings counts as held.
@@ -94,9 +99,10 @@
 //     like one begun after it. It is stored.
 //   - Where a confidential client's calls share one context, the answer of an old
 //     refresh looks like a new sign-in. It is refused for [Undecided] after this
-//     memory found the account lost, and stored after that.
-//   - A sign-out followed by a new sign-in elsewhere, both between two looks of a
-//     memory, looks like a refresh elsewhere. An old refresh's answer is then
+//     memory found the account lost, and stored after that. Lost is also an account
+//     whose first sign-in failed, because it could neither be stored nor kept.
+//   - A sign-out by another process, followed by a new sign-in, both between two looks
+//     of a memory, looks like a refresh elsewhere. An old refresh's answer is then
 //     stored beside the new session.
 //   - A sign-in that could not be stored, of an account that was signed in and out
 //     elsewhere meanwhile, is stored later: nobody else ever saw it. One whose save

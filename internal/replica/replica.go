@@ -21,7 +21,8 @@ type Replica struct {
 	pending *version // what the memory holds and could not be stored; nil if there is nothing
 
 	wary  bool                 // what is stored may have what MSAL cannot take
-	dirty bool                 // the memory holds what must not be stored: the next Replace gives it anew
+	dirty bool                 // the memory holds what it must not, or lacks what is pending: the next Replace gives it anew
+	out   Removed              // who was signed out by this process since the last Replace that could read
 	stale bool                 // the last Replace could not read, so base may be older than a sign-out
 	back  []tokencache.Account // those that signed in while it was stale
 
@@ -55,6 +56,14 @@ func (v *version) parse() *tokencache.Doc {
 		v.parsed = true
 	}
 	return v.doc
+}
+
+// orNothing returns v, or a version with nothing in it if v is nil.
+func (v *version) orNothing() *version {
+	if v == nil {
+		return new(version)
+	}
+	return v
 }
 
 // moved returns v with other bytes, which are equal to its own. v is of no use after
@@ -136,7 +145,7 @@ func (r *Replica) Loaded(stored []byte, rev string, gave []byte, now time.Time) 
 	r.settleFirst()
 	first := r.base == nil && r.signOuts.count == 0
 	r.base, r.rev, r.atRev = &version{data: stored}, rev, true
-	r.dirty, r.stale, r.back = false, false, nil
+	r.dirty, r.stale, r.back, r.out = false, false, nil, Removed{}
 	if first {
 		// Nothing can be lost yet. Most programs read once, so the accounts are not
 		// looked for before somebody needs them.
@@ -194,6 +203,7 @@ func (r *Replica) Unread(now time.Time) (give []byte, again bool) {
 	r.settleFirst()
 	r.dirty = false
 	r.atRev = false // so that the next Replace gives anew what is stored
+	r.forget()
 	v := r.holds()
 	r.signOuts.given(v.accounts(), r.covers, now)
 	if v == nil || len(v.data) == 0 {
@@ -202,9 +212,38 @@ func (r *Replica) Unread(now time.Time) (give []byte, again bool) {
 	return v.data, true
 }
 
+// forget takes those out of what the memory holds whom this process has signed out, and
+// who have not signed in since.
+func (r *Replica) forget() {
+	out := r.out
+	r.out = Removed{}
+	base, pending := r.base.parse(), r.pending.parse()
+	if !out.Any() || base == nil {
+		return
+	}
+	since := map[tokencache.Account]bool{}
+	if pending != nil {
+		for _, change := range tokencache.ChangedAccounts(base, pending) {
+			since[change.Account] = true
+		}
+	}
+	keep := func(_ string, e *tokencache.Entry) bool {
+		a := e.Account().Identity()
+		return since[a] || a.HomeAccountID == "" || !out.All && !slices.ContainsFunc(out.Accounts, func(o tokencache.Account) bool {
+			return o == a || o.Environment == "" && hinted(a, o.HomeAccountID)
+		})
+	}
+	rest, _ := base.Filter(keep)
+	r.base = &version{data: rest}
+	if pending != nil {
+		rest, _ = pending.Filter(keep)
+		r.pending = &version{data: rest}
+	}
+}
+
 // Blank notes that a Replace could not read, and that MSAL goes on all the same,
-// with a sign-in: what is stored is not known. It returns what the memory, which
-// holds nothing, is to be given: what could not be stored yet, or nothing.
+// with a sign-in: what is stored is not known. It returns what the memory is
+// to be given: what could not be stored yet, or nothing.
 func (r *Replica) Blank() []byte {
 	r.settleFirst()
 	r.loaded, r.stale, r.atRev, r.dirty = true, true, false, false
@@ -236,6 +275,21 @@ type Removed struct {
 
 // Any reports whether anything was removed.
 func (x Removed) Any() bool { return x.All || len(x.Accounts) > 0 || x.Stored != nil }
+
+// SignedOut notes that this process has signed the accounts of x out since the last
+// call of the memory. An account without an environment is in all clouds.
+func (r *Replica) SignedOut(x Removed, now time.Time) {
+	r.settleFirst()
+	r.signOuts.tick++ // all calls of this memory were before
+	if x.All && r.signOuts.signedOut(tokencache.Account{}, now) {
+		r.dirty, r.out.All = true, true
+	}
+	for _, a := range x.Accounts {
+		if r.signOuts.signedOut(a, now) {
+			r.dirty, r.out.Accounts = true, append(r.out.Accounts, a)
+		}
+	}
+}
 
 // Removed notes that what is pending of x is to count as stored, and removed since.
 func (r *Replica) Removed(x Removed) {
@@ -295,6 +349,7 @@ func (r *Replica) Export(call Call, hint string, ours []byte, now time.Time) *Pl
 	} else if r.stale {
 		// A sign-in after Blank, which may meet what another memory could not store; or
 		// a refresh after that, which has read, and brings nobody who was not held.
+		r.judge(p, call, hint)
 		held, read := set(r.pending.accounts()), r.signOuts.readsOf(call, hint).first != 0
 		for _, a := range p.ours.accounts() {
 			if a = a.Identity(); !read || !held[a] {
@@ -364,7 +419,7 @@ func (r *Replica) judge(p *Plan, call Call, hint string) {
 		}
 		return
 	}
-	ours, before := p.ours.parse(), r.holds().parse()
+	ours, before := p.ours.parse(), r.holds().orNothing().parse()
 	if ours == nil || before == nil {
 		return // nothing of it has an account
 	}
@@ -578,8 +633,17 @@ func (o *Outstanding) Size() int {
 func (o *Outstanding) With(other *Outstanding) *Outstanding {
 	// The other's changes are merged into o, which was read last: what o found signed
 	// out stays so.
+	base, ours := o.base, o.ours
+	if base == nil {
+		// o could not read. What it lacks of what the other has read is not removed by it.
+		base = other.base
+		over := &Plan{ours: ours, now: o.at}
+		if m, err := over.merge(base.orNothing()); err == nil {
+			ours = &version{data: m.Merged}
+		}
+	}
 	both := &Plan{ours: other.ours, base: other.base, back: other.back, now: o.at}
-	m, err := both.merge(o.ours)
+	m, err := both.merge(ours)
 	if err != nil {
 		return o
 	}
@@ -592,7 +656,7 @@ func (o *Outstanding) With(other *Outstanding) *Outstanding {
 			came = append(came, a)
 		}
 	}
-	return &Outstanding{o.base, (&version{data: m.Merged}).clone(), with(o.back, came...), o.at}
+	return &Outstanding{base, (&version{data: m.Merged}).clone(), with(o.back, came...), o.at}
 }
 
 // After returns o where stored, which o includes, has been stored: what is gone of
@@ -607,22 +671,41 @@ func (o *Outstanding) After(stored *Outstanding) *Outstanding {
 // What the other memory knew of the store counts as seen by this one.
 func (r *Replica) Adopt(o *Outstanding, now time.Time) {
 	r.settleFirst()
+	unseen := r.unseen()
 	r.Removed(Removed{All: true})
 	r.atRev = false
 	if o == nil {
 		return
 	}
-	r.base, r.pending, r.back = o.base.clone(), o.ours.clone(), slices.Clone(o.back)
+	r.base, r.pending, r.back, r.dirty = o.base.clone(), o.ours.clone(), slices.Clone(o.back), true
 	r.signOuts.tick++ // after all calls of this memory
 	if r.base != nil {
-		r.signOuts.given(r.base.accounts(), r.covers, now)
+		r.signOuts.given(append(unseen, r.base.accounts()...), r.covers, now)
 	}
 	r.signOuts.given(r.pending.accounts(), r.covers, now)
 }
 
-// Discard drops what could not be stored. The next Replace gives the memory anew
-// what is stored.
-func (r *Replica) Discard() { r.pending, r.back, r.atRev = nil, nil, false }
+// unseen returns the accounts that are only in what is pending: that they are not stored
+// tells of no sign-out.
+func (r *Replica) unseen() (accounts []tokencache.Account) {
+	stored := set(r.base.accounts())
+	for _, a := range r.pending.accounts() {
+		if !stored[a.Identity()] {
+			accounts = append(accounts, a)
+		}
+	}
+	return accounts
+}
+
+// Discard drops what could not be stored and is not kept: MSAL's caller was told, or
+// the user has signed out. The next Replace takes it out of the memory, also if it
+// cannot read.
+func (r *Replica) Discard() {
+	r.pending, r.back, r.atRev, r.dirty = nil, nil, false, true
+	if r.base == nil {
+		r.loaded = false // after Blank, nothing else is known
+	}
+}
 
 // clone returns v with bytes of its own: a Replica writes into those of its base.
 func (v *version) clone() *version {

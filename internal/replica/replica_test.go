@@ -114,6 +114,12 @@ func (s *session) elsewhere(account, token string) {
 	}
 }
 
+// out is a sign-out by this process.
+func (s *session) out(account string) {
+	s.r.SignedOut(Removed{Accounts: []tokencache.Account{{HomeAccountID: account}}}, s.now)
+	s.elsewhere(account, "")
+}
+
 func (s *session) list() { s.R("", ""); s.R("nobody", "nobody") } // Accounts, and another call
 
 // The rows of the package comment's table: what an Export does to an account in
@@ -207,6 +213,25 @@ func TestStates(t *testing.T) {
 			s.elsewhere("ann", "new")
 			s.R("3", "ann")
 			s.answer("1", "ann", "old")
+		}, "new"},
+		{"signed out by this process, and in again elsewhere", func(s *session) {
+			s.elsewhere("ann", "rt")
+			s.R("1", "ann")
+			s.out("ann")
+			s.elsewhere("ann", "new")
+			s.answer("1", "ann", "old")
+		}, "new"},
+		{"signed out by this process, and in again elsewhere: a call that read after it", func(s *session) {
+			s.elsewhere("ann", "rt")
+			s.R("1", "ann")
+			s.out("ann")
+			s.elsewhere("ann", "new")
+			s.R("2", "ann")
+			s.answer("2", "ann", "newer")
+		}, "newer"},
+		{"unknown, signed out by this process", func(s *session) {
+			s.out("ann")
+			s.answer("1", "ann", "new")
 		}, "new"},
 		{"left: what another call reads of it in memory", func(s *session) {
 			s.elsewhere("ann", "rt")
@@ -350,4 +375,47 @@ func TestWhatWaitsDoesNotGrow(t *testing.T) {
 	}
 	require.LessOrEqual(t, waiting.Size(), 2*size)
 	require.Equal(t, 1, len(waiting.back))
+}
+
+// Where nothing can be read, a memory loses whom this process has signed out, and keeps
+// the others and who has signed in since.
+func TestSignedOutWithoutReading(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		s := newSession(t)
+		s.elsewhere("ann", "rt")
+		s.elsewhere("bob", "rt")
+		s.list()
+		x := Removed{All: all, Accounts: []tokencache.Account{{HomeAccountID: "ann"}}}
+		s.r.SignedOut(x, s.now)
+		give, again := s.r.Unread(s.now)
+		require.True(t, again)
+		want := map[string]string{"bob": "rt"}
+		if all {
+			want = map[string]string{}
+		}
+		require.Equal(t, want, parse(t, give))
+		_, again = s.r.Unread(s.now)
+		require.False(t, again, "nothing is new")
+
+		s.r.Read(s.call(""), "")
+		s.memory = parse(t, give)
+		s.memory["ann"] = "new"
+		s.r.Unsaved(s.r.Export(s.call(""), "", serialize(s.memory), s.now))
+		s.r.SignedOut(Removed{Accounts: []tokencache.Account{{HomeAccountID: "bob"}}}, s.now)
+		give, _ = s.r.Unread(s.now)
+		require.Equal(t, map[string]string{"ann": "new"}, parse(t, give))
+	}
+}
+
+// A sign-out of somebody whom the memory does not know costs it no Replace.
+func TestSignedOutOfStrangers(t *testing.T) {
+	s := newSession(t)
+	s.elsewhere("bob", "rt")
+	s.list()
+	s.r.SignedOut(Removed{Accounts: []tokencache.Account{{HomeAccountID: "ann"}}}, s.now)
+	_, ok := s.r.AtRevision()
+	require.True(t, ok)
+	s.r.SignedOut(Removed{Accounts: []tokencache.Account{{HomeAccountID: "bob"}}}, s.now)
+	_, ok = s.r.AtRevision()
+	require.False(t, ok)
 }

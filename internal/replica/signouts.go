@@ -178,6 +178,18 @@ func (s *SignOuts) stored(present []tokencache.Account, covers scope, now time.T
 	}
 }
 
+// signedOut notes that this process has signed an account out, in its cloud or
+// in all clouds: what is under way of it is of an earlier session. It reports whether
+// the memory knows the account. The next Replace finds out whether it still holds it.
+func (s *SignOuts) signedOut(a tokencache.Account, now time.Time) (known bool) {
+	for st := range s.in(scope(a.HomeAccountID)) {
+		if a.Environment == "" || st.Account == a {
+			st.lost, st.at, known = s.tick, now, true
+		}
+	}
+	return known
+}
+
 // hold notes that the memory holds an account.
 func (s *SignOuts) hold(a tokencache.Account) { s.state(a).held = true }
 

@@ -42,16 +42,18 @@ func pointer(v any) (*byte, reflect.Type) {
 // Map keeps a V for each of any number of owners. It is safe for concurrent use.
 // A V that refers to its owner keeps it, and itself, alive. Make one with New.
 type Map[V any] struct {
+	create func() V
+
 	mu     sync.Mutex
 	values map[Key]V
 }
 
-// New returns an empty Map.
-func New[V any]() *Map[V] { return &Map[V]{values: map[Key]V{}} }
+// New returns an empty Map, whose values create makes.
+func New[V any](create func() V) *Map[V] { return &Map[V]{create: create, values: map[Key]V{}} }
 
-// Of returns the value of owner, which create makes at the first call. It
-// reports false where owner has no identity; see [KeyOf].
-func (m *Map[V]) Of(owner any, create func() V) (value V, ok bool) {
+// Of returns the value of owner, which is made at the first call. It reports false
+// where owner has no identity; see [KeyOf].
+func (m *Map[V]) Of(owner any) (value V, ok bool) {
 	p, typ := pointer(owner)
 	if p == nil {
 		return value, false
@@ -61,7 +63,7 @@ func (m *Map[V]) Of(owner any, create func() V) (value V, ok bool) {
 	defer m.mu.Unlock()
 	value, ok = m.values[k]
 	if !ok {
-		value = create()
+		value = m.create()
 		m.values[k] = value
 		// The cleanup must not keep the Map alive.
 		runtime.AddCleanup(p, remove[V], entry[V]{weak.Make(m), k})

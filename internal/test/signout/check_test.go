@@ -91,9 +91,9 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 	}
 	// A sign-in that could not be stored, of which the sign-out saw nothing, is stored
 	// later; so is one that was stored although its process was told that it was not.
-	// A Delete of its own process sees it, unless it is being stored just then.
+	// A Delete of its own process sees it, unless it comes or is being stored just then.
 	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
-		saw := o.by == x.c || o.everywhere && o.p == x.c.p && o.inside != x.c
+		saw := o.by == x.c || o.everywhere && o.p == x.c.p && x.answered < o.begun && o.inside != x.c
 		unseen := x.unseen || x.unread && !x.c.saw(s.user, x.done, o.begun) ||
 			x.unsaved && !x.c.knew(x.user, o.begun)
 		return unseen && (x.seen == 0 || x.seen > o.begun || x.untold) && x.user == s.user && !saw
@@ -113,8 +113,10 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 		return false
 	}
 	// The user is signed in again. Whether s is older can be known if the memory saw
-	// that the user was signed out, and its calls have contexts of their own.
-	return !s.c.saw(s.user, o.ended, back) || s.mixed || !s.refresh
+	// that the user was signed out, or s was under way when its own process did it, and
+	// its calls have contexts of their own.
+	own := o.everywhere && o.p == s.c.p && s.began < o.begun
+	return !s.c.saw(s.user, o.ended, back) && !own || s.mixed || !s.refresh
 }
 
 // backAt returns the tick at which the user was first signed in again after o.
@@ -169,6 +171,13 @@ func (w *world) mustStay(s *secret) bool {
 	p := s.c.p
 	if p.public || p.clients == perSignIn || !s.mixed {
 		return true
+	}
+	// In doubt is also who signed in before with this client, was told that it failed,
+	// and has gone from the memory since.
+	if slices.ContainsFunc(w.secrets, func(x *secret) bool {
+		return x != s && x.c == s.c && x.user == s.user && !x.refresh && x.answered != 0 && x.done == 0
+	}) {
+		return false
 	}
 	// In doubt, and for how long: until its time has passed since the memory saw
 	// that the user was signed out.

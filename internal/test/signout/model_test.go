@@ -287,6 +287,18 @@ func (d connection) SaveIf(_ context.Context, data []byte, rev string) (string, 
 
 func (d connection) Delete(context.Context) error {
 	d.wait("deletes")
+	return d.remove()
+}
+
+func (d connection) DeleteIf(_ context.Context, rev string) error {
+	d.wait("deletes")
+	if rev != strconv.Itoa(d.rev) {
+		return persistence.ErrConflict
+	}
+	return d.remove()
+}
+
+func (d connection) remove() error {
 	if d.w.failSaves {
 		return errDisk
 	}
@@ -297,13 +309,6 @@ func (d connection) Delete(context.Context) error {
 		}
 	}
 	return d.answer("has deleted")
-}
-
-func (d connection) DeleteIf(ctx context.Context, rev string) error {
-	if rev != strconv.Itoa(d.rev) {
-		return persistence.ErrConflict
-	}
-	return d.Delete(ctx)
 }
 
 // A kind says how a program uses MSAL.

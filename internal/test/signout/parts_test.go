@@ -2,6 +2,7 @@ package signout
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -71,10 +72,12 @@ func (w *world) mayTakeBack() bool {
 	return len(w.parts.creating) > 0
 }
 
-// A choice is what can happen next.
+// A choice is what can happen next. Where several have one name, the second one ends in
+// " (2)", and so on.
 type choice struct {
-	name string
-	do   func()
+	name   string
+	parked bool // at a gate
+	do     func()
 }
 
 const timePasses = "a second goes by"
@@ -84,8 +87,13 @@ func (w *world) choices() (all []choice) {
 	p.mu.Lock()
 	gates := slices.Clone(p.gates)
 	p.mu.Unlock()
+	named := map[string]int{}
 	for i, g := range gates {
-		all = append(all, choice{g.name, func() {
+		name := g.name
+		if named[name]++; named[name] > 1 {
+			name += fmt.Sprintf(" (%d)", named[name])
+		}
+		all = append(all, choice{name, true, func() {
 			p.mu.Lock()
 			p.gates = slices.Delete(p.gates, i, i+1)
 			p.mu.Unlock()
@@ -95,11 +103,11 @@ func (w *world) choices() (all []choice) {
 	for _, i := range w.runnable(-1) {
 		s := w.queues[i][0]
 		if _, busy := p.running[i]; !busy && !(s.long && len(p.running) > 0) && !(s.take && w.isRead(s.call.c)) {
-			all = append(all, choice{s.name, func() { w.begin(i, s) }})
+			all = append(all, choice{s.name, false, func() { w.begin(i, s) }})
 		}
 	}
 	if len(p.running) > 0 {
-		all = append(all, choice{timePasses, func() { <-time.After(time.Second) }})
+		all = append(all, choice{timePasses, false, func() { <-time.After(time.Second) }})
 	}
 	return all
 }
@@ -139,7 +147,7 @@ func (w *world) choose(c choice) {
 	w.trace = append(w.trace, c.name)
 	w.parts.mu.Lock() // a step that time wakes is not known to come after this one
 	before := len(w.parts.gates)
-	if _, parked := gateNamed(w.parts.gates, c.name); parked {
+	if c.parked {
 		before--
 	}
 	w.parts.mu.Unlock()
@@ -152,14 +160,6 @@ func (w *world) choose(c choice) {
 	w.parts.mu.Unlock()
 	w.check()
 	<-w.parts.baton
-}
-
-func gateNamed(gates []*gate, name string) (*gate, bool) {
-	i := slices.IndexFunc(gates, func(g *gate) bool { return g.name == name })
-	if i < 0 {
-		return nil, false
-	}
-	return gates[i], true
 }
 
 // runParted runs a scenario, of whose choices pick picks one after the other, and

@@ -28,7 +28,7 @@ func run(s *scenario, schedule []turn) *world {
 	w := newWorld(s)
 	for _, t := range schedule {
 		if w.bad != "" {
-			return w
+			break
 		}
 		if !slices.Contains(w.runnable(-1), t.actor) {
 			continue
