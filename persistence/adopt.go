@@ -26,8 +26,7 @@ import (
 // What MSAL cannot take is left out, with a warning in the log that names it.
 //
 // Adopt fails with ErrCorrupt if read returns something else than an MSAL cache, and
-// also if what is stored here is damaged. Only in the first case is the Op of its
-// [Error] "adopt". Errors of read are returned as they are.
+// also if what is stored here is damaged. Errors of read are returned as they are.
 func (c *Cache) Adopt(ctx context.Context, read func(context.Context) ([]byte, error), remove func(context.Context) error) (stored bool, err error) {
 	data, err := read(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
