@@ -9,6 +9,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/internal/merge"
 	"github.com/tokenkeep/tokenkeep/internal/replica"
+	"github.com/tokenkeep/tokenkeep/internal/signedout"
 	"github.com/tokenkeep/tokenkeep/internal/tokencache"
 	"github.com/tokenkeep/tokenkeep/internal/weakmap"
 )
@@ -80,6 +81,10 @@ type Cache struct {
 }
 
 var _ cache.ExportReplace = (*Cache)(nil)
+
+func init() {
+	signedout.Everybody = func(c any) uint64 { return c.(*Cache).removals.everything() }
+}
 
 // New returns a Cache that keeps its data in p. It does no I/O.
 //

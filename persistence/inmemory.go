@@ -102,6 +102,13 @@ func (r *removals) add(x replica.Removed) {
 	}
 }
 
+// everything returns a number that changes whenever everything is removed.
+func (r *removals) everything() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all
+}
+
 // count returns how many removals there were.
 func (r *removals) count() uint64 {
 	r.mu.Lock()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/internal/adopt"
 	"github.com/tokenkeep/tokenkeep/internal/quote"
+	"github.com/tokenkeep/tokenkeep/internal/signedout"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -132,8 +133,9 @@ func (c *current) copy() *oauth2.Token {
 
 // snapshot is the state of a Source that what was read is compared with.
 type snapshot struct {
-	changes int
-	refused *[]string
+	changes  int
+	refused  *[]string
+	signOuts uint64 // of everybody, by the Cache
 }
 
 // unsaved is an entry that could not be saved.
@@ -141,6 +143,7 @@ type unsaved struct {
 	entry entry
 	over  entry         // what it is to replace; nil: nothing was stored
 	known bool          // false: nothing could be read, so over is not known yet
+	after uint64        // as in snapshot: a sign-out of everybody since then was of this entry too
 	next  time.Time     // when to try again
 	wait  time.Duration // and how long after that
 }
@@ -244,10 +247,10 @@ func (s *Source) Load(ctx context.Context) (*oauth2.Token, error) {
 // response, and replaces any other of this key. If it fails, the Source uses the
 // token all the same until the process ends, and later calls of Token try again to
 // store it. They no longer do if another process has stored a token since, or has
-// removed the one that was stored. Where none was stored, or what was stored could not
-// be read, a sign-out leaves nothing to see in the store: then only [Source.Delete] of
-// this Source makes it forget the token. Delete of another Source, SignOutAll and Delete
-// of the cache, and sign-outs in other processes do not reach it.
+// removed the one that was stored, or after SignOutAll or Delete of the Source's Cache.
+// Where none was stored, or what was stored could not be read, a sign-out elsewhere
+// leaves nothing to see in the store: Delete of another Source, SignOutAll of another
+// Cache, and sign-outs in other processes do not reach the token then.
 //
 // The token is bound to the client and the provider of this Source: the ClientID of
 // its oauth2.Config, and the issuer ([WithIssuer]) or else the token endpoint. A
@@ -269,7 +272,7 @@ func (s *Source) Save(ctx context.Context, t *oauth2.Token) error {
 	s.refused, s.unsaved, s.pause = nil, nil, time.Time{}
 	switch {
 	case err != nil:
-		s.keepUnsaved(&unsaved{entry: e, over: found, known: known})
+		s.keepUnsaved(&unsaved{entry: e, over: found, known: known, after: before.signOuts})
 	case alone:
 		s.set(s.currentOf(e))
 	default: // another Save or a Delete: what is stored shows which came last
@@ -319,7 +322,7 @@ func (s *Source) Adopt(ctx context.Context, read func(context.Context) (*oauth2.
 		}
 		s.mu.Lock()
 		seen = s.unsaved
-		counts := seen != nil && seen.replaces(found)
+		counts := seen != nil && s.stands(seen, found)
 		s.mu.Unlock()
 		if counts {
 			found = seen.entry
@@ -604,7 +607,7 @@ func (s *Source) storeRefreshed(ctx context.Context, f *flight[*current], from, 
 		if s.changes != before.changes {
 			return nil, errAgain
 		}
-		u := &unsaved{entry: e, over: from, known: true}
+		u := &unsaved{entry: e, over: from, known: true, after: before.signOuts}
 		if stored {
 			u.over = found
 		} else if old := s.unsaved; old != nil && old.entry.text(refreshToken) == sent { // then from is not what is stored
@@ -677,15 +680,19 @@ func (s *Source) refusal(ctx context.Context, f *flight[*current], err error, e 
 func (s *Source) replaces(found entry, sent string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u := s.unsaved; u != nil && u.entry.text(refreshToken) == sent && u.replaces(found) {
+	if u := s.unsaved; u != nil && u.entry.text(refreshToken) == sent && s.stands(u, found) {
 		return true
 	}
 	return found != nil && !s.repeats() && found.text(refreshToken) == sent
 }
 
-// replaces is called with Source.mu held. Where nothing could be read when the
+// stands is called with s.mu held. It reports whether u is still to replace found: what
+// it replaces is stored, and nobody has signed out. Where nothing could be read when the
 // save failed, u is to replace what is read first, unless that is newer.
-func (u *unsaved) replaces(found entry) bool {
+func (s *Source) stands(u *unsaved, found entry) bool {
+	if signedout.Everybody(s.cache) != u.after {
+		return false
+	}
 	if !u.known && !found.time(cachedAt).After(u.entry.time(cachedAt)) {
 		u.over, u.known = found, true
 	}
@@ -707,7 +714,7 @@ func (s *Source) load(ctx context.Context) (entry, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u := s.unsaved; u != nil && u.replaces(e) {
+	if u := s.unsaved; u != nil && s.stands(u, e) {
 		e = u.entry
 	}
 	return e, nil
@@ -753,7 +760,7 @@ func (s *Source) saveUnsaved(ctx context.Context) {
 	found, stored, err := s.store(ctx, u.entry, func(found entry) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.unsaved == u && !saved(found) && u.replaces(found)
+		return s.unsaved == u && !saved(found) && s.stands(u, found)
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -807,7 +814,7 @@ func (s *Source) currentOf(e entry) *current {
 func (s *Source) snapshot() snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return snapshot{s.changes, s.refused}
+	return snapshot{s.changes, s.refused, signedout.Everybody(s.cache)}
 }
 
 // isRefused is called with s.mu held.

@@ -1182,7 +1182,7 @@ func TestAdoptBesideWhatIsUnsaved(t *testing.T) {
 }
 
 // What makes a Source forget a sign-in that could not be saved, as the comment of Save
-// says: what changes the store, and its own Delete.
+// says: what changes the store, its own Delete, and the sign-outs of its Cache.
 func TestWhatForgetsAnUnsavedSignIn(t *testing.T) {
 	signOutAll := func(w *world, _ *Source) error { return w.cache().SignOutAll(t.Context()) }
 	for name, test := range map[string]struct {
@@ -1193,10 +1193,10 @@ func TestWhatForgetsAnUnsavedSignIn(t *testing.T) {
 		"its Delete, and one was stored":               {true, func(_ *world, s *Source) error { return s.Delete(t.Context()) }, true},
 		"its Delete":                                   {false, func(_ *world, s *Source) error { return s.Delete(t.Context()) }, true},
 		"SignOutAll, and one was stored":               {true, signOutAll, true},
-		"SignOutAll":                                   {false, signOutAll, false},
-		"SignOutAll of its Cache":                      {false, func(_ *world, s *Source) error { return s.cache.SignOutAll(t.Context()) }, false},
+		"SignOutAll of another Cache":                  {false, signOutAll, false},
+		"SignOutAll of its Cache":                      {false, func(_ *world, s *Source) error { return s.cache.SignOutAll(t.Context()) }, true},
 		"Delete of its Cache, and one was stored":      {true, func(_ *world, s *Source) error { return s.cache.Delete(t.Context()) }, true},
-		"Delete of its Cache":                          {false, func(_ *world, s *Source) error { return s.cache.Delete(t.Context()) }, false},
+		"Delete of its Cache":                          {false, func(_ *world, s *Source) error { return s.cache.Delete(t.Context()) }, true},
 		"Delete of another Source":                     {false, func(w *world, _ *Source) error { return w.source().Delete(t.Context()) }, false},
 		"Save of another Source":                       {false, func(w *world, _ *Source) error { return w.source().Save(t.Context(), w.newSignIn()) }, true},
 		"Save of another Source, and one was stored":   {true, func(w *world, _ *Source) error { return w.source().Save(t.Context(), w.newSignIn()) }, true},
