@@ -123,7 +123,7 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 func (w *world) backAt(user string, o *signOut) (tick int) {
 	for _, s := range w.secrets {
 		at := max(s.answered, s.done)
-		if s.landed != 0 && (s.done == 0 || s.landed < at) {
+		if s.landed > o.ended && (s.done == 0 || s.landed < at) {
 			at = s.landed // from then on a look finds the user signed in
 		}
 		if s.user == user && (!s.refresh || s.revived) && at > o.ended && (tick == 0 || at < tick) {
