@@ -44,7 +44,7 @@ func (w *world) check() {
 			}
 		}
 	}
-	w.before = present
+	w.before, w.beforeAt = present, w.now
 }
 
 // beingSignedOut says whether a sign-out is under way: it goes name by name.
@@ -146,7 +146,7 @@ func (w *world) checkRemoved(e entry) {
 		since = w.secretOf(e.text).session.asked
 	}
 	for _, o := range w.signOuts {
-		if o.of(e.user) && (o.ended == 0 || o.ended > since) {
+		if o.of(e.user) && (o.ended == 0 || o.ended > min(since, w.beforeAt)) {
 			return
 		}
 	}
