@@ -70,7 +70,8 @@ type others interface {
 	// signedOutNow reports whether this process has signed the plan's accounts out since
 	// signedOutNow was asked last. It is asked after a save where nothing was stored: a
 	// sign-out that came just before has removed nothing, so the save met no conflict.
-	// Then what was saved is taken back, and planned again.
+	// Then what was saved is taken back, and planned again without what was pending. A
+	// sign-in that was not is under way, and stands.
 	signedOutNow() bool
 
 	// alone waits until no other in-memory cache of this process stores what this one
@@ -364,7 +365,7 @@ func (e *engine) setAside(ctx context.Context, data []byte, rev string, why erro
 // save is SaveIf for an in-memory cache.
 func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
 	now, err := e.store.SaveIf(ctx, data, rev)
-	if err != nil || rev != "" || !r.signedOutNow() {
+	if err != nil || rev != "" || r.Pending() == nil || !r.signedOutNow() {
 		return now, err
 	}
 	if err := e.store.DeleteIf(ctx, now); err != nil && !errors.Is(err, ErrConflict) {

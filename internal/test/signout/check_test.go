@@ -44,7 +44,7 @@ func (w *world) check() {
 			}
 		}
 	}
-	w.before = present
+	w.before, w.beforeAt = present, w.now
 }
 
 // beingSignedOut says whether a sign-out is under way: it goes name by name.
@@ -123,7 +123,7 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 func (w *world) backAt(user string, o *signOut) (tick int) {
 	for _, s := range w.secrets {
 		at := max(s.answered, s.done)
-		if s.landed != 0 && (s.done == 0 || s.landed < at) {
+		if s.landed > o.ended && (s.done == 0 || s.landed < at) {
 			at = s.landed // from then on a look finds the user signed in
 		}
 		if s.user == user && (!s.refresh || s.revived) && at > o.ended && (tick == 0 || at < tick) {
@@ -146,7 +146,7 @@ func (w *world) checkRemoved(e entry) {
 		since = w.secretOf(e.text).session.asked
 	}
 	for _, o := range w.signOuts {
-		if o.of(e.user) && (o.ended == 0 || o.ended > since) {
+		if o.of(e.user) && (o.ended == 0 || o.ended > min(since, w.beforeAt)) {
 			return
 		}
 	}

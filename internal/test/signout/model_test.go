@@ -534,7 +534,8 @@ type world struct {
 	signOuts  []*signOut
 	clients   []*client
 	queues    [][]step
-	before    []entry // what was stored after the last step
+	before    []entry // what was stored when it was looked at last
+	beforeAt  int     // tick of that
 	checked   int     // how many saves and sign-outs had been, then
 	changes   int
 	trace     []string
