@@ -187,7 +187,7 @@ func TestAbandonedWait(t *testing.T) {
 	}
 	// Those that end a wait may still be about to end themselves.
 	for start := time.Now(); runtime.NumGoroutine() > waiting; runtime.Gosched() {
-		require.Less(t, time.Since(start), 10*time.Second, "one goroutine waits for all")
+		require.Less(t, time.Since(start), 4*time.Minute, "one goroutine waits for all")
 	}
 
 	// The next caller takes it over.
@@ -260,7 +260,7 @@ func TestManyAbandonedWaits(t *testing.T) {
 	}
 	// Those that end a wait may still be about to end themselves.
 	for start := time.Now(); runtime.NumGoroutine() > waiting; runtime.Gosched() {
-		require.Less(t, time.Since(start), 10*time.Second, "one goroutine waits for all")
+		require.Less(t, time.Since(start), 4*time.Minute, "one goroutine waits for all")
 	}
 	require.Less(t, threadsOf(t)-threads, 50, "threads")
 	require.Equal(t, 1, filelock.Queues())
