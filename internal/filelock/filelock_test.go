@@ -126,14 +126,18 @@ func TestProcesses(t *testing.T) {
 	}
 	run := func(t *testing.T, mode string) (overlaps []string) {
 		path := lockPath(t)
+		wait, begin, err := os.Pipe() // all begin together, when it is closed
+		require.NoError(t, err)
+		defer wait.Close()
 		var children []*exec.Cmd
 		var outs []*strings.Builder
 		for range processes {
 			cmd, out := command(t, mode, path, strconv.Itoa(sections)), new(strings.Builder)
-			cmd.Stdout, cmd.Stderr = out, out
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = wait, out, out
 			require.NoError(t, cmd.Start())
 			children, outs = append(children, cmd), append(outs, out)
 		}
+		require.NoError(t, begin.Close())
 		for i, cmd := range children {
 			if err := cmd.Wait(); err != nil {
 				overlaps = append(overlaps, outs[i].String())
