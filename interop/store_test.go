@@ -428,7 +428,7 @@ func TestLockFileInTheWay(t *testing.T) {
 	// A control for the first: what is not ours is not taken at once.
 	t.Run("young", func(t *testing.T) {
 		s, lock := lie(t, fmt.Sprint(dead(t), " python3"))
-		ctx, cancel := context.WithTimeout(t.Context(), deadAfter/2)
+		ctx, cancel := context.WithTimeout(t.Context(), deadAfter/10)
 		defer cancel()
 		require.ErrorIs(t, s.Save(ctx, []byte(rt(client, "x"))), persistence.ErrLockTimeout)
 		require.FileExists(t, lock)

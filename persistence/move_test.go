@@ -399,7 +399,7 @@ func TestMoveUnderASharedLock(t *testing.T) {
 	require.NoError(t, os.Symlink(dir, alias))
 	t.Chdir(dir)
 	for _, other := range []*persistence.FileLock{one, persistence.NewFileLock(one.Path()), persistence.NewFileLock("lock"), persistence.NewFileLock(filepath.Join(alias, "lock"))} {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 4*time.Minute) // only a deadlock takes so long
 		defer cancel()
 		from, err := fallback.NewInsecurePlaintextFile(filepath.Join(dir, "plain"), func(fallback.Warning) {}, &fallback.Options{Lock: one})
 		require.NoError(t, err)

@@ -54,6 +54,7 @@ func child(mode string, args []string) error {
 		if err != nil {
 			return err
 		}
+		_, _ = io.Copy(io.Discard, os.Stdin)
 		for range n {
 			if err := section(path, take); err != nil {
 				return err

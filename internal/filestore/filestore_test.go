@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	mathrand "math/rand/v2"
 	"os"
@@ -416,14 +417,19 @@ func TestProcessesCount(t *testing.T) {
 		path := newPath(t)
 		exe, err := os.Executable()
 		require.NoError(t, err)
+		wait, begin, err := os.Pipe() // all begin together, when it is closed
+		require.NoError(t, err)
+		defer wait.Close()
 		var children []*exec.Cmd
 		for range processes {
 			cmd := exec.Command(exe, path, strconv.Itoa(each))
+			cmd.Stdin = wait
 			cmd.Env = append(os.Environ(), childMode+"="+mode, "GORACE=atexit_sleep_ms=0")
 			cmd.Stderr = os.Stderr
 			require.NoError(t, cmd.Start())
 			children = append(children, cmd)
 		}
+		require.NoError(t, begin.Close())
 		for _, cmd := range children {
 			require.NoError(t, cmd.Wait())
 		}
@@ -464,6 +470,7 @@ func child(mode, path, times string) error {
 	if err != nil {
 		return err
 	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
 	ctx := context.Background()
 	for done := 0; done < n; {
 		data, rev, err := s.LoadRevision(ctx)

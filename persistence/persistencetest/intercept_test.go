@@ -133,7 +133,7 @@ func TestFaultyFailsEveryOperation(t *testing.T) {
 			for _, lock := range []func(context.Context) (func() error, error){
 				m.Lock, func(ctx context.Context) (func() error, error) { return m.LockName(ctx, "name") },
 			} {
-				patient, cancel := context.WithTimeout(ctx, 10*time.Second) // a free lock needs none of it
+				patient, cancel := context.WithTimeout(ctx, 4*time.Minute) // a free lock needs none of it
 				u, err := lock(patient)
 				cancel()
 				free := err == nil

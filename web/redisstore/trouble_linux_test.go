@@ -256,7 +256,7 @@ func TestKeysThatAreNone(t *testing.T) {
 // on with it.
 func TestFailover(t *testing.T) {
 	t.Parallel()
-	s := servers.StartSentinels(t, 500*time.Millisecond)
+	s := servers.StartSentinels(t, 2*time.Second)
 	a := newStore(t, s.Client(t), nil).Account("alice")
 	storetest.Save(t, a, storetest.Planted)
 	servers.Eventually(t, "the replica has it", func() bool {

@@ -1,5 +1,5 @@
-// Package env says what a test does where something that it needs is
-// missing.
+// Package env is for tests that depend on their machine: what they do where something
+// is missing or slow, and what they give to child processes.
 package env
 
 import (

@@ -155,8 +155,8 @@ func StartCluster(t testing.TB) (nodes []*Redis) {
 	return nodes
 }
 
-// Eventually waits until is is true. It gives up after a minute.
+// Eventually waits until is is true. It gives up when only a defect can be the reason.
 func Eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	require.Eventually(t, is, time.Minute, 10*time.Millisecond, what)
+	require.Eventually(t, is, 4*time.Minute, 10*time.Millisecond, what)
 }
