@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -24,6 +25,28 @@ import (
 type kernel struct{}
 
 func newKernel() Limited { return kernel{} }
+
+// place names the boot and the user namespace, for which the items are kept. It counts
+// for a keyring that wraps this one and hides that it is the kernel's.
+func (kernel) place() string {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	namespace, linkErr := os.Readlink("/proc/self/ns/user")
+	if err != nil || linkErr != nil {
+		return unknownKernel
+	}
+	return unknownKernel + "\x00" + strings.TrimSpace(string(boot)) + "\x00" + namespace
+}
+
+// unknownKernel is the place where the system does not say which it is.
+const unknownKernel = "kernel"
+
+func (k kernel) seesAll(_ context.Context, samePlace bool) (again bool, err error) {
+	if samePlace && k.place() != unknownKernel {
+		return false, nil
+	}
+	return false, newTrouble(NoSession, "the kernel's keyring here is not the one in which the key was stored, or that is not known",
+		"Run the program where it stored the tokens. After a restart of the machine, sign out in the program, or run `tokenkeep clear` with the name of the cache, and sign in again.")
+}
 
 func (kernel) Get(ctx context.Context, service, user string) (secret string, err error) {
 	err = withKernelRing(ctx, func(ring int) error {
