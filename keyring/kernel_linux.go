@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -201,11 +202,11 @@ func classifyErrno(err error) error {
 	}
 	switch errno {
 	case unix.EDQUOT:
-		return newTrouble(Full, "this user's quota for keys in the kernel is used up",
-			"Remove keys that are not needed (keyctl show @u and keyctl show @us list them), or ask the administrator to raise maxkeys and maxbytes in /proc/sys/kernel/keys.")
+		return rawcode.Copy(errno, "keyctl", newTrouble(Full, "this user's quota for keys in the kernel is used up",
+			"Remove keys that are not needed (keyctl show @u and keyctl show @us list them), or ask the administrator to raise maxkeys and maxbytes in /proc/sys/kernel/keys."))
 	case unix.EPERM, unix.ENOSYS, unix.EACCES:
-		return newTrouble(Denied, fmt.Sprintf("the kernel keyring may not be used here (%v)", err),
-			"In a container, allow the system calls keyctl and add_key, or give the program a passphrase.")
+		return rawcode.Copy(errno, "keyctl", newTrouble(Denied, fmt.Sprintf("the kernel keyring may not be used here (%v)", err),
+			"In a container, allow the system calls keyctl and add_key, or give the program a passphrase."))
 	}
 	return err
 }

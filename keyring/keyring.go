@@ -168,7 +168,8 @@ type system struct{ platform Limited }
 // none on other systems.
 func (s *system) Keychains(ctx context.Context) ([]string, error) {
 	if k, ok := s.platform.(*keychain); ok {
-		return k.keychains(ctx, "list-keychains")
+		paths, _, err := k.keychains(ctx, "list-keychains")
+		return paths, err
 	}
 	return nil, nil
 }

@@ -21,7 +21,7 @@ func checkFolder(_ context.Context, x *doctorRun) checkResult {
 	dir, err := x.folder()
 	if err != nil {
 		o := checkResult{Summary: "not known"}
-		o.problem(finding{ID: "folder.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
+		o.problem(finding{ID: "folder.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err), err: err})
 		return o
 	}
 	fi, err := os.Stat(dir)
@@ -29,13 +29,13 @@ func checkFolder(_ context.Context, x *doctorRun) checkResult {
 		o := checkResult{Summary: dir + " does not exist yet"}
 		if err := writable(dir); err != nil {
 			o.problem(finding{ID: "folder.cannot-be-made", What: fmt.Sprintf("%s cannot be made: %v.", dir, pathless(err)),
-				Remedy: "Make it, and give it to the user who runs the programs.", Command: "mkdir -p -m 700 " + x.commandPath(dir)})
+				Remedy: "Make it, and give it to the user who runs the programs.", Command: "mkdir -p -m 700 " + x.commandPath(dir), err: err})
 		}
 		return o
 	}
 	if err != nil {
 		o := checkResult{Summary: dir}
-		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be examined: %v.", dir, pathless(err)), Remedy: "Make sure that it belongs to you."})
+		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be examined: %v.", dir, pathless(err)), Remedy: "Make sure that it belongs to you.", err: err})
 		return o
 	}
 	o := checkResult{Summary: dir + modeWords(fi)}
@@ -48,11 +48,11 @@ func checkFolder(_ context.Context, x *doctorRun) checkResult {
 		o.problem(finding{ID: "folder.open", What: fmt.Sprintf("By the access list of the folder, %s can write it. Anybody who can write it can replace your files.", who),
 			Remedy: "Close it:", Command: x.closeFile(dir, "(OI)(CI)F")})
 	} else if err := writable(dir); err != nil {
-		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir)})
+		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir), err: err})
 	}
 	all, err := x.caches()
 	if err != nil {
-		o.problem(finding{ID: "folder.unreadable", What: sentence(err.Error())})
+		o.problem(finding{ID: "folder.unreadable", What: sentence(err.Error()), err: err})
 		return o
 	}
 	x.checkModes(all, giveBack, &o)
@@ -144,7 +144,7 @@ func checkCaches(ctx context.Context, x *doctorRun) checkResult {
 	all, err := x.caches()
 	if err != nil {
 		o := checkResult{Summary: "cannot be read"}
-		o.problem(finding{ID: "caches.unreadable", What: sentence(err.Error()), Remedy: "See the check of the folder."})
+		o.problem(finding{ID: "caches.unreadable", What: sentence(err.Error()), Remedy: "See the check of the folder.", err: err})
 		return o
 	}
 	var o checkResult
@@ -177,8 +177,9 @@ func (x *doctorRun) checkCache(ctx context.Context, f *files, o *checkResult) {
 	defer cancel()
 	k := f.storage(ctx)
 	clear := x.inFolder("tokenkeep clear " + f.name)
+	var why error
 	fail := func(id, what, remedy, command string) {
-		o.problem(finding{"caches." + id, statusProblem, f.name, f.name + ": " + what, remedy, command})
+		o.problem(finding{ID: "caches." + id, Cache: f.name, What: f.name + ": " + what, Remedy: remedy, Command: command, err: why})
 	}
 	signInAgain := "Its program sets the file aside at its next start, and you sign in again. To remove the file now:"
 	if k.err == nil && k.Backend == "encrypted" {
@@ -195,6 +196,7 @@ func (x *doctorRun) checkCache(ctx context.Context, f *files, o *checkResult) {
 		}
 	}
 	from, err := x.read(ctx, f, k)
+	why = err
 	switch {
 	case err == nil:
 		if _, parseErr := parseCache(from.data); parseErr != nil && !f.encrypted {
@@ -218,7 +220,7 @@ func (x *doctorRun) checkCache(ctx context.Context, f *files, o *checkResult) {
 	case errors.Is(err, persistence.ErrWrongKey):
 		fail("wrong-key", "the key or passphrase does not match this file.", persistence.Remedy(err), "")
 	case k.KeySource == storeKeyring && x.keyring(ctx).situation != "":
-		o.note(finding{"caches.waiting", statusNote, f.name, f.name + " has its key in the keyring, which cannot be reached now. Nothing is lost: its program works again as soon as the keyring does.", "", ""})
+		o.note(finding{ID: "caches.waiting", Cache: f.name, What: f.name + " has its key in the keyring, which cannot be reached now. Nothing is lost: its program works again as soon as the keyring does."})
 	default:
 		fail("unreadable", cause(err)+".", persistence.Remedy(err), "")
 	}
@@ -253,7 +255,7 @@ func checkLocks(ctx context.Context, x *doctorRun) checkResult {
 			path := filepath.Join(f.dir, n)
 			is, err := x.lockHeld(ctx, path)
 			if err != nil {
-				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("cannot find out whether %s is locked: %v", n, pathless(err)))})
+				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("cannot find out whether %s is locked: %v", n, pathless(err))), err: err})
 				continue
 			}
 			if !is || layout.Parse(n).Queue { // a process in the turnstile waits for the lock
