@@ -93,7 +93,11 @@ func (x *doctorRun) checkModes(all []*files, giveBack string, o *checkResult) {
 // closeFile returns the command on Windows that admits only the user, the system and the
 // administrators, with those rights.
 func (c *call) closeFile(path, rights string) string {
-	command := "cmd /c icacls " + c.pathWithHome(path, "%USERPROFILE%") + " /inheritance:r /grant:r"
+	command := "cmd /c icacls " + c.pathWithHome(path, "%USERPROFILE%") + " /inheritance:r /remove:g"
+	for _, group := range []string{"1-0", "5-2", "5-4", "5-7", "5-11", "5-32-545", "5-32-546"} { // all that securefile.OtherReaders names, but Domain Users
+		command += ` "*S-1-` + group + `"`
+	}
+	command += " /grant:r"
 	for _, who := range []string{"%USERNAME%", "*S-1-5-18", "*S-1-5-32-544"} {
 		command += ` "` + who + ":" + rights + `"`
 	}

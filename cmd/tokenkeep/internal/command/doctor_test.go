@@ -79,3 +79,10 @@ func (s *screenText) Write(p []byte) (int, error) {
 	*s = append(*s, p...)
 	return len(p), nil
 }
+
+// What closes a file takes away what it has inherited, and what it was given itself.
+func TestCloseFile(t *testing.T) {
+	c := &call{Machine: &Machine{Env: func(string) string { return "" }}}
+	require.Contains(t, c.closeFile("key", "F"), ` /inheritance:r /remove:g "*S-1-1-0" "*S-1-5-2" "*S-1-5-4" "*S-1-5-7" "*S-1-5-11" "*S-1-5-32-545" "*S-1-5-32-546"`+
+		` /grant:r "%USERNAME%:F" "*S-1-5-18:F" "*S-1-5-32-544:F"`)
+}
