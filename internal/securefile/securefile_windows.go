@@ -137,7 +137,7 @@ func refusalOf(err error) refusal {
 	switch {
 	case errors.Is(err, windows.ERROR_SHARING_VIOLATION), errors.Is(err, windows.ERROR_LOCK_VIOLATION), errors.Is(err, windows.ERROR_USER_MAPPED_FILE):
 		return shared
-	case errors.Is(err, windows.ERROR_ACCESS_DENIED):
+	case errors.Is(err, windows.ERROR_ACCESS_DENIED), errors.Is(err, windows.ERROR_DELETE_PENDING):
 		return denied
 	}
 	return final

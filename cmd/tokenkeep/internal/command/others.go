@@ -176,7 +176,7 @@ func (x *doctorRun) checkOther(ctx context.Context, other *other, o *checkResult
 		r.failed("unreadable", other.err, cause(other.err)+".")
 		return ""
 	}
-	x.checkOtherLock(other, r)
+	x.checkOtherLock(ctx, other, r)
 	isForeign := x.checkOtherOwner(other, r)
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
@@ -291,9 +291,11 @@ func areThere(n int) string {
 }
 
 // checkOtherLock checks the lock file beside the cache.
-func (x *doctorRun) checkOtherLock(other *other, r *otherResult) {
+func (x *doctorRun) checkOtherLock(ctx context.Context, other *other, r *otherResult) {
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
 	path := neighbour.LockPath(other.Location)
-	lock, err := neighbour.LockOf(other.Location)
+	lock, err := neighbour.LockOf(ctx, other.Location)
 	switch {
 	case err != nil:
 		r.failed("lock-unreadable", err, fmt.Sprintf("its lock file cannot be examined: %v.", pathless(err)))
@@ -310,7 +312,11 @@ func (x *doctorRun) checkOtherLock(other *other, r *otherResult) {
 	switch {
 	case time.Since(lock.Since) <= longHeld: // a save is under way
 	case lock.Held:
-		r.problem("lock-stuck", what+", and a living process has it locked. Programs that want to save wait, or fail.", "Look for a program that hangs, and end it.", "")
+		how := "has it locked"
+		if isWindows {
+			how = "keeps it open or locked"
+		}
+		r.problem("lock-stuck", what+", and a living process "+how+". Programs that want to save wait, or fail.", "Look for a program that hangs, and end it.", "")
 	case lock.Alive:
 		r.problem("lock-stuck", what+". A process with that number runs: the same one, or another one. MSAL Python waits five seconds for each save, and MSAL Node for ever.",
 			"See what the process is. If it has nothing to do with the cache, remove the lock file:", x.removeCommand([]string{path}))
