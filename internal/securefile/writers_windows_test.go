@@ -140,3 +140,15 @@ func TestStrangers(t *testing.T) {
 	require.Equal(t, everyone, who, "a volume without lists")
 	require.ErrorIs(t, CheckPrivate(t.TempDir()+`\missing`), windows.ERROR_FILE_NOT_FOUND)
 }
+
+// Where no access list can be made, nothing is made either.
+func TestPrivateFails(t *testing.T) {
+	_, err := private("no identifier", "")
+	require.Error(t, err)
+	list, err := private(ownSID(), "OICI")
+	require.NoError(t, err)
+	require.NotNil(t, list)
+	list, err = private("", "")
+	require.NoError(t, err)
+	require.Nil(t, list, "in a sandbox the folder's counts")
+}
