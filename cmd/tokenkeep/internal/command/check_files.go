@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func checkFolder(_ context.Context, x *doctorRun) checkResult {
 		o := checkResult{Summary: dir + " does not exist yet"}
 		if err := writable(dir); err != nil {
 			o.problem(finding{ID: "folder.cannot-be-made", What: fmt.Sprintf("%s cannot be made: %v.", dir, pathless(err)),
-				Remedy: "Make it, and give it to the user who runs the programs.", Command: "mkdir -p -m 700 " + x.commandPath(dir), err: err})
+				Remedy: "Make it, and give it to the user who runs the programs.", Command: x.onUnix("mkdir -p -m 700 " + x.commandPath(dir)), err: err})
 		}
 		return o
 	}
@@ -38,17 +39,23 @@ func checkFolder(_ context.Context, x *doctorRun) checkResult {
 		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be examined: %v.", dir, pathless(err)), Remedy: "Make sure that it belongs to you.", err: err})
 		return o
 	}
+	if !fi.IsDir() {
+		o := checkResult{Summary: dir}
+		o.problem(finding{ID: "folder.not-a-folder", What: dir + " is not a folder.", Remedy: "Move it away, or use another folder."})
+		return o
+	}
 	o := checkResult{Summary: dir + modeWords(fi)}
+	restricted := cmp.Or(x.onUnix("chmod 700 "+x.commandPath(dir)), x.closeFile(dir, "(OI)(CI)F"))
 	giveBack := fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, x.commandPath(dir))
 	if who := foreign(fi); who != "" {
 		o.problem(finding{ID: "folder.foreign", What: fmt.Sprintf("The folder belongs to %s. Programs cannot keep anything there.", who), Remedy: "Give it back:", Command: giveBack})
 	} else if err := securefile.CheckDir(dir); err != nil {
-		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Anybody who can write it can replace your files.", Remedy: "Close it:", Command: "chmod 700 " + x.commandPath(dir)})
+		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Anybody who can write it can replace your files.", Remedy: "Close it:", Command: restricted})
 	} else if who, err := securefile.OtherWriters(dir); err == nil && who != "" {
 		o.problem(finding{ID: "folder.open", What: fmt.Sprintf("By the access list of the folder, %s can write it. Anybody who can write it can replace your files.", who),
 			Remedy: "Close it:", Command: x.closeFile(dir, "(OI)(CI)F")})
 	} else if err := writable(dir); err != nil {
-		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir), err: err})
+		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: restricted, err: err})
 	}
 	all, err := x.caches()
 	if err != nil {
@@ -88,6 +95,14 @@ func (x *doctorRun) checkModes(all []*files, giveBack string, o *checkResult) {
 	if open != nil {
 		o.problem(finding{ID: "folder.open-files", What: fmt.Sprintf("Other users can open %s: %s.", count(len(open), "file"), base(open)), Remedy: "Close them:", Command: "chmod 600 " + x.quoteAll(open)})
 	}
+}
+
+// onUnix returns the command, or "" on Windows, whose shells do not know it.
+func (c *call) onUnix(command string) string {
+	if isWindows {
+		return ""
+	}
+	return command
 }
 
 // closeFile returns the command on Windows that admits only the user, the system and the

@@ -86,3 +86,15 @@ func TestCloseFile(t *testing.T) {
 	require.Contains(t, c.closeFile("key", "F"), ` /inheritance:r /remove:g "*S-1-1-0" "*S-1-5-2" "*S-1-5-4" "*S-1-5-7" "*S-1-5-11" "*S-1-5-32-545" "*S-1-5-32-546"`+
 		` /grant:r "%USERNAME%:F" "*S-1-5-18:F" "*S-1-5-32-544:F"`)
 }
+
+// A file in the place of the folder is told as that, and is not to be closed.
+func TestDoctorWithoutAFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(path, nil, 0o644))
+	var out screenText
+	code := Run(t.Context(), []string{"doctor", "folder", "-dir", path}, &Machine{Stdout: &out, Stderr: &out, Env: os.Getenv, Keyring: keyringtest.New(), Cost: cheap, Root: t.TempDir()})
+	require.Equal(t, ExitProblem, code, "%s", out)
+	require.Contains(t, string(out), "is not a folder")
+	require.Contains(t, string(out), "1 problem.")
+	require.NotContains(t, string(out), "chmod")
+}
