@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"time"
@@ -108,15 +109,44 @@ func (c *call) onUnix(command string) string {
 // closeFile returns the command on Windows that admits only the user, the system and the
 // administrators, with those rights.
 func (c *call) closeFile(path, rights string) string {
-	command := "cmd /c icacls " + c.pathWithHome(path, "%USERPROFILE%") + " /inheritance:r /remove:g"
+	rest := " /inheritance:r /remove:g"
 	for _, group := range []string{"1-0", "5-2", "5-4", "5-7", "5-11", "5-32-545", "5-32-546"} { // all that securefile.OtherReaders names, but Domain Users
-		command += ` "*S-1-` + group + `"`
+		rest += ` "*S-1-` + group + `"`
 	}
-	command += " /grant:r"
-	for _, who := range []string{"%USERNAME%", "*S-1-5-18", "*S-1-5-32-544"} {
-		command += ` "` + who + ":" + rights + `"`
+	who := "%USERNAME%"
+	if u, err := user.Current(); err == nil && strings.HasPrefix(u.Uid, "S-") {
+		who = "*" + u.Uid // a name may have a space
 	}
-	return command
+	rest += " /grant:r"
+	for _, who := range []string{who, "*S-1-5-18", "*S-1-5-32-544"} {
+		rest += ` "` + who + ":" + rights + `"`
+	}
+	return c.windowsCommand("icacls", []string{path}, rest)
+}
+
+// windowsCommand returns a command on files and folders that works in PowerShell and in
+// cmd. PowerShell expands no %…%, and takes away the quotes around what has no space in it.
+// So if the home folder's path has one, cmd would take it for two paths. Its cd does not.
+func (c *call) windowsCommand(program string, paths []string, rest string) string {
+	var quoted, below []string
+	for _, path := range paths {
+		p := c.pathWithHome(path, "%USERPROFILE%")
+		quoted = append(quoted, p)
+		if in, ok := strings.CutPrefix(strings.Trim(p, `"`), `%USERPROFILE%\`); ok && isPlainPath(in) {
+			below = append(below, in)
+		}
+	}
+	if len(below) == len(paths) {
+		return `cmd /c "cd /d %USERPROFILE% && ` + program + " " + strings.Join(below, " ") + strings.ReplaceAll(rest, `"`, "") + `"`
+	}
+	return "cmd /c " + program + " " + strings.Join(quoted, " ") + rest
+}
+
+// isPlainPath reports whether both shells take a path as it stands.
+func isPlainPath(path string) bool {
+	return !strings.ContainsFunc(path, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(`\._-`, r))
+	})
 }
 
 // belong returns "1 file belongs to root", "2 files belong to root", …
@@ -401,12 +431,8 @@ func (x *doctorRun) readable(ctx context.Context, f *files, path string) bool {
 }
 
 func (c *call) removeCommand(paths []string) string {
-	if isWindows { // PowerShell takes no two files, and expands no %…%
-		var quoted []string
-		for _, p := range paths {
-			quoted = append(quoted, c.pathWithHome(p, "%USERPROFILE%"))
-		}
-		return "cmd /c del " + strings.Join(quoted, " ")
+	if isWindows {
+		return c.windowsCommand("del", paths, "")
 	}
 	return "rm " + c.quoteAll(paths)
 }
