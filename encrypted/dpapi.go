@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	system "github.com/tokenkeep/tokenkeep/internal/dpapi"
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -91,7 +92,7 @@ func (s *dpapi) NewKey(ctx context.Context, id string) (string, []byte, error) {
 		err = errors.New("the result is not the key")
 	}
 	if err != nil {
-		return "", nil, remedy.Errorf(remedyOtherStore, "%w: DPAPI does not decrypt what it has just encrypted: %v", persistence.ErrUnavailable, err)
+		return "", nil, rawcode.Copy(err, "", remedy.Errorf(remedyOtherStore, "%w: DPAPI does not decrypt what it has just encrypted: %v", persistence.ErrUnavailable, err))
 	}
 	return ref, key, nil
 }
@@ -106,7 +107,7 @@ func (s *dpapi) Key(ctx context.Context, ref string) ([]byte, error) {
 	var refused *system.Refused
 	switch {
 	case errors.As(err, &refused):
-		return nil, s.explain(ctx, refused)
+		return nil, rawcode.Copy(err, "", s.explain(ctx, refused))
 	case err == nil && len(key) != keySize:
 		return nil, remedy.Errorf(remedyDPAPI, "%w: DPAPI decrypts something that is not a key", persistence.ErrWrongKey)
 	}

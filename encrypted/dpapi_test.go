@@ -10,11 +10,13 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	system "github.com/tokenkeep/tokenkeep/internal/dpapi"
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -256,4 +258,36 @@ func TestDPAPIElsewhere(t *testing.T) {
 		require.ErrorIs(t, err, errors.ErrUnsupported)
 	}
 	require.Equal(t, before, readFile(t, path))
+}
+
+// The number of Windows' error is told also where another error is made of it.
+func TestCodesOfDPAPI(t *testing.T) {
+	const badKeyState = syscall.Errno(0x8009000B & 0x7FFFFFFF) // the test also runs on 32 bits
+	number := rawcode.Number(runtime.GOOS, badKeyState)
+	refuse := func([]byte, []byte) ([]byte, error) {
+		return nil, rawcode.Copy(badKeyState, "CryptUnprotectData", &system.Refused{Err: badKeyState})
+	}
+	ref, _, err := user("alice").NewKey(t.Context(), newID())
+	require.NoError(t, err)
+	works := user("alice")
+	for name, s := range map[string]*dpapi{
+		"another user's key":   {protect: works.protect, unprotect: func(data, entropy []byte) ([]byte, error) { return userOrRefuse(works, refuse, data, entropy) }},
+		"nothing is decrypted": {protect: works.protect, unprotect: refuse},
+	} {
+		_, err := s.Key(t.Context(), strings.Replace(ref, ref[:1], "f", 1))
+		require.Error(t, err)
+		require.Contains(t, rawcode.Of(err), "CryptUnprotectData: "+number, name)
+	}
+	_, _, err = (&dpapi{protect: works.protect, unprotect: refuse}).NewKey(t.Context(), newID())
+	require.ErrorIs(t, err, persistence.ErrUnavailable)
+	require.Equal(t, []string{"CryptUnprotectData: " + number}, rawcode.Of(err))
+}
+
+// userOrRefuse is DPAPI that refuses with a number.
+func userOrRefuse(of *dpapi, refuse func(data, entropy []byte) ([]byte, error), data, entropy []byte) ([]byte, error) {
+	out, err := of.unprotect(data, entropy)
+	if err != nil {
+		return refuse(data, entropy)
+	}
+	return out, nil
 }

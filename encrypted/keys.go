@@ -147,8 +147,9 @@ const maxKeyText = 4096
 // nobody else can access; or one that root provides and nobody else can change, as
 // Docker's in /run/secrets and Kubernetes' secret volumes with their links. Who may
 // read the latter was decided by the person who mounted it. Where the program runs as root,
-// such a file has no write permission or is in a read-only mount. On Windows the file
-// must be a regular one, and its access list is not looked at.
+// such a file has no write permission or is in a read-only mount. On Windows it must be
+// a regular file that by its access list only the user, the system and administrators
+// can read or change; on a volume without access lists it is refused.
 //
 // Where there is no such file, the error is [persistence.ErrUnavailable]: somebody
 // else keeps the key, so it is never certainly gone. Another key than the file's

@@ -95,24 +95,30 @@ func TestSecretServiceKeysThatMayBeElsewhere(t *testing.T) {
 			bus := startDatabases(t, databases{c.locked}, c.names...)
 			useBus(t, bus.Address)
 			k := System()
-			keys := NewKeys(k, "app")
-			ref := keys.ref("0123")
+			place, err := NewKeys(k, "app").place(t.Context())
+			require.NoError(t, err)
+			ref := refAt("0123", place)
 			require.Regexp(t, `^0123 bus=[A-Za-z0-9_-]{22}$`, ref)
-			require.NotEqual(t, strings.TrimPrefix(ref, "0123"), strings.TrimPrefix(keys.ref("4567"), "4567"), "two files have nothing in common")
+			require.NotEqual(t, strings.TrimPrefix(ref, "0123"), strings.TrimPrefix(refAt("4567", place), "4567"), "two files have nothing in common")
 			if c.elsewhere {
 				ref = "0123" // over the bus of the user's login
 			}
-			_, err := keys.Key(t.Context(), ref)
-			if c.situation == "" {
-				require.ErrorIs(t, err, persistence.ErrKeyMissing)
-				return
+			for wrapper, k := range wrappers(k) {
+				_, err := NewKeys(k, "app").Key(t.Context(), ref)
+				if c.situation == "" {
+					require.ErrorIs(t, err, persistence.ErrKeyMissing, wrapper)
+					continue
+				}
+				require.NotErrorIs(t, err, persistence.ErrKeyMissing, wrapper)
+				require.ErrorIs(t, err, c.situation, wrapper)
+				require.ErrorContains(t, err, c.says, wrapper)
+				require.NotEmpty(t, persistence.Remedy(err), wrapper)
+				seen, err := NewKeys(k, "app").place(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, place, seen, wrapper)
 			}
-			require.NotErrorIs(t, err, persistence.ErrKeyMissing)
-			require.ErrorIs(t, err, c.situation)
-			require.ErrorContains(t, err, c.says)
-			require.NotEmpty(t, persistence.Remedy(err))
 			// Control: who believes the search gives up a sound file.
-			_, err = NewKeys(struct{ Keyring }{k}, "app").Key(t.Context(), ref)
+			_, err = NewKeys(believing{k}, "app").Key(t.Context(), ref)
 			require.ErrorIs(t, err, persistence.ErrKeyMissing)
 		})
 	}
@@ -146,8 +152,20 @@ func TestPlaceOfTheBus(t *testing.T) {
 	}
 	// The example of FORMAT.md.
 	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/tmp/dbus-8vfVsX1k9q,guid=0123")
-	require.Equal(t, "adcf592e71ae3c8f79d68acf8976217a bus=s6WbnNPD5fBhiL-E5nKETA", NewKeys(System(), "app").ref("adcf592e71ae3c8f79d68acf8976217a"))
+	require.Equal(t, "adcf592e71ae3c8f79d68acf8976217a bus=s6WbnNPD5fBhiL-E5nKETA", refAt("adcf592e71ae3c8f79d68acf8976217a", s.place()))
 	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "")
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	require.Empty(t, s.place(), "there is no bus")
+}
+
+// The kernel's keyring, told through a wrapper, is the same one in this boot and user
+// namespace only.
+func TestPlaceOfTheKernel(t *testing.T) {
+	k := kernel{}
+	require.Regexp(t, `^kernel\x00[0-9a-f-]{36}\x00user:\[\d+\]$`, k.place())
+	require.Equal(t, k.place(), k.place())
+	_, err := k.seesAll(t.Context(), true)
+	require.NoError(t, err)
+	_, err = k.seesAll(t.Context(), false)
+	require.Equal(t, NoSession, SituationOf(err))
 }

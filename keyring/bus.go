@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 )
 
 // A client is one connection to the session bus, for one operation. Nothing of
@@ -76,7 +78,7 @@ func (c *client) connect() error {
 		if c.ctx.Err() != nil {
 			return c.ctx.Err()
 		}
-		return newTrouble(BusRefused, "the D-Bus session bus refused the connection", busAdvice())
+		return rawcode.Copy(err, "D-Bus", newTrouble(BusRefused, "the D-Bus session bus refused the connection", busAdvice()))
 	}
 	// From here on, waiting for a reply ends with the context. A write does not:
 	// the bus may have stopped reading.
@@ -124,9 +126,9 @@ func (c *client) dial(addresses []string) error {
 		return c.ctx.Err()
 	}
 	if errors.Is(unreachable, fs.ErrPermission) {
-		return newTrouble(BusRefused, "this program may not connect to the D-Bus session bus", allowAdvice())
+		return rawcode.Copy(unreachable, "connect", newTrouble(BusRefused, "this program may not connect to the D-Bus session bus", allowAdvice()))
 	}
-	return newTrouble(NoBus, fmt.Sprintf("the D-Bus session bus cannot be reached (%v)", withoutAddress(unreachable)), busAdvice())
+	return rawcode.Copy(unreachable, "connect", newTrouble(NoBus, fmt.Sprintf("the D-Bus session bus cannot be reached (%v)", withoutAddress(unreachable)), busAdvice()))
 }
 
 // checkPeer returns an error unless this user or root listens at the other end

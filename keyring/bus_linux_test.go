@@ -16,6 +16,7 @@ import (
 	"github.com/godbus/dbus/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/internal/test/env"
 	"github.com/tokenkeep/tokenkeep/internal/test/secretservice"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -195,6 +196,7 @@ func TestBusErrors(t *testing.T) {
 	} {
 		c := &client{ctx: t.Context(), caller: t.Context()}
 		err := c.classify(dbus.Error{Name: name, Body: []any{"planted-secret"}})
+		require.Equal(t, []string{fmt.Sprintf("D-Bus: %q", name)}, rawcode.Of(err))
 		require.Equal(t, want, SituationOf(err), name)
 		require.NotEmpty(t, persistence.Remedy(err))
 		require.NotContains(t, err.Error(), "planted-secret")

@@ -9,6 +9,7 @@ import (
 
 	gokeyring "github.com/zalando/go-keyring"
 
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -36,11 +37,11 @@ type calls interface {
 type credential struct{ target, user string }
 
 func (m *credentialManager) Get(ctx context.Context, service, user string) (string, error) {
-	return callManager(ctx, m, func() (string, error) { return m.found(m.calls.Get(service, user)) })
+	return callManager(ctx, m, "CredRead", func() (string, error) { return m.found("CredRead")(m.calls.Get(service, user)) })
 }
 
 func (m *credentialManager) Set(ctx context.Context, service, user, secret string) error {
-	_, err := callManager(ctx, m, func() (string, error) {
+	_, err := callManager(ctx, m, "CredWrite", func() (string, error) {
 		if err := m.session(); err != nil {
 			return "", err
 		}
@@ -50,13 +51,13 @@ func (m *credentialManager) Set(ctx context.Context, service, user, secret strin
 }
 
 func (m *credentialManager) Delete(ctx context.Context, service, user string) error {
-	_, err := callManager(ctx, m, func() (string, error) { return m.found("", m.calls.Delete(service, user)) })
+	_, err := callManager(ctx, m, "CredDelete", func() (string, error) { return m.found("CredDelete")("", m.calls.Delete(service, user)) })
 	return err
 }
 
 // List lists nothing in a session that may not have all of the user's credentials.
 func (m *credentialManager) List(ctx context.Context, service string) ([]string, error) {
-	return callManager(ctx, m, func() ([]string, error) {
+	return callManager(ctx, m, "CredEnumerate", func() ([]string, error) {
 		if err := m.session(); err != nil {
 			return nil, err
 		}
@@ -88,21 +89,24 @@ func usersOf(service string, all []credential) (users []string) {
 	return slices.Compact(users)
 }
 
-// found returns what a call has returned, unless it has found nothing in a session
-// that may not have the user's credentials: such a session has an empty set.
-func (m *credentialManager) found(secret string, err error) (string, error) {
-	if errors.Is(err, gokeyring.ErrNotFound) {
-		if sessionErr := m.session(); sessionErr != nil {
-			return "", sessionErr
+// found returns what a call of that function has returned, unless it has found nothing
+// in a session that may not have the user's credentials: such a session has an empty set.
+func (m *credentialManager) found(function string) func(string, error) (string, error) {
+	return func(secret string, err error) (string, error) {
+		if errors.Is(err, gokeyring.ErrNotFound) {
+			if sessionErr := m.session(); sessionErr != nil {
+				return "", rawcode.With(function+": ERROR_NOT_FOUND", sessionErr)
+			}
 		}
+		return secret, err
 	}
-	return secret, err
 }
 
 // ItemLimit returns the limit of Credential Manager.
 func (*credentialManager) ItemLimit(service, user string) int { return 2560 }
 
-func callManager[T any](ctx context.Context, m *credentialManager, call func() (T, error)) (T, error) {
+// callManager calls Windows. function is the one of Windows that call calls.
+func callManager[T any](ctx context.Context, m *credentialManager, function string, call func() (T, error)) (T, error) {
 	var none T
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -113,15 +117,16 @@ func callManager[T any](ctx context.Context, m *credentialManager, call func() (
 	value, err := within.Call(limited, call)
 	switch {
 	case err == nil || err != limited.Err():
-		return value, m.classifyGoKeyring(err)
+		return value, m.classifyGoKeyring(function, err)
 	case ctx.Err() != nil:
 		return none, fmt.Errorf("waiting for the keyring: %w", ctx.Err())
 	}
 	return none, noAnswer("the keyring", timeout)
 }
 
-// classifyGoKeyring gives an error of go-keyring its class.
-func (m *credentialManager) classifyGoKeyring(err error) error {
+// classifyGoKeyring gives an error of go-keyring its class. function is what has failed
+// with it.
+func (m *credentialManager) classifyGoKeyring(function string, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -134,9 +139,9 @@ func (m *credentialManager) classifyGoKeyring(err error) error {
 		return err
 	}
 	if known := m.classify(err); known != nil {
-		return known
+		return rawcode.Copy(err, function, known)
 	}
-	return err
+	return rawcode.Copy(err, function, err)
 }
 
 // persistLocalMachine is CRED_PERSIST_LOCAL_MACHINE: credentials that other logons
@@ -147,11 +152,13 @@ const persistLocalMachine = 2
 // checkPersistence judges the answer of CredGetSessionTypes for generic
 // credentials, or its failure.
 func checkPersistence(maximum uint32, err error) error {
+	const function = "CredGetSessionTypes"
 	switch {
 	case err != nil:
-		return newTrouble(NoSession, fmt.Sprintf("Windows does not say which credentials this logon session keeps (%v)", err), otherLogon)
+		return rawcode.Copy(err, function, newTrouble(NoSession, fmt.Sprintf("Windows does not say which credentials this logon session keeps (%v)", err), otherLogon))
 	case maximum < persistLocalMachine:
-		return newTrouble(NoSession, "this logon session does not have its user's stored credentials", otherLogon)
+		return rawcode.With(fmt.Sprintf("%s: %d for generic credentials", function, maximum),
+			newTrouble(NoSession, "this logon session does not have its user's stored credentials", otherLogon))
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 
 	gokeyring "github.com/zalando/go-keyring"
 	"golang.org/x/sys/windows"
+
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 )
 
 func newSystem(s settings) Limited {
@@ -54,7 +56,7 @@ func checkLogon() error {
 func checkFunctions(functions []*windows.LazyProc) error {
 	for _, f := range functions {
 		if err := f.Find(); err != nil {
-			return newTrouble(NoService, fmt.Sprintf("this Windows has no Credential Manager (%v)", err), "Use a passphrase, or a Windows that has it.")
+			return rawcode.Copy(err, f.Name, newTrouble(NoService, fmt.Sprintf("this Windows has no Credential Manager (%v)", err), "Use a passphrase, or a Windows that has it."))
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -24,6 +26,28 @@ import (
 type kernel struct{}
 
 func newKernel() Limited { return kernel{} }
+
+// place names the boot and the user namespace, for which the items are kept. It counts
+// for a keyring that wraps this one and hides that it is the kernel's.
+func (kernel) place() string {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	namespace, linkErr := os.Readlink("/proc/self/ns/user")
+	if err != nil || linkErr != nil {
+		return unknownKernel
+	}
+	return unknownKernel + "\x00" + strings.TrimSpace(string(boot)) + "\x00" + namespace
+}
+
+// unknownKernel is the place where the system does not say which it is.
+const unknownKernel = "kernel"
+
+func (k kernel) seesAll(_ context.Context, samePlace bool) (again bool, err error) {
+	if samePlace && k.place() != unknownKernel {
+		return false, nil
+	}
+	return false, newTrouble(NoSession, "the kernel's keyring here is not the one in which the key was stored, or that is not known",
+		"Run the program where it stored the tokens. After a restart of the machine, sign out in the program, or run `tokenkeep clear` with the name of the cache, and sign in again.")
+}
 
 func (kernel) Get(ctx context.Context, service, user string) (secret string, err error) {
 	err = withKernelRing(ctx, func(ring int) error {
@@ -178,11 +202,11 @@ func classifyErrno(err error) error {
 	}
 	switch errno {
 	case unix.EDQUOT:
-		return newTrouble(Full, "this user's quota for keys in the kernel is used up",
-			"Remove keys that are not needed (keyctl show @u and keyctl show @us list them), or ask the administrator to raise maxkeys and maxbytes in /proc/sys/kernel/keys.")
+		return rawcode.Copy(errno, "keyctl", newTrouble(Full, "this user's quota for keys in the kernel is used up",
+			"Remove keys that are not needed (keyctl show @u and keyctl show @us list them), or ask the administrator to raise maxkeys and maxbytes in /proc/sys/kernel/keys."))
 	case unix.EPERM, unix.ENOSYS, unix.EACCES:
-		return newTrouble(Denied, fmt.Sprintf("the kernel keyring may not be used here (%v)", err),
-			"In a container, allow the system calls keyctl and add_key, or give the program a passphrase.")
+		return rawcode.Copy(errno, "keyctl", newTrouble(Denied, fmt.Sprintf("the kernel keyring may not be used here (%v)", err),
+			"In a container, allow the system calls keyctl and add_key, or give the program a passphrase."))
 	}
 	return err
 }

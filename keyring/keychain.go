@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/quote"
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/internal/shell"
 	"github.com/tokenkeep/tokenkeep/persistence"
@@ -123,11 +124,27 @@ func (k *keychain) call(caller context.Context, stdin string, args ...string) (s
 		return out, nil
 	case status == statusNotFound:
 		if err := k.checkSession(caller); err != nil {
-			return "", err
+			return "", withStatus(subcommand(stdin, args), status, err)
 		}
 		return "", persistence.ErrNotFound
 	}
-	return "", classifyStatus(status)
+	return "", withStatus(subcommand(stdin, args), status, classifyStatus(status))
+}
+
+// subcommand returns the word of the subcommand that is run.
+func subcommand(stdin string, args []string) string {
+	if args[0] == "-i" { // it is in the first line
+		args = strings.Fields(stdin)
+	}
+	return args[0]
+}
+
+// withStatus attaches to err how a subcommand has ended, unless well.
+func withStatus(subcommand string, status int, err error) error {
+	if status == 0 {
+		return err
+	}
+	return rawcode.With(fmt.Sprintf("security %s: exit status %d", subcommand, status), err)
 }
 
 // ask runs a subcommand and returns what it has printed and the status with which it
@@ -154,9 +171,11 @@ func (k *keychain) ask(caller context.Context, stdin string, args ...string) (ou
 		// A Mac has a keyring in any case, so plaintext is no answer to it.
 		return "", 0, newTrouble(Denied, "/usr/bin/security is missing", "See whether a sandbox hides it, or restore macOS's own program.")
 	case errors.As(err, &exit): // by a signal
-		return "", 0, newTrouble(Declined, "/usr/bin/security was ended while it may have asked its user something", "Try again.")
+		return "", 0, rawcode.With("security "+subcommand(stdin, args)+": "+exit.Error(),
+			newTrouble(Declined, "/usr/bin/security was ended while it may have asked its user something", "Try again."))
 	}
-	return "", 0, newTrouble(Denied, "/usr/bin/security did not run to its end", "See whether a sandbox or a policy forbids it.")
+	return "", 0, rawcode.Copy(err, "security "+subcommand(stdin, args),
+		newTrouble(Denied, "/usr/bin/security did not run to its end", "See whether a sandbox or a policy forbids it."))
 }
 
 // systemKeychain is the only keychain of the sessions that belong to no user's
@@ -175,17 +194,18 @@ func (k *keychain) checkSession(ctx context.Context) error {
 	if at := k.seen.Load(); at != nil && time.Since(*at) < sessionLasts {
 		return nil
 	}
+	searched, searchStatus, err := k.keychains(ctx, "list-keychains")
+	if err != nil {
+		return err
+	}
+	defaults, defaultStatus, err := k.keychains(ctx, "default-keychain")
+	if err != nil {
+		return err
+	}
 	refuse := func(what string) error {
-		return newTrouble(NoSession, what, "Run the program in a login session of its user with the usual $HOME: as a launchd agent of the type Aqua, "+
+		err := newTrouble(NoSession, what, "Run the program in a login session of its user with the usual $HOME: as a launchd agent of the type Aqua, "+
 			"and not as a launchd daemon or a cron job. Or use a passphrase.")
-	}
-	searched, err := k.keychains(ctx, "list-keychains")
-	if err != nil {
-		return err
-	}
-	defaults, err := k.keychains(ctx, "default-keychain")
-	if err != nil {
-		return err
+		return withStatus("list-keychains", searchStatus, withStatus("default-keychain", defaultStatus, err))
 	}
 	switch {
 	case len(searched) == 0:
@@ -223,16 +243,17 @@ func (k *keychain) seesAll(ctx context.Context, _ bool) (again bool, err error) 
 // replace the login keychain in the search list with one of their own; and a keychain on
 // a disk that is not mounted is not searched.
 func (k *keychain) checkKeychains(ctx context.Context) error {
+	searched, searchStatus, err := k.keychains(ctx, "list-keychains")
+	if err != nil {
+		return err
+	}
+	login, loginStatus, err := k.keychains(ctx, "login-keychain")
+	if err != nil {
+		return err
+	}
 	refuse := func(what string) error {
-		return newTrouble(NoSession, what+": the key may be there", "Add it in Keychain Access (File, Add Keychain), mount its disk if it is on another one, and try again.")
-	}
-	searched, err := k.keychains(ctx, "list-keychains")
-	if err != nil {
-		return err
-	}
-	login, err := k.keychains(ctx, "login-keychain")
-	if err != nil {
-		return err
+		err := newTrouble(NoSession, what+": the key may be there", "Add it in Keychain Access (File, Add Keychain), mount its disk if it is on another one, and try again.")
+		return withStatus("list-keychains", searchStatus, withStatus("login-keychain", loginStatus, err))
 	}
 	if len(login) == 0 { // there is none, or it cannot be opened
 		login = loginFiles()
@@ -281,14 +302,17 @@ func (k *keychain) checkOpen(ctx context.Context, path string) error {
 		return err
 	}
 	name := "the keychain " + quote.Inline(path)
+	trouble := func(s Situation, what, help string) error {
+		return withStatus("show-keychain-info", status, newTrouble(s, what, help))
+	}
 	switch SituationOf(classifyStatus(status)) {
 	case Locked:
-		return newTrouble(Locked, name+" is locked", "Unlock it with: security unlock-keychain "+shell.Quote(path)+
+		return trouble(Locked, name+" is locked", "Unlock it with: security unlock-keychain "+shell.Quote(path)+
 			" (or log in at the screen), and try again. A launchd agent needs the session type Aqua.")
 	case Declined:
-		return newTrouble(Declined, name+" is locked, and the user declined to unlock it", "Unlock it when asked.")
+		return trouble(Declined, name+" is locked, and the user declined to unlock it", "Unlock it when asked.")
 	}
-	return newTrouble(Failed, fmt.Sprintf("%s cannot be opened (/usr/bin/security ended with status %d)", name, status),
+	return trouble(Failed, fmt.Sprintf("%s cannot be opened (/usr/bin/security ended with status %d)", name, status),
 		"See whether a sandbox or a policy keeps the program from it. If Keychain Access cannot open it either, restore it from a backup or remove it there.")
 }
 
@@ -305,16 +329,17 @@ func listed(paths []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// keychains returns the paths that a subcommand prints, none if it fails.
-func (k *keychain) keychains(ctx context.Context, subcommand string) (paths []string, err error) {
+// keychains returns the paths that a subcommand prints, and the status with which it
+// ended. There are none if that is not 0.
+func (k *keychain) keychains(ctx context.Context, subcommand string) (paths []string, status int, err error) {
 	out, status, err := k.ask(ctx, "", subcommand)
 	switch {
 	case SituationOf(err) == Unanswered: // it asks nobody
-		return nil, noAnswer("security "+subcommand, k.callTimeout(ctx))
+		return nil, 0, noAnswer("security "+subcommand, k.callTimeout(ctx))
 	case err != nil:
-		return nil, err
+		return nil, 0, err
 	case status != 0:
-		return nil, nil
+		return nil, status, nil
 	}
 	for line := range strings.Lines(out) {
 		if strings.TrimSpace(line) == "" {
@@ -324,12 +349,12 @@ func (k *keychain) keychains(ctx context.Context, subcommand string) (paths []st
 		if path == "" {
 			// Programs that remove a keychain of their own can leave an entry
 			// without a path, which makes searches fail.
-			return nil, newTrouble(NoSession, "the list of this session's keychains has an entry that is no path",
+			return nil, 0, newTrouble(NoSession, "the list of this session's keychains has an entry that is no path",
 				"Remove it in Keychain Access, or list the keychains anew with: security list-keychains -d user -s ~/Library/Keychains/login.keychain-db")
 		}
 		paths = append(paths, path)
 	}
-	return paths, nil
+	return paths, 0, nil
 }
 
 // parsePath returns the path that security prints in quotes, as it is, or "".

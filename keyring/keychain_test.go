@@ -486,23 +486,25 @@ func TestSecurityKeysThatMayBeElsewhere(t *testing.T) {
 			if c.locked != nil {
 				f.items["app\x00tokenkeep key "+id] = "go-keyring-base64:" + base64.StdEncoding.EncodeToString([]byte(key))
 			}
-			_, err := NewKeys(k, "app").Key(t.Context(), id)
-			if c.says == "" {
-				require.ErrorIs(t, err, persistence.ErrKeyMissing)
-			} else {
-				require.NotErrorIs(t, err, persistence.ErrKeyMissing)
-				require.NotErrorIs(t, err, persistence.ErrNotFound)
-				require.ErrorIs(t, err, c.situation)
-				require.ErrorContains(t, err, c.says)
-				require.NotEmpty(t, persistence.Remedy(err))
+			for wrapper, k := range wrappers(k) {
+				_, err := NewKeys(k, "app").Key(t.Context(), id)
+				if c.says == "" {
+					require.ErrorIs(t, err, persistence.ErrKeyMissing, wrapper)
+					continue
+				}
+				require.NotErrorIs(t, err, persistence.ErrKeyMissing, wrapper)
+				require.NotErrorIs(t, err, persistence.ErrNotFound, wrapper)
+				require.ErrorIs(t, err, c.situation, wrapper)
+				require.ErrorContains(t, err, c.says, wrapper)
+				require.NotEmpty(t, persistence.Remedy(err), wrapper)
 			}
 			if c.says != "" && c.keeps {
 				// Control: who does not look into every keychain gives up a sound file.
-				_, err := NewKeys(struct{ Keyring }{k}, "app").Key(t.Context(), id)
+				_, err := NewKeys(believing{k}, "app").Key(t.Context(), id)
 				require.ErrorIs(t, err, persistence.ErrKeyMissing)
 			}
 			f.in = "" // the new one is in the default keychain
-			_, _, err = NewKeys(k, "app").NewKey(t.Context(), "4567")
+			_, _, err := NewKeys(k, "app").NewKey(t.Context(), "4567")
 			if !c.keeps {
 				require.ErrorIs(t, err, c.situation)
 				require.Empty(t, f.lines)

@@ -2,10 +2,12 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/layout"
+	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
 // Keyring is a keyring of small items, each named by a service (the program or
@@ -21,6 +23,10 @@ import (
 // any process; one that failed has left the old secret or the new one, whole.
 // Every method is safe for concurrent use and returns once its context has
 // ended. No error holds a secret; one may hold a [Situation].
+//
+// A Keyring that wraps another one returns that one's errors, or errors that wrap them:
+// what [System] does not find may be in a part of the keyring that is locked or that this
+// session does not have, and its error carries what [Keys] needs to see that.
 type Keyring interface {
 	Get(ctx context.Context, service, user string) (string, error)
 	Set(ctx context.Context, service, user, secret string) error
@@ -162,24 +168,14 @@ type system struct{ platform Limited }
 // none on other systems.
 func (s *system) Keychains(ctx context.Context) ([]string, error) {
 	if k, ok := s.platform.(*keychain); ok {
-		return k.keychains(ctx, "list-keychains")
+		paths, _, err := k.keychains(ctx, "list-keychains")
+		return paths, err
 	}
 	return nil, nil
 }
 
-func (s *system) place() string {
-	if l, ok := s.platform.(located); ok {
-		return l.place()
-	}
-	return ""
-}
-
-func (s *system) seesAll(ctx context.Context, samePlace bool) (again bool, err error) {
-	if l, ok := s.platform.(located); ok {
-		return l.seesAll(ctx, samePlace)
-	}
-	return false, nil
-}
+// inside returns the platform's own keyring.
+func (s *system) inside() Limited { return s.platform }
 
 // OperatingSystem marks what System returns, for tokenkeep.Open: there it is the same
 // as no keyring. The keyring of Kernel, which has it too, is told by its KeySource.
@@ -190,6 +186,9 @@ func (s *system) Get(ctx context.Context, service, user string) (string, error) 
 		return "", wrap("get", service, user, err)
 	}
 	secret, err := s.platform.Get(ctx, service, user)
+	if errors.Is(err, persistence.ErrNotFound) {
+		err = &absent{s.platform, err}
+	}
 	return secret, wrap("get", service, user, err)
 }
 

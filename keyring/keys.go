@@ -29,7 +29,8 @@ import (
 //
 // A keyring that has a method KeySource() string which returns "kernel", like that of
 // [Kernel], counts as the Linux kernel's: its keys end with the boot, and another rule
-// says when a key is gone. A wrapper of such a keyring must pass the method on.
+// says when a key is gone. Through a wrapper of [Kernel] without that method, no key
+// counts as gone after a restart: nothing is set aside, and the user signs out and in again.
 type Keys struct {
 	keyring Keyring
 	service string
@@ -71,12 +72,17 @@ func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, e
 	key, err = k.get(ctx, user)
 	switch {
 	case err == nil:
-		return k.ref(id), key, nil
+		place, err := k.place(ctx)
+		if err != nil {
+			return fail(err)
+		}
+		return refAt(id, place), key, nil
 	case errors.Is(err, errNoKey):
 		return fail(fmt.Errorf("%w: %w", persistence.ErrCorrupt, err))
 	case !errors.Is(err, persistence.ErrNotFound):
 		return notStored(err)
 	}
+	place := k.placeOf(absentIn(err))
 	key = make([]byte, keySize)
 	rand.Read(key)
 	err = k.keyring.Set(ctx, k.service, user, coding.EncodeToString(key))
@@ -89,7 +95,7 @@ func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, e
 	back, err := k.get(ctx, user)
 	switch {
 	case err == nil && subtle.ConstantTimeCompare(back, key) == 1:
-		return k.ref(id), key, nil
+		return refAt(id, place), key, nil
 	case err == nil, errors.Is(err, errNoKey), errors.Is(err, persistence.ErrNotFound):
 		return fail(newTrouble(Failed, "the keyring did not keep a key that it was given", "Use another keyring program, or a passphrase."))
 	}
@@ -102,15 +108,16 @@ func (k *Keys) NewKey(ctx context.Context, id string) (ref string, key []byte, e
 // the user, the error is ErrUnavailable: on macOS if this session does not search the
 // login keychain, on Linux if the key was stored over another session bus, or in
 // KeePassXC, which shows only the databases that are open. Where a part of the keyring
-// is locked, it is ErrKeyringLocked.
+// is locked, it is ErrKeyringLocked. All this holds for a [Keyring] that wraps [System]
+// or [Kernel] too, as long as its Get returns their errors or wraps them.
 func (k *Keys) Key(ctx context.Context, ref string) ([]byte, error) {
 	user, err := keyUser(ref)
 	if err != nil {
 		return nil, wrap("key", k.service, user, err)
 	}
 	key, err := k.get(ctx, user)
-	if s, ok := k.keyring.(located); ok && errors.Is(err, persistence.ErrNotFound) {
-		switch again, unsure := s.seesAll(ctx, k.samePlace(ref)); {
+	if errors.Is(err, persistence.ErrNotFound) {
+		switch again, unsure := k.seesAll(ctx, ref, absentIn(err)); {
 		case unsure != nil:
 			return nil, wrap("key", k.service, user, unsure)
 		case again:
@@ -138,30 +145,89 @@ type located interface {
 	seesAll(ctx context.Context, samePlace bool) (again bool, err error)
 }
 
+// absent is the ErrNotFound of a system. It carries the keyring that does not have the
+// item, so that a [Keyring] that wraps it hides nothing as long as it passes its errors
+// on.
+type absent struct {
+	in  Limited // the platform's own
+	err error
+}
+
+func (a *absent) Error() string { return a.err.Error() }
+func (a *absent) Unwrap() error { return a.err }
+
+// absentIn returns the platform's keyring that has answered with err that it does not
+// have the item, or nil.
+func absentIn(err error) Keyring {
+	var a *absent
+	if !errors.As(err, &a) {
+		return nil
+	}
+	return a.in
+}
+
+// seesAll is that of a located keyring, for the key of a ref that the platform's keyring
+// at does not have. at is nil for a keyring of another package.
+func (k *Keys) seesAll(ctx context.Context, ref string, at Keyring) (again bool, err error) {
+	if l := k.partOf(at); l != nil {
+		return l.seesAll(ctx, samePlace(ref, l.place()))
+	}
+	return false, nil
+}
+
+// place returns the place of the keyring. A keyring of another package is asked for an
+// item that nobody makes: it may wrap one of ours.
+func (k *Keys) place(ctx context.Context) (string, error) {
+	if s, ok := k.keyring.(interface{ inside() Limited }); ok {
+		return k.placeOf(s.inside()), nil
+	}
+	_, err := k.keyring.Get(ctx, k.service, "tokenkeep asks which keyring this is")
+	if err != nil && !errors.Is(err, persistence.ErrNotFound) {
+		return "", err
+	}
+	return k.placeOf(absentIn(err)), nil
+}
+
+func (k *Keys) placeOf(at Keyring) string {
+	if l := k.partOf(at); l != nil {
+		return l.place()
+	}
+	return ""
+}
+
+// partOf returns at if there may be several of it. For keys of the word "kernel" the
+// file's header says all that there is to know.
+func (k *Keys) partOf(at Keyring) located {
+	l, ok := at.(located)
+	if !ok || k.Source() == layout.Kernel {
+		return nil
+	}
+	return l
+}
+
 // placeParam is the parameter of a ref that says in which keyring a key was stored.
 const placeParam = " bus="
 
-// ref returns the ref of a key that was stored under id. FORMAT.md of package encrypted
-// says what is in it.
-func (k *Keys) ref(id string) string {
-	l, ok := k.keyring.(located)
-	if !ok || l.place() == "" {
+// refAt returns the ref of a key that was stored under id at that place. FORMAT.md of
+// package encrypted says what is in it.
+func refAt(id, place string) string {
+	if place == "" {
 		return id
 	}
 	mac := hmac.New(sha256.New, []byte(id))
-	mac.Write([]byte("tokenkeep-encrypted/1\x00bus\x00" + l.place()))
+	mac.Write([]byte("tokenkeep-encrypted/1\x00bus\x00" + place))
 	return id + placeParam + coding.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// samePlace reports whether a key of that ref was stored in this keyring.
-func (k *Keys) samePlace(ref string) bool {
+// samePlace reports whether a key of that ref was stored at that place.
+func samePlace(ref, place string) bool {
 	id, _, _ := strings.Cut(ref, " ")
-	here, there := k.ref(id), id
-	if _, place, found := strings.Cut(ref, placeParam); found {
-		place, _, _ = strings.Cut(place, " ")
-		there += placeParam + place
+	there := id
+	if _, stored, found := strings.Cut(ref, placeParam); found {
+		stored, _, _ = strings.Cut(stored, " ")
+		there += placeParam + stored
 	}
-	return here == there
+	return refAt(id, place) == there
 }
 
 // DeleteKey deletes the key of a ref. It succeeds if there is no such key.

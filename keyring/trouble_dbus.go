@@ -12,6 +12,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -24,6 +25,14 @@ func (c *client) classify(err error) error {
 	if err == nil || SituationOf(err) != "" || errors.Is(err, persistence.ErrNotFound) {
 		return err
 	}
+	classified := c.classOf(err)
+	if e := (dbus.Error{}); errors.As(err, &e) {
+		return rawcode.With(fmt.Sprintf("D-Bus: %q", e.Name[:min(len(e.Name), 255)]), classified) // 255 is what D-Bus permits
+	}
+	return rawcode.Copy(err, "D-Bus", classified)
+}
+
+func (c *client) classOf(err error) error {
 	switch {
 	case c.caller.Err() != nil:
 		return fmt.Errorf("waiting for the Secret Service: %w", c.caller.Err())

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
 
@@ -23,11 +24,11 @@ var (
 // it.
 func Protect(data, entropy []byte) ([]byte, error) {
 	if err := cryptProtectData.Find(); err != nil {
-		return nil, unavailable(err)
+		return nil, unavailable(cryptProtectData, err)
 	}
 	var out windows.DataBlob
 	if err := windows.CryptProtectData(toBlob(data), nil, optional(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out); err != nil {
-		return nil, unavailable(err)
+		return nil, unavailable(cryptProtectData, err)
 	}
 	return takeBlob(&out), nil
 }
@@ -46,7 +47,7 @@ var refusals = []error{
 // Windows does not decrypt, and with ErrUnavailable where DPAPI does not work.
 func Unprotect(data, entropy []byte) ([]byte, error) {
 	if err := cryptUnprotectData.Find(); err != nil {
-		return nil, unavailable(err)
+		return nil, unavailable(cryptUnprotectData, err)
 	}
 	var out windows.DataBlob
 	err := windows.CryptUnprotectData(toBlob(data), nil, optional(entropy), 0, nil, windows.CRYPTPROTECT_UI_FORBIDDEN, &out)
@@ -55,14 +56,14 @@ func Unprotect(data, entropy []byte) ([]byte, error) {
 	}
 	for _, refusal := range refusals {
 		if errors.Is(err, refusal) {
-			return nil, &Refused{err}
+			return nil, rawcode.Copy(err, cryptUnprotectData.Name, &Refused{err})
 		}
 	}
-	return nil, unavailable(err)
+	return nil, unavailable(cryptUnprotectData, err)
 }
 
-func unavailable(err error) error {
-	return fmt.Errorf("%w: DPAPI: %w", persistence.ErrUnavailable, err)
+func unavailable(function *windows.LazyProc, err error) error {
+	return rawcode.Copy(err, function.Name, fmt.Errorf("%w: DPAPI: %w", persistence.ErrUnavailable, err))
 }
 
 func toBlob(b []byte) *windows.DataBlob {

@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tokenkeep/tokenkeep/internal/lens"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
+	"github.com/tokenkeep/tokenkeep/internal/securefile"
 	"github.com/tokenkeep/tokenkeep/internal/within"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -73,7 +75,7 @@ type Lock struct {
 	Since  time.Time
 	PID    int    // 0 if the file does not say
 	Writer string // the library that wrote it, judged by its form; or ""
-	Held   bool   // a process also has it locked with flock
+	Held   bool   // a process also has it locked, or on Windows keeps it open for itself
 	Alive  bool   // a process PID runs; it may be another one by now
 }
 
@@ -81,10 +83,25 @@ type Lock struct {
 // out whether it is held, LockOf takes a shared lock on it for a moment. It does not if
 // the file is younger than Unsettled. A program that wants the lock in that moment tries
 // again.
-func LockOf(path string) (*Lock, error) {
-	f, err := openLock(LockPath(path))
+//
+// On Windows a lock is held if its file cannot be opened, as MSAL.NET's, or not be read, as
+// those of MSAL Python and of the extensions for Go. LockOf waits for the file to be
+// opened until ctx ends, for ten seconds at most; then Held is all that is known of it but
+// its age.
+func LockOf(ctx context.Context, path string) (*Lock, error) {
+	f, err := openLock(ctx, LockPath(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if errors.Is(err, securefile.ErrKeptOpen) {
+		fi, statErr := os.Lstat(LockPath(path))
+		switch {
+		case errors.Is(statErr, fs.ErrNotExist):
+			return nil, nil
+		case statErr != nil:
+			return nil, err
+		}
+		return &Lock{Since: fi.ModTime(), Held: true}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -100,6 +117,10 @@ func LockOf(path string) (*Lock, error) {
 	l := &Lock{Since: fi.ModTime()}
 	note := make([]byte, 256)
 	n, err := f.ReadAt(note, 0)
+	if securefile.IsLocked(err) {
+		l.Held = true
+		return l, nil
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func TestHolder(t *testing.T) {
 
 func TestLockOf(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache.json")
-	l, err := LockOf(path)
+	l, err := LockOf(t.Context(), path)
 	require.NoError(t, err)
 	require.Nil(t, l)
 
@@ -52,7 +52,7 @@ func TestLockOf(t *testing.T) {
 	require.NoError(t, os.WriteFile(LockPath(path), []byte(strconv.Itoa(pid)+" az"), 0o600))
 	since := time.Now().Add(-time.Hour).Truncate(time.Second)
 	require.NoError(t, os.Chtimes(LockPath(path), since, since))
-	l, err = LockOf(path)
+	l, err = LockOf(t.Context(), path)
 	require.NoError(t, err)
 	require.Equal(t, &Lock{Since: since, PID: pid, Writer: "MSAL Python"}, l)
 
@@ -60,24 +60,24 @@ func TestLockOf(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	require.NoError(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
-	l, err = LockOf(path)
+	l, err = LockOf(t.Context(), path)
 	require.NoError(t, err)
 	require.True(t, l.Held)
 
 	require.NoError(t, os.Remove(LockPath(path)))
 	require.NoError(t, os.WriteFile(LockPath(path), []byte(strconv.Itoa(os.Getpid())), 0o600))
-	l, err = LockOf(path)
+	l, err = LockOf(t.Context(), path)
 	require.NoError(t, err)
 	require.True(t, l.Alive)
 	require.Equal(t, "MSAL Node", l.Writer)
 
 	require.NoError(t, os.Remove(LockPath(path)))
 	require.NoError(t, os.Symlink(path, LockPath(path)))
-	_, err = LockOf(path)
+	_, err = LockOf(t.Context(), path)
 	require.Error(t, err)
 	require.NoError(t, os.Remove(LockPath(path)))
 	require.NoError(t, unix.Mkfifo(LockPath(path), 0o600))
-	_, err = LockOf(path)
+	_, err = LockOf(t.Context(), path)
 	require.Error(t, err, "and it waits for nobody")
 }
 

@@ -30,7 +30,9 @@ func openWith(path string, more int) (int, error) {
 
 func open(_ context.Context, path string) (*os.File, error) { return named(path)(Open(path)) }
 
-func openLock(path string) (*os.File, error) { return named(path)(openWith(path, unix.O_NOFOLLOW)) }
+func openLock(_ context.Context, path string) (*os.File, error) {
+	return named(path)(openWith(path, unix.O_NOFOLLOW))
+}
 
 func named(path string) func(int, error) (*os.File, error) {
 	return func(fd int, err error) (*os.File, error) {

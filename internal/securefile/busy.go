@@ -63,15 +63,30 @@ func retryBusy(ctx context.Context, path string, judge func(error) refusal, do f
 	}
 }
 
+// whileDeleted judges a refusal to open another program's file. A file that was deleted
+// while somebody has it open is denied until that one closes it, and then gone. It
+// differs from a file whose access list denies to read it: not even its attributes can
+// be seen. attributes judges an attempt to see them, final where it succeeds.
+func whileDeleted(why refusal, attributes func() refusal) refusal {
+	if why == denied && attributes() == denied {
+		return shared
+	}
+	return why
+}
+
 // once is for retryBusy: it makes one attempt and returns its error.
 var once = context.WithValue(context.Background(), onceKey{}, true)
 
 type onceKey struct{}
 
+// ErrKeptOpen: another program kept the file open, and did not share it, for as long as
+// was waited.
+var ErrKeptOpen = errors.New("kept open by another program")
+
 // keptOpen is the error for a file that another program keeps open.
 func keptOpen(path string, err error) error {
 	return &Error{Path: path, Reason: "is kept open by another program, which does not share it",
-		Advice: "Close the program that has it open, such as an editor, a backup or a virus scanner, and try again.", Err: err}
+		Advice: "Close the program that has it open, such as an editor, a backup or a virus scanner, and try again.", Err: errors.Join(ErrKeptOpen, err)}
 }
 
 // firstKnown tries ways in their order, up to the first that the system knows.

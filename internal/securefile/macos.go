@@ -73,6 +73,39 @@ func errOwnerless(path string) error {
 		Advice: "Use a folder on another volume, or let this one have owners, with: sudo diskutil enableOwnership VOLUME"}
 }
 
+// removeList removes the access control list of a file with set, which takes what
+// fchmod_extended(2) takes for a list. It succeeds where the file system has no lists:
+// by Apple's published xnu (vnode_setattr in kpi_vfs.c) the error is ENOTSUP then, and
+// only then.
+//
+// Kernels of today remove the list for the word of the C library, as chmod_extended does
+// (vfs_syscalls.c). Old ones take that word for an address and fail; for them no address
+// means to remove.
+func removeList(set func(list uintptr) error) error {
+	const (
+		remove    = 1 // _FILESEC_REMOVE_ACL
+		removeOld = 0
+	)
+	err := set(remove)
+	if errors.Is(err, syscall.EFAULT) {
+		err = set(removeOld)
+	}
+	if errors.Is(err, syscall.ENOTSUP) {
+		return nil
+	}
+	return err
+}
+
+// errKeptList is the error for a plaintext file whose list could not be removed, or nil
+// if err is nil.
+func errKeptList(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Path: path, Reason: "would keep the access control list that its folder hands down, so others might read it", Err: errors.Join(fs.ErrPermission, err),
+		Advice: "Remove the list from the folder, with: chmod -N FOLDER, or use another folder."}
+}
+
 // backupAttribute is the attribute that keeps a file out of Time Machine's backups,
 // and backupExclusion its value: a binary property list of the text
 // "com.apple.backupd".

@@ -21,12 +21,16 @@ func Flush(f *os.File) error {
 	})
 }
 
-// keepPlain prepares a temporary file for plain text: it refuses a volume on
+// keepPlain prepares a temporary file for plain text: it refuses an access control list
+// that stays, and a volume on
 // which every user counts as the owner, and keeps the file out of backups.
 func (t *temp) keepPlain(path string) error {
 	var volume unix.Statfs_t
 	if again(func() error { return unix.Fstatfs(int(t.f.Fd()), &volume) }) == nil && ignoresOwners(volume.Flags) {
 		return errOwnerless(path)
+	}
+	if err := errKeptList(path, removeACL(t.f, 0o600)); err != nil {
+		return err
 	}
 	excludeFromBackups(t.f)
 	return nil

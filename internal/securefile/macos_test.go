@@ -131,3 +131,39 @@ func TestBackupExclusion(t *testing.T) {
 	_, err = text(append(list[:len(list):len(list)], 0))
 	require.Error(t, err, "control")
 }
+
+// A list that cannot be removed is an error, unless the file system has none. The
+// numbers are macOS's answers, played back.
+func TestRemoveList(t *testing.T) {
+	for _, c := range []struct {
+		today, old, want error // of kernels of today, and of old ones after EFAULT
+	}{
+		{nil, syscall.EIO, nil},
+		{syscall.EFAULT, nil, nil},
+		{syscall.EFAULT, syscall.EPERM, syscall.EPERM},
+		{syscall.EFAULT, syscall.ENOTSUP, nil},
+		{syscall.ENOTSUP, syscall.EIO, nil},
+		{syscall.EPERM, nil, syscall.EPERM},
+		{syscall.EIO, nil, syscall.EIO},
+		{syscall.EINVAL, nil, syscall.EINVAL},
+	} {
+		err := removeList(func(list uintptr) error {
+			if list == 0 {
+				return c.old
+			}
+			return c.today
+		})
+		require.Equal(t, c.want, err, "%v", c)
+		kept := errKeptList("folder/file", err)
+		if c.want == nil {
+			require.NoError(t, kept)
+			continue
+		}
+		require.ErrorIs(t, kept, fs.ErrPermission)
+		require.ErrorIs(t, kept, c.want)
+		require.ErrorContains(t, kept, "folder/file: would keep the access control list")
+		var e *Error
+		require.ErrorAs(t, kept, &e)
+		require.Contains(t, e.Remedy(), "chmod -N")
+	}
+}

@@ -77,6 +77,7 @@ func TestFilesThatOthersKeepOpen(t *testing.T) {
 				require.ErrorIs(t, err, c.err)
 				var insecure *Error
 				require.Equal(t, c.err == errSharing, errors.As(err, &insecure), "%v", err)
+				require.Equal(t, c.err == errSharing, errors.Is(err, ErrKeptOpen))
 				if insecure != nil {
 					require.Contains(t, err.Error(), "cache: is kept open by another program")
 					require.NotEmpty(t, insecure.Remedy())
@@ -88,6 +89,39 @@ func TestFilesThatOthersKeepOpen(t *testing.T) {
 	do, tries := after(time.Hour, errSharing)
 	require.Equal(t, errSharing, retryBusy(once, "cache", judge, do))
 	require.Equal(t, 1, *tries)
+}
+
+// Another program's file that is being deleted is waited for like one that is kept open.
+// One that an access list denies shows its attributes, and is not.
+func TestFilesThatAreBeingDeleted(t *testing.T) {
+	for _, c := range []struct {
+		why, attributes, want refusal
+	}{
+		{denied, denied, shared},
+		{denied, final, denied},
+		{denied, shared, denied},
+		{shared, denied, shared},
+		{final, denied, final},
+	} {
+		require.Equal(t, c.want, whileDeleted(c.why, func() refusal { return c.attributes }))
+	}
+	for _, pending := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			attributes := map[bool]refusal{true: denied, false: final}[pending]
+			do, _ := after(time.Second, errDenied)
+			start := time.Now()
+			err := retryBusy(t.Context(), "cache", func(err error) refusal {
+				return whileDeleted(judge(err), func() refusal { return attributes })
+			}, do)
+			if pending {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, fs.ErrPermission, "control")
+			require.NotErrorIs(t, err, ErrKeptOpen)
+			require.Less(t, time.Since(start), 200*time.Millisecond)
+		})
+	}
 }
 
 // An older system and another file system do it in another way; a failure of a way

@@ -248,9 +248,11 @@ func checkNew(path string, st *unix.Stat_t) error {
 }
 
 // setMode gives a file that was just created with mode 0600 that mode, which a
-// umask may have narrowed, and no access control list beside it.
+// umask may have narrowed, and no access control list beside it. A list that cannot be
+// removed is an error for plaintext only (see temp.keepPlain): what is encrypted nobody can
+// read or change unseen, and a lock file holds nothing.
 func setMode(f *os.File) error {
-	removeACL(f, 0o600)
+	_ = removeACL(f, 0o600)
 	var st unix.Stat_t
 	if err := fstat(f, &st); err != nil {
 		return err

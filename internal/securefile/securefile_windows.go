@@ -137,7 +137,7 @@ func refusalOf(err error) refusal {
 	switch {
 	case errors.Is(err, windows.ERROR_SHARING_VIOLATION), errors.Is(err, windows.ERROR_LOCK_VIOLATION), errors.Is(err, windows.ERROR_USER_MAPPED_FILE):
 		return shared
-	case errors.Is(err, windows.ERROR_ACCESS_DENIED):
+	case errors.Is(err, windows.ERROR_ACCESS_DENIED), errors.Is(err, windows.ERROR_DELETE_PENDING):
 		return denied
 	}
 	return final
@@ -294,7 +294,11 @@ func createFile(path string, rights, share uint32) (*os.File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "create", Path: path, Err: err}
 	}
-	h, err := windows.CreateFile(name, rights, share, private(""), windows.CREATE_NEW, windows.FILE_ATTRIBUTE_NORMAL, 0)
+	list, err := private(ownSID(), "")
+	if err != nil {
+		return nil, &fs.PathError{Op: "access list", Path: path, Err: err}
+	}
+	h, err := windows.CreateFile(name, rights, share, list, windows.CREATE_NEW, windows.FILE_ATTRIBUTE_NORMAL, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "create", Path: path, Err: err}
 	}
@@ -303,8 +307,12 @@ func createFile(path string, rights, share uint32) (*os.File, error) {
 
 func mkdir(dir string) error {
 	name, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return &fs.PathError{Op: "mkdir", Path: dir, Err: err}
+	}
+	list, err := private(ownSID(), "OICI")
 	if err == nil {
-		err = windows.CreateDirectory(name, private("OICI"))
+		err = windows.CreateDirectory(name, list)
 	}
 	if err != nil {
 		return &fs.PathError{Op: "mkdir", Path: dir, Err: err}
@@ -312,14 +320,13 @@ func mkdir(dir string) error {
 	return nil
 }
 
-// private returns the access list of what is made here; inherit are the flags with
-// which a folder hands it down. nil stands for what the folder hands down: in an
-// AppContainer, and for a token with restrictions, more than the user has to be
-// admitted.
-func private(inherit string) *windows.SecurityAttributes {
-	user := ownSID()
+// private returns the access list of what is made here for a user, by security
+// identifier; inherit are the flags with which a folder hands it down. For the user "" it
+// is nil, which stands for what the folder hands down: in an AppContainer, and for a
+// token with restrictions, more than the user has to be admitted.
+func private(user, inherit string) (*windows.SecurityAttributes, error) {
 	if user == "" {
-		return nil
+		return nil, nil
 	}
 	list := "D:P"
 	for _, who := range []string{user, "SY", "BA"} { // SYSTEM and the administrators
@@ -327,11 +334,11 @@ func private(inherit string) *windows.SecurityAttributes {
 	}
 	sd, err := windows.SecurityDescriptorFromString(list)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	a := &windows.SecurityAttributes{SecurityDescriptor: sd}
 	a.Length = uint32(unsafe.Sizeof(*a))
-	return a
+	return a, nil
 }
 
 // ownSID returns the security identifier of this process's user, or "" where that
@@ -348,7 +355,7 @@ var ownSID = sync.OnceValue(func() string {
 		return ""
 	}
 	user, err := token.GetTokenUser()
-	if err != nil {
+	if err != nil { // the system always tells a process its own user
 		return ""
 	}
 	return user.User.Sid.String()

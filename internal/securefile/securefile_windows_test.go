@@ -175,9 +175,8 @@ func TestAccessLists(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, MakeEmpty(lock))
 	require.NotEmpty(t, ownSID())
-	require.NotNil(t, private("OICI"))
 	if env.Wine() {
-		return // it keeps no access lists
+		return // it keeps of a list what a mode can say
 	}
 	for _, path := range []string{dir, path, lock} {
 		sd, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)

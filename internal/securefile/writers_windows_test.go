@@ -99,3 +99,56 @@ func TestOtherWriters(t *testing.T) {
 	_, err = OtherWriters(dir + `\missing`)
 	require.ErrorIs(t, err, windows.ERROR_FILE_NOT_FOUND)
 }
+
+// Only the user, the system and administrators count as the user's own.
+func TestStrangers(t *testing.T) {
+	user, err := windows.GetCurrentProcessToken().GetTokenUser()
+	require.NoError(t, err)
+	own := "D:P(A;;FA;;;" + user.User.Sid.String() + ")"
+	for list, who := range map[string]string{
+		own:                                  "",
+		own + "(A;;FA;;;SY)(A;;FA;;;BA)":     "",
+		own + "(A;;FA;;;S-1-5-21-1-2-3-512)": "", // Domain Admins
+		own + "(A;;FA;;;S-1-15-2-1)(A;;FA;;;S-1-3-4)": "",
+		own + "(A;;FR;;;S-1-5-21-1-2-3-1001)":         "S-1-5-21-1-2-3-1001",
+		own + "(A;;FW;;;S-1-5-21-1-2-3-1001)":         "S-1-5-21-1-2-3-1001",
+		own + "(A;;SD;;;S-1-5-21-1-2-3-1001)":         "S-1-5-21-1-2-3-1001",
+		own + "(A;;WD;;;S-1-5-21-1-2-3-1001)":         "S-1-5-21-1-2-3-1001",
+		own + "(A;;RC;;;S-1-5-21-1-2-3-1001)":         "", // they see who can
+		own + "(A;OICIIO;FA;;;WD)":                    "",
+		own + "(D;;FR;;;BU)":                          "",
+		own + "(A;;FR;;;BU)":                          "S-1-5-32-545",
+		own + "(A;ID;FR;;;S-1-5-80-1-2-3-4-5)":        "S-1-5-80-1-2-3-4-5", // a service
+		own + `(XA;;FR;;;BU;(Member_of {SID(BA)}))`:   "S-1-5-32-545",
+		"D:P": "",
+	} {
+		sd, err := windows.SecurityDescriptorFromString(list)
+		if env.Wine() && err != nil {
+			t.Logf("Wine does not know %s", list)
+			continue
+		}
+		require.NoError(t, err, list)
+		got, err := strangerIn(sd)
+		require.NoError(t, err, list)
+		require.Equal(t, who, got, list)
+	}
+	sd, err := windows.NewSecurityDescriptor()
+	require.NoError(t, err)
+	require.NoError(t, sd.SetDACL(nil, true, false))
+	who, err := strangerIn(sd)
+	require.NoError(t, err)
+	require.Equal(t, everyone, who, "a volume without lists")
+	require.ErrorIs(t, CheckPrivate(t.TempDir()+`\missing`), windows.ERROR_FILE_NOT_FOUND)
+}
+
+// Where no access list can be made, nothing is made either.
+func TestPrivateFails(t *testing.T) {
+	_, err := private("no identifier", "")
+	require.Error(t, err)
+	list, err := private(ownSID(), "OICI")
+	require.NoError(t, err)
+	require.NotNil(t, list)
+	list, err = private("", "")
+	require.NoError(t, err)
+	require.Nil(t, list, "in a sandbox the folder's counts")
+}

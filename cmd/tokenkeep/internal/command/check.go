@@ -1,6 +1,10 @@
 package command
 
-import "context"
+import (
+	"context"
+
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
+)
 
 // check is one thing that the doctor looks at. Its id is part of the JSON.
 type check struct {
@@ -36,6 +40,10 @@ type finding struct {
 	What    string `json:"what"`              // what is wrong, and why
 	Remedy  string `json:"remedy,omitempty"`  // what helps, in words
 	Command string `json:"command,omitempty"` // what repairs it, to be pasted
+	// What the system has answered, as in "security find-generic-password: exit status 36".
+	Codes []string `json:"codes,omitempty"`
+
+	err error // why, or nil
 }
 
 func (o *checkResult) note(f finding) { f.Status = statusNote; o.add(f) }
@@ -43,6 +51,7 @@ func (o *checkResult) note(f finding) { f.Status = statusNote; o.add(f) }
 func (o *checkResult) problem(f finding) { f.Status = statusProblem; o.add(f) }
 
 func (o *checkResult) add(f finding) {
+	f.Codes = rawcode.Of(f.err)
 	o.Findings = append(o.Findings, f)
 	if o.Status != statusProblem {
 		o.Status = f.Status

@@ -1,11 +1,13 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,7 +23,7 @@ func checkFolder(_ context.Context, x *doctorRun) checkResult {
 	dir, err := x.folder()
 	if err != nil {
 		o := checkResult{Summary: "not known"}
-		o.problem(finding{ID: "folder.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
+		o.problem(finding{ID: "folder.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err), err: err})
 		return o
 	}
 	fi, err := os.Stat(dir)
@@ -29,30 +31,36 @@ func checkFolder(_ context.Context, x *doctorRun) checkResult {
 		o := checkResult{Summary: dir + " does not exist yet"}
 		if err := writable(dir); err != nil {
 			o.problem(finding{ID: "folder.cannot-be-made", What: fmt.Sprintf("%s cannot be made: %v.", dir, pathless(err)),
-				Remedy: "Make it, and give it to the user who runs the programs.", Command: "mkdir -p -m 700 " + x.commandPath(dir)})
+				Remedy: "Make it, and give it to the user who runs the programs.", Command: x.onUnix("mkdir -p -m 700 " + x.commandPath(dir)), err: err})
 		}
 		return o
 	}
 	if err != nil {
 		o := checkResult{Summary: dir}
-		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be examined: %v.", dir, pathless(err)), Remedy: "Make sure that it belongs to you."})
+		o.problem(finding{ID: "folder.unreadable", What: fmt.Sprintf("%s cannot be examined: %v.", dir, pathless(err)), Remedy: "Make sure that it belongs to you.", err: err})
+		return o
+	}
+	if !fi.IsDir() {
+		o := checkResult{Summary: dir}
+		o.problem(finding{ID: "folder.not-a-folder", What: dir + " is not a folder.", Remedy: "Move it away, or use another folder."})
 		return o
 	}
 	o := checkResult{Summary: dir + modeWords(fi)}
+	restricted := cmp.Or(x.onUnix("chmod 700 "+x.commandPath(dir)), x.closeFile(dir, "(OI)(CI)F"))
 	giveBack := fmt.Sprintf(`sudo chown -R "$(id -u):$(id -g)" %s`, x.commandPath(dir))
 	if who := foreign(fi); who != "" {
 		o.problem(finding{ID: "folder.foreign", What: fmt.Sprintf("The folder belongs to %s. Programs cannot keep anything there.", who), Remedy: "Give it back:", Command: giveBack})
 	} else if err := securefile.CheckDir(dir); err != nil {
-		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Anybody who can write it can replace your files.", Remedy: "Close it:", Command: "chmod 700 " + x.commandPath(dir)})
+		o.problem(finding{ID: "folder.open", What: sentence(err.Error()) + " Anybody who can write it can replace your files.", Remedy: "Close it:", Command: restricted})
 	} else if who, err := securefile.OtherWriters(dir); err == nil && who != "" {
 		o.problem(finding{ID: "folder.open", What: fmt.Sprintf("By the access list of the folder, %s can write it. Anybody who can write it can replace your files.", who),
 			Remedy: "Close it:", Command: x.closeFile(dir, "(OI)(CI)F")})
 	} else if err := writable(dir); err != nil {
-		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: "chmod 700 " + x.commandPath(dir)})
+		o.problem(finding{ID: "folder.read-only", What: fmt.Sprintf("The folder cannot be written: %v.", pathless(err)), Remedy: "Make it writable:", Command: restricted, err: err})
 	}
 	all, err := x.caches()
 	if err != nil {
-		o.problem(finding{ID: "folder.unreadable", What: sentence(err.Error())})
+		o.problem(finding{ID: "folder.unreadable", What: sentence(err.Error()), err: err})
 		return o
 	}
 	x.checkModes(all, giveBack, &o)
@@ -90,14 +98,55 @@ func (x *doctorRun) checkModes(all []*files, giveBack string, o *checkResult) {
 	}
 }
 
+// onUnix returns the command, or "" on Windows, whose shells do not know it.
+func (c *call) onUnix(command string) string {
+	if isWindows {
+		return ""
+	}
+	return command
+}
+
 // closeFile returns the command on Windows that admits only the user, the system and the
 // administrators, with those rights.
 func (c *call) closeFile(path, rights string) string {
-	command := "cmd /c icacls " + c.pathWithHome(path, "%USERPROFILE%") + " /inheritance:r /grant:r"
-	for _, who := range []string{"%USERNAME%", "*S-1-5-18", "*S-1-5-32-544"} {
-		command += ` "` + who + ":" + rights + `"`
+	rest := " /inheritance:r /remove:g"
+	for _, group := range []string{"1-0", "5-2", "5-4", "5-7", "5-11", "5-32-545", "5-32-546"} { // all that securefile.OtherReaders names, but Domain Users
+		rest += ` "*S-1-` + group + `"`
 	}
-	return command
+	who := "%USERNAME%"
+	if u, err := user.Current(); err == nil && strings.HasPrefix(u.Uid, "S-") {
+		who = "*" + u.Uid // a name may have a space
+	}
+	rest += " /grant:r"
+	for _, who := range []string{who, "*S-1-5-18", "*S-1-5-32-544"} {
+		rest += ` "` + who + ":" + rights + `"`
+	}
+	return c.windowsCommand("icacls", []string{path}, rest)
+}
+
+// windowsCommand returns a command on files and folders that works in PowerShell and in
+// cmd. PowerShell expands no %…%, and takes away the quotes around what has no space in it.
+// So if the home folder's path has one, cmd would take it for two paths. Its cd does not.
+func (c *call) windowsCommand(program string, paths []string, rest string) string {
+	var quoted, below []string
+	for _, path := range paths {
+		p := c.pathWithHome(path, "%USERPROFILE%")
+		quoted = append(quoted, p)
+		if in, ok := strings.CutPrefix(strings.Trim(p, `"`), `%USERPROFILE%\`); ok && isPlainPath(in) {
+			below = append(below, in)
+		}
+	}
+	if len(below) == len(paths) {
+		return `cmd /c "cd /d %USERPROFILE% && ` + program + " " + strings.Join(below, " ") + strings.ReplaceAll(rest, `"`, "") + `"`
+	}
+	return "cmd /c " + program + " " + strings.Join(quoted, " ") + rest
+}
+
+// isPlainPath reports whether both shells take a path as it stands.
+func isPlainPath(path string) bool {
+	return !strings.ContainsFunc(path, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(`\._-`, r))
+	})
 }
 
 // belong returns "1 file belongs to root", "2 files belong to root", …
@@ -144,7 +193,7 @@ func checkCaches(ctx context.Context, x *doctorRun) checkResult {
 	all, err := x.caches()
 	if err != nil {
 		o := checkResult{Summary: "cannot be read"}
-		o.problem(finding{ID: "caches.unreadable", What: sentence(err.Error()), Remedy: "See the check of the folder."})
+		o.problem(finding{ID: "caches.unreadable", What: sentence(err.Error()), Remedy: "See the check of the folder.", err: err})
 		return o
 	}
 	var o checkResult
@@ -177,8 +226,9 @@ func (x *doctorRun) checkCache(ctx context.Context, f *files, o *checkResult) {
 	defer cancel()
 	k := f.storage(ctx)
 	clear := x.inFolder("tokenkeep clear " + f.name)
+	var why error
 	fail := func(id, what, remedy, command string) {
-		o.problem(finding{"caches." + id, statusProblem, f.name, f.name + ": " + what, remedy, command})
+		o.problem(finding{ID: "caches." + id, Cache: f.name, What: f.name + ": " + what, Remedy: remedy, Command: command, err: why})
 	}
 	signInAgain := "Its program sets the file aside at its next start, and you sign in again. To remove the file now:"
 	if k.err == nil && k.Backend == "encrypted" {
@@ -195,6 +245,7 @@ func (x *doctorRun) checkCache(ctx context.Context, f *files, o *checkResult) {
 		}
 	}
 	from, err := x.read(ctx, f, k)
+	why = err
 	switch {
 	case err == nil:
 		if _, parseErr := parseCache(from.data); parseErr != nil && !f.encrypted {
@@ -218,7 +269,7 @@ func (x *doctorRun) checkCache(ctx context.Context, f *files, o *checkResult) {
 	case errors.Is(err, persistence.ErrWrongKey):
 		fail("wrong-key", "the key or passphrase does not match this file.", persistence.Remedy(err), "")
 	case k.KeySource == storeKeyring && x.keyring(ctx).situation != "":
-		o.note(finding{"caches.waiting", statusNote, f.name, f.name + " has its key in the keyring, which cannot be reached now. Nothing is lost: its program works again as soon as the keyring does.", "", ""})
+		o.note(finding{ID: "caches.waiting", Cache: f.name, What: f.name + " has its key in the keyring, which cannot be reached now. Nothing is lost: its program works again as soon as the keyring does."})
 	default:
 		fail("unreadable", cause(err)+".", persistence.Remedy(err), "")
 	}
@@ -253,7 +304,7 @@ func checkLocks(ctx context.Context, x *doctorRun) checkResult {
 			path := filepath.Join(f.dir, n)
 			is, err := x.lockHeld(ctx, path)
 			if err != nil {
-				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("cannot find out whether %s is locked: %v", n, pathless(err)))})
+				o.note(finding{ID: "locks.unreadable", Cache: f.name, What: sentence(fmt.Sprintf("cannot find out whether %s is locked: %v", n, pathless(err))), err: err})
 				continue
 			}
 			if !is || layout.Parse(n).Queue { // a process in the turnstile waits for the lock
@@ -380,12 +431,8 @@ func (x *doctorRun) readable(ctx context.Context, f *files, path string) bool {
 }
 
 func (c *call) removeCommand(paths []string) string {
-	if isWindows { // PowerShell takes no two files, and expands no %…%
-		var quoted []string
-		for _, p := range paths {
-			quoted = append(quoted, c.pathWithHome(p, "%USERPROFILE%"))
-		}
-		return "cmd /c del " + strings.Join(quoted, " ")
+	if isWindows {
+		return c.windowsCommand("del", paths, "")
 	}
 	return "rm " + c.quoteAll(paths)
 }

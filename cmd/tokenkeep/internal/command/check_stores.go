@@ -106,7 +106,7 @@ func (x *doctorRun) keychains(ctx context.Context) string {
 // finding's id is the situation's, on every system.
 func (x *doctorRun) keyringTrouble(system string, state keyringState) (summary string, f finding) {
 	name, secretService := keyringName(system), system != "darwin" && system != "windows"
-	f = finding{ID: "keyring." + string(state.situation), What: sentence(cause(state.err)), Remedy: persistence.Remedy(state.err)}
+	f = finding{ID: "keyring." + string(state.situation), What: sentence(cause(state.err)), Remedy: persistence.Remedy(state.err), err: state.err}
 	switch state.situation {
 	case keyring.NoBus:
 		summary = "cannot be reached: no session bus"
@@ -191,7 +191,7 @@ func checkKernel(ctx context.Context, x *doctorRun) checkResult {
 			Details: []string{"Programs use it where there is no other keyring and no passphrase."}}
 	}
 	o := checkResult{Summary: "cannot be used here"}
-	o.note(finding{ID: "kernel.unavailable", What: sentence(cause(state.err)) + " It is needed only where there is no other keyring and no passphrase.", Remedy: persistence.Remedy(state.err)})
+	o.note(finding{ID: "kernel.unavailable", What: sentence(cause(state.err)) + " It is needed only where there is no other keyring and no passphrase.", Remedy: persistence.Remedy(state.err), err: state.err})
 	return o
 }
 
@@ -208,7 +208,7 @@ func checkDPAPI(ctx context.Context, x *doctorRun) checkResult {
 	// Makes a key, in memory, and gets it back.
 	if _, _, err := encrypted.DPAPI().NewKey(ctx, newID()); err != nil {
 		o := checkResult{Summary: "Windows does not protect keys here"}
-		o.problem(finding{ID: "dpapi.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
+		o.problem(finding{ID: "dpapi.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err), err: err})
 		return o
 	}
 	return checkResult{Summary: "Windows protects keys for this user"}
@@ -221,7 +221,7 @@ func checkPassphrase(ctx context.Context, x *doctorRun) checkResult {
 	source := encrypted.Passphrase(func(context.Context) ([]byte, error) { return []byte("doctor"), nil }, &encrypted.PassphraseOptions{Cost: x.Cost})
 	if _, _, err := source.NewKey(ctx, newID()); err != nil {
 		o := checkResult{Summary: "no key could be made from a passphrase"}
-		o.problem(finding{ID: "passphrase.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
+		o.problem(finding{ID: "passphrase.failed", What: sentence(cause(err)), Remedy: persistence.Remedy(err), err: err})
 		return o
 	}
 	return checkResult{Summary: "a file can be encrypted with one, by programs that can ask for it",
@@ -235,7 +235,7 @@ func checkPlaintext(_ context.Context, x *doctorRun) checkResult {
 	}
 	if err != nil {
 		o := checkResult{Summary: "no file can be made"}
-		o.problem(finding{ID: "plaintext.folder", What: sentence(fmt.Sprintf("the folder %s cannot be written: %v", dir, pathless(err))), Remedy: "See the check of the folder."})
+		o.problem(finding{ID: "plaintext.folder", What: sentence(fmt.Sprintf("the folder %s cannot be written: %v", dir, pathless(err))), Remedy: "See the check of the folder.", err: err})
 		return o
 	}
 	return checkResult{Summary: "possible, by programs whose authors permit it"}

@@ -2,13 +2,20 @@ package command
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/internal/remedy"
 	"github.com/tokenkeep/tokenkeep/keyring"
 	"github.com/tokenkeep/tokenkeep/keyring/keyringtest"
@@ -67,4 +74,51 @@ func TestDoctorNamesTheKeychains(t *testing.T) {
 	require.Contains(t, o.Details, `This session searches /homes/alice/Library/Keychains/login.keychain-db, /Library/Keychains/\x1b[31m.`)
 	x.Keyring = keyringtest.New()
 	require.Empty(t, x.keychains(t.Context()), "control")
+}
+
+// answering is a keyring whose system has answered with codes.
+type answering struct {
+	keyring.Keyring
+	err error
+}
+
+func (k answering) Get(context.Context, string, string) (string, error) { return "", k.err }
+
+// A person who reports a fault needs what the system itself has answered. It is told as
+// text and in a field of its own, quoted, and with no name in it.
+func TestDoctorTellsCodes(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	name := "D-Bus: \x1b[31m " + filepath.Join(home, "x")
+	for _, c := range []struct {
+		err   error
+		codes []string
+	}{
+		{rawcode.With("security find-generic-password: exit status 36", keyring.Locked), []string{"security find-generic-password: exit status 36"}},
+		{rawcode.With("CredRead: ERROR_NOT_FOUND", rawcode.With("CredGetSessionTypes: 1", keyring.NoSession)), []string{"CredRead: ERROR_NOT_FOUND", "CredGetSessionTypes: 1"}},
+		{fmt.Errorf("unknown: %w", syscall.Errno(5)), []string{rawcode.Number(runtime.GOOS, 5)}},
+		{rawcode.With(name, keyring.NoService), []string{"D-Bus: \x1b[31m ~" + string(filepath.Separator) + "x"}},
+		{keyring.Locked, nil},
+	} {
+		run := func(args ...string) string {
+			var out screenText
+			code := Run(t.Context(), append([]string{"doctor", "keyring", "-dir", t.TempDir()}, args...),
+				&Machine{Stdout: &out, Stderr: &out, Env: os.Getenv, Keyring: answering{keyringtest.New(), c.err}, Cost: cheap, Root: t.TempDir()})
+			require.Equal(t, ExitProblem, code, "%s", out)
+			return string(out)
+		}
+		text := strings.Join(strings.Fields(run()), " ")
+		require.NotContains(t, text, "\x1b")
+		require.NotContains(t, text, home)
+		if c.codes == nil {
+			require.NotContains(t, text, "has answered", "control")
+		} else {
+			require.Contains(t, text, "(The system has answered: "+strings.ReplaceAll(strings.Join(c.codes, "; "), "\x1b", `\x1b`)+".)")
+		}
+		printed := run("-json")
+		require.NotContains(t, printed, "\x1b")
+		var got struct{ Result doctorReport }
+		require.NoError(t, json.Unmarshal([]byte(printed), &got))
+		require.Equal(t, c.codes, got.Result.Checks[0].Findings[0].Codes)
+	}
 }

@@ -105,6 +105,9 @@ func runDoctor(ctx context.Context, c *call) (report, error) {
 		for i := range o.Findings {
 			f := &o.Findings[i]
 			f.What, f.Remedy = c.redact(f.What), c.redact(f.Remedy)
+			for i := range f.Codes {
+				f.Codes[i] = c.redact(f.Codes[i])
+			}
 			if f.Status == statusProblem {
 				r.Problems++
 			}
@@ -161,6 +164,9 @@ func (r *doctorReport) write(p *printer) {
 			}
 			if f.Command != "" {
 				p.line("        %s", f.Command)
+			}
+			if len(f.Codes) > 0 {
+				p.wrapped("      ", "(The system has answered: "+strings.Join(f.Codes, "; ")+".)")
 			}
 		}
 	}

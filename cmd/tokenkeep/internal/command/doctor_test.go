@@ -79,3 +79,33 @@ func (s *screenText) Write(p []byte) (int, error) {
 	*s = append(*s, p...)
 	return len(p), nil
 }
+
+// What closes a file takes away what it has inherited, and what it was given itself.
+func TestCloseFile(t *testing.T) {
+	c := &call{Machine: &Machine{Env: func(string) string { return "" }}}
+	require.Regexp(t, `^cmd /c icacls ["']?key["']? `, c.closeFile("key", "F"))
+	require.Contains(t, c.closeFile("key", "F"), ` /inheritance:r /remove:g "*S-1-1-0" "*S-1-5-2" "*S-1-5-4" "*S-1-5-7" "*S-1-5-11" "*S-1-5-32-545" "*S-1-5-32-546"`)
+	require.Regexp(t, ` /grant:r "(%USERNAME%|\*S-1-5-[0-9-]+):F" "\*S-1-5-18:F" "\*S-1-5-32-544:F"$`, c.closeFile("key", "F"))
+}
+
+// A file in the place of the folder is told as that, and is not to be closed.
+func TestDoctorWithoutAFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(path, nil, 0o644))
+	var out screenText
+	code := Run(t.Context(), []string{"doctor", "folder", "-dir", path}, &Machine{Stdout: &out, Stderr: &out, Env: os.Getenv, Keyring: keyringtest.New(), Cost: cheap, Root: t.TempDir()})
+	require.Equal(t, ExitProblem, code, "%s", out)
+	require.Contains(t, string(out), "is not a folder")
+	require.Contains(t, string(out), "1 problem.")
+	require.NotContains(t, string(out), "chmod")
+}
+
+// What is below the home folder is named from there, because its path may have a space.
+func TestIsPlainPath(t *testing.T) {
+	for path, plain := range map[string]bool{
+		`AppData\Local\tokenkeep\app.enc.damaged-20260101T000000Z`: true,
+		`My Files\app.enc`: false, `a&b`: false, `a%b`: false, `$a`: false, "a`b": false, `a'b`: false, `a(b)`: false, `ä`: false,
+	} {
+		require.Equal(t, plain, isPlainPath(path), path)
+	}
+}

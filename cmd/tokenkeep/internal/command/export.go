@@ -64,7 +64,11 @@ func runExport(ctx context.Context, c *call) (report, error) {
 	}
 	x := &exported{Name: f.name, Redacted: !c.secrets, Data: out}
 	if c.out != "" {
-		if _, err := securefile.Replace(ctx, c.out, out, []byte("\n")); err != nil {
+		write := securefile.Replace
+		if c.secrets {
+			write = securefile.ReplacePlain
+		}
+		if _, err := write(ctx, c.out, out, []byte("\n")); err != nil {
 			return nil, err
 		}
 		x.File, x.Data = c.out, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/windows"
@@ -25,13 +26,31 @@ func enableColour(stream any) bool {
 		windows.SetConsoleMode(windows.Handle(f.Fd()), mode|windows.ENABLE_VIRTUAL_TERMINAL_PROCESSING) == nil
 }
 
-// foreign is "": Windows has access lists, which are not looked at.
+// foreign is "": access lists, and not owners, say here who can open a file.
 func foreign(fs.FileInfo) string { return "" }
 
 func modeWords(fs.FileInfo) string { return "" }
 
-// writable returns nil: only writing would tell.
-func writable(string) error { return nil }
+// writable returns an error if Windows denies to make files in dir or, if dir does not
+// exist, in the first folder above it that does. It makes nothing to find that out.
+func writable(dir string) error {
+	name, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return err
+	}
+	const addFile, addFolder = windows.FILE_WRITE_DATA, windows.FILE_APPEND_DATA
+	h, err := windows.CreateFile(name, addFile|addFolder, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, nil,
+		windows.OPEN_EXISTING, windows.FILE_FLAG_BACKUP_SEMANTICS, 0)
+	switch {
+	case err == nil:
+		return windows.CloseHandle(h)
+	case errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir:
+		return writable(filepath.Dir(dir))
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, windows.ERROR_ACCESS_DENIED), errors.Is(err, windows.ERROR_WRITE_PROTECT):
+		return &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return nil // only writing would tell
+}
 
 // lockHeld reports whether somebody has the file locked. To find out, it locks it
 // for a moment.

@@ -143,7 +143,7 @@ func checkOthers(ctx context.Context, x *doctorRun) checkResult {
 	all, err := x.others()
 	if err != nil {
 		o := checkResult{Summary: "not known"}
-		o.problem(finding{ID: "others.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err)})
+		o.problem(finding{ID: "others.unknown", What: sentence(cause(err)), Remedy: persistence.Remedy(err), err: err})
 		return o
 	}
 	var o checkResult
@@ -173,10 +173,10 @@ func (x *doctorRun) checkOther(ctx context.Context, other *other, o *checkResult
 		o.Details = append(o.Details, r.name+" keeps its tokens encrypted, in "+other.Location+".")
 		return "encrypted"
 	case other.err != nil:
-		r.problem("unreadable", cause(other.err)+".", persistence.Remedy(other.err), "")
+		r.failed("unreadable", other.err, cause(other.err)+".")
 		return ""
 	}
-	x.checkOtherLock(other, r)
+	x.checkOtherLock(ctx, other, r)
 	isForeign := x.checkOtherOwner(other, r)
 	ctx, cancel := context.WithTimeout(ctx, x.timeout)
 	defer cancel()
@@ -185,7 +185,7 @@ func (x *doctorRun) checkOther(ctx context.Context, other *other, o *checkResult
 		return ""
 	}
 	if err != nil {
-		r.problem("unreadable", fmt.Sprintf("%s cannot be read: %v.", other.Location, pathless(err)), persistence.Remedy(err), "")
+		r.failed("unreadable", err, fmt.Sprintf("%s cannot be read: %v.", other.Location, pathless(err)))
 		return ""
 	}
 	if !isWindows && fi.Mode().Perm()&0o077 != 0 {
@@ -206,6 +206,13 @@ type otherResult struct {
 
 func (r *otherResult) problem(id, what, remedy, command string) {
 	r.of.problem(r.finding(id, what, remedy, command))
+}
+
+// failed adds a problem that err is the reason for.
+func (r *otherResult) failed(id string, err error, what string) {
+	f := r.finding(id, what, persistence.Remedy(err), "")
+	f.err = err
+	r.of.problem(f)
 }
 
 func (r *otherResult) note(id, what, remedy, command string) {
@@ -284,12 +291,14 @@ func areThere(n int) string {
 }
 
 // checkOtherLock checks the lock file beside the cache.
-func (x *doctorRun) checkOtherLock(other *other, r *otherResult) {
+func (x *doctorRun) checkOtherLock(ctx context.Context, other *other, r *otherResult) {
+	ctx, cancel := context.WithTimeout(ctx, x.timeout)
+	defer cancel()
 	path := neighbour.LockPath(other.Location)
-	lock, err := neighbour.LockOf(other.Location)
+	lock, err := neighbour.LockOf(ctx, other.Location)
 	switch {
 	case err != nil:
-		r.problem("lock-unreadable", fmt.Sprintf("its lock file cannot be examined: %v.", pathless(err)), "", "")
+		r.failed("lock-unreadable", err, fmt.Sprintf("its lock file cannot be examined: %v.", pathless(err)))
 		return
 	case lock == nil:
 		return
@@ -303,7 +312,11 @@ func (x *doctorRun) checkOtherLock(other *other, r *otherResult) {
 	switch {
 	case time.Since(lock.Since) <= longHeld: // a save is under way
 	case lock.Held:
-		r.problem("lock-stuck", what+", and a living process has it locked. Programs that want to save wait, or fail.", "Look for a program that hangs, and end it.", "")
+		how := "has it locked"
+		if isWindows {
+			how = "keeps it open or locked"
+		}
+		r.problem("lock-stuck", what+", and a living process "+how+". Programs that want to save wait, or fail.", "Look for a program that hangs, and end it.", "")
 	case lock.Alive:
 		r.problem("lock-stuck", what+". A process with that number runs: the same one, or another one. MSAL Python waits five seconds for each save, and MSAL Node for ever.",
 			"See what the process is. If it has nothing to do with the cache, remove the lock file:", x.removeCommand([]string{path}))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tokenkeep/tokenkeep/encrypted"
 	"github.com/tokenkeep/tokenkeep/internal/quote"
+	"github.com/tokenkeep/tokenkeep/internal/rawcode"
 	"github.com/tokenkeep/tokenkeep/keyring"
 )
 
@@ -218,6 +219,8 @@ func (c *call) writeJSON(w io.Writer, rep report, err error) {
 		Message string `json:"message"`
 		Remedy  string `json:"remedy,omitempty"`
 		Class   string `json:"class"`
+		// What the system has answered, as in the findings of doctor.
+		Codes []string `json:"codes,omitempty"`
 	}
 	object := struct {
 		SchemaVersion int      `json:"schemaVersion"`
@@ -231,7 +234,7 @@ func (c *call) writeJSON(w io.Writer, rep report, err error) {
 	}
 	if err != nil && !errors.Is(err, errProblems) {
 		what, remedy := c.explain(err)
-		object.Error = &failure{strings.TrimSuffix(what, "."), remedy, classOf(err)}
+		object.Error = &failure{strings.TrimSuffix(what, "."), remedy, classOf(err), rawcode.Of(err)}
 	}
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
