@@ -692,6 +692,35 @@ func TestPartitionedUnsavedIsGivenWithoutReading(t *testing.T) {
 	require.Contains(t, r.stored(t)["alice"], `"other"`)
 }
 
+// TestPartitionedNotKeptLeavesTheMemory: a sign-in whose caller was told that it failed,
+// because its tokens could neither be stored nor kept, is not in the client's memory any
+// more at its next call, also if that cannot read.
+func TestPartitionedNotKeptLeavesTheMemory(t *testing.T) {
+	for name, blank := range map[string]bool{"which has read": false, "which has never read": true} {
+		t.Run(name, func(t *testing.T) {
+			var f failing
+			r := &rows{around: f.around}
+			p := r.server(t, silence, persistence.WithMaxUnsaved(1))
+			hint := cache.ReplaceHints{PartitionKey: "alice"}
+			c := new(client)
+			f.all.Store(blank)
+			require.NoError(t, p.Replace(persistence.SigningIn(ctx), c, hint))
+			c.set("Account", "alice", map[string]any{"home_account_id": "alice", "environment": "e"})
+			f.all.Store(true)
+			require.ErrorContains(t, p.Export(ctx, c, cache.ExportHints{PartitionKey: "alice"}), "too many accounts")
+			if blank { // nothing is known of the account
+				require.Error(t, p.Replace(ctx, c, hint))
+				require.NoError(t, p.Replace(persistence.SigningIn(ctx), c, hint))
+			} else {
+				require.NoError(t, p.Replace(ctx, c, hint))
+			}
+			data, err := c.Marshal()
+			require.NoError(t, err)
+			require.NotContains(t, string(data), "alice")
+		})
+	}
+}
+
 // TestPartitionedUnsavedOfTwoRequests: two requests of one user get a token
 // each and can store neither. Both are stored later.
 func TestPartitionedUnsavedOfTwoRequests(t *testing.T) {

@@ -419,3 +419,33 @@ func TestSignedOutOfStrangers(t *testing.T) {
 	_, ok = s.r.AtRevision()
 	require.False(t, ok)
 }
+
+// What another memory has found signed out counts as seen by one that is given what that
+// memory could not store. That it has not found what was never stored tells of nothing.
+func TestAdoptedKnowledge(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		steps func(s *session)
+		want  string
+	}{
+		{"found signed out", func(s *session) { s.elsewhere("ann", "rt"); s.R("1", "ann"); s.elsewhere("ann", "") }, "new"},
+		{"never stored", func(s *session) {
+			s.R("1", "ann")
+			s.R("2", "ann")
+			s.memory["ann"] = "first"
+			s.r.Unsaved(s.r.Export(s.call("2"), "ann", serialize(s.memory), s.now))
+		}, "newer"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, other := newSession(t), newSession(t)
+			test.steps(s)
+			other.store, other.rev = s.store, s.rev
+			other.R("", "ann")
+			other.memory["ann"] = "new"
+			other.r.Unsaved(other.r.Export(other.call(""), "ann", serialize(other.memory), other.now))
+			s.r.Adopt(other.r.Outstanding(s.now), s.now)
+			s.answer("1", "ann", "newer")
+			require.Equal(t, test.want, s.store["ann"])
+		})
+	}
+}
