@@ -67,12 +67,13 @@ type others interface {
 	removed() replica.Removed
 	// signedOut returns the sign-outs among them.
 	signedOut() replica.Removed
-	// signedOutNow reports whether this process has signed the plan's accounts out since
-	// signedOutNow was asked last. It is asked after a save where nothing was stored: a
-	// sign-out that came just before has removed nothing, so the save met no conflict.
-	// Then what was saved is taken back, and planned again without what was pending. A
-	// sign-in that was not is under way, and stands.
-	signedOutNow() bool
+	// signedOutNow returns whom this process has signed out since signedOutNow was asked
+	// last, if the store need not show that: created says that nothing was stored. It is
+	// asked after a save of what was pending. A sign-out that came just before may have
+	// found nothing to remove, so the save met no conflict. Then what was saved is taken
+	// back, and planned again without what was pending. A sign-in that was not is under
+	// way, and stands.
+	signedOutNow(created bool) replica.Removed
 
 	// alone waits until no other in-memory cache of this process stores what this one
 	// could not store before.
@@ -281,7 +282,7 @@ func (e *engine) changesNothing(ctx context.Context, r resident, plan *replica.P
 }
 
 func (e *engine) writeOnce(ctx context.Context, r resident, plan *replica.Plan) error {
-	r.signedOutNow() // what was signed out before is settled now
+	r.signedOutNow(true) // what was signed out before is settled now
 	if r.settle() {
 		r.Rebase(plan)
 	}
@@ -365,10 +366,24 @@ func (e *engine) setAside(ctx context.Context, data []byte, rev string, why erro
 // save is SaveIf for an in-memory cache.
 func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
 	now, err := e.store.SaveIf(ctx, data, rev)
-	if err != nil || rev != "" || r.Pending() == nil || !r.signedOutNow() {
+	if err != nil || r.Pending() == nil {
 		return now, err
 	}
-	if err := e.store.DeleteIf(ctx, now); err != nil && !errors.Is(err, ErrConflict) {
+	out := r.signedOutNow(rev == "")
+	switch {
+	case !out.Any():
+		return now, nil
+	case rev == "":
+		err = e.store.DeleteIf(ctx, now)
+	default:
+		d, parseErr := tokencache.Parse(data)
+		if parseErr != nil {
+			return now, nil // it names no accounts
+		}
+		rest, _ := d.Filter(func(_ string, entry *tokencache.Entry) bool { return !out.Has(entry.Account()) })
+		_, err = e.store.SaveIf(ctx, rest, now)
+	}
+	if err != nil && !errors.Is(err, ErrConflict) {
 		return now, err
 	}
 	return now, errTakenBack

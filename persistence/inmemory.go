@@ -146,10 +146,9 @@ func (o *othersOfCache) removed() (x replica.Removed) {
 
 func (o *othersOfCache) signedOut() replica.Removed { return o.removed() }
 
-func (o *othersOfCache) signedOutNow() bool {
-	before := o.seen
-	o.seen = o.removals.count()
-	return before != o.seen
+func (o *othersOfCache) signedOutNow(bool) (x replica.Removed) {
+	x, o.seen = o.removals.since(o.seen)
+	return x
 }
 
 // alone does not wait: a Cache has no outbox.

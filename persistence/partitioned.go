@@ -359,7 +359,11 @@ func (o *othersOfUser) signedOut() replica.Removed {
 	return replica.Removed{All: o.since(&o.known)}
 }
 
-func (o *othersOfUser) signedOutNow() bool { return o.since(&o.seen) }
+// signedOutNow returns nothing where something was stored: SignOut deletes it, and meets
+// the save or is met by it.
+func (o *othersOfUser) signedOutNow(created bool) replica.Removed {
+	return replica.Removed{All: o.since(&o.seen) && created}
+}
 
 // since reports whether the user was signed out after the first *known sign-outs, and
 // counts those that there are now.

@@ -228,10 +228,7 @@ func (r *Replica) forget() {
 		}
 	}
 	keep := func(_ string, e *tokencache.Entry) bool {
-		a := e.Account().Identity()
-		return since[a] || a.HomeAccountID == "" || !out.All && !slices.ContainsFunc(out.Accounts, func(o tokencache.Account) bool {
-			return o == a || o.Environment == "" && hinted(a, o.HomeAccountID)
-		})
+		return since[e.Account().Identity()] || !out.Has(e.Account())
 	}
 	rest, _ := base.Filter(keep)
 	r.base = &version{data: rest}
@@ -289,6 +286,15 @@ func (r *Replica) SignedOut(x Removed, now time.Time) {
 			r.dirty, r.out.Accounts = true, append(r.out.Accounts, a)
 		}
 	}
+}
+
+// Has reports whether an entry of the account is of what was removed. An account without
+// an environment is in all clouds.
+func (x Removed) Has(of tokencache.Account) bool {
+	of = of.Identity()
+	return of.HomeAccountID != "" && (x.All || slices.ContainsFunc(x.Accounts, func(a tokencache.Account) bool {
+		return a == of || a.Environment == "" && hinted(of, a.HomeAccountID)
+	}))
 }
 
 // Removed notes that what is pending of x is to count as stored, and removed since.

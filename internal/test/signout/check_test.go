@@ -39,7 +39,7 @@ func (w *world) check() {
 		case i < 0:
 			w.checkRemoved(was)
 		case present[i].text != was.text:
-			if old, now := w.secretOf(was.text), w.secretOf(present[i].text); now.answered < old.answered {
+			if old, now := w.secretOf(was.text), w.secretOf(present[i].text); now.answered < old.answered && !w.signedOutSince(was.user, w.beforeAt) {
 				w.fail("P3: %s: %s is replaced by %s, which is older", was.key, was.text, present[i].text)
 			}
 		}
@@ -72,7 +72,7 @@ func (w *world) checkStale(e entry) {
 		}
 		switch {
 		case s.refresh && (s.asked < o.ended || max(s.session.answered, s.session.done) < o.begun):
-			if s.excused[o] = s.parent.excused[o] && s.asked > o.ended || w.excepted(s, o); !s.excused[o] {
+			if !w.excused(s, o) {
 				w.fail("P1: %s: %s, of a refresh that was asked for at %d, is stored although the user was signed out at %d", e.key, e.text, s.asked, o.ended)
 			}
 		case !s.refresh && s.done != 0 && s.done < o.begun:
@@ -81,6 +81,12 @@ func (w *world) checkStale(e entry) {
 			}
 		}
 	}
+}
+
+// excused says whether a refresh's answer may be stored although its session is from
+// before o.
+func (w *world) excused(s *secret, o *signOut) bool {
+	return s.refresh && (s.asked > o.ended && w.excused(s.parent, o) || w.excepted(s, o))
 }
 
 // excepted says whether it cannot be known that s came before o, for a reason
@@ -115,7 +121,7 @@ func (w *world) excepted(s *secret, o *signOut) bool {
 	// The user is signed in again. Whether s is older can be known if the memory saw
 	// that the user was signed out, or s was under way when its own process did it, and
 	// its calls have contexts of their own.
-	own := o.everywhere && o.p == s.c.p && s.began < o.begun
+	own := o.everywhere && o.p == s.c.p && max(s.began, s.session.answered) < o.begun
 	return !s.c.saw(s.user, o.ended, back) && !own || s.mixed || !s.refresh
 }
 
@@ -133,6 +139,12 @@ func (w *world) backAt(user string, o *signOut) (tick int) {
 	return tick
 }
 
+// signedOutSince says whether a sign-out of the user has ended after a tick, or is under
+// way.
+func (w *world) signedOutSince(user string, tick int) bool {
+	return slices.ContainsFunc(w.signOuts, func(o *signOut) bool { return o.of(user) && (o.ended == 0 || o.ended > tick) })
+}
+
 // checkRemoved is P3, and that no sign-out is carried out over a later sign-in.
 func (w *world) checkRemoved(e entry) {
 	since := 0
@@ -145,10 +157,8 @@ func (w *world) checkRemoved(e entry) {
 	} else {
 		since = w.secretOf(e.text).session.asked
 	}
-	for _, o := range w.signOuts {
-		if o.of(e.user) && (o.ended == 0 || o.ended > min(since, w.beforeAt)) {
-			return
-		}
+	if w.signedOutSince(e.user, min(since, w.beforeAt)) {
+		return
 	}
 	w.fail("P3: %s (%s) is gone although nobody signed %s out since %d", e.key, e.text, e.user, since)
 }

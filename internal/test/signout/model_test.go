@@ -269,13 +269,13 @@ func (d connection) SaveIf(_ context.Context, data []byte, rev string) (string, 
 	}
 	for _, o := range d.w.signOuts {
 		of := []byte(`"home_account_id":"` + o.user + `"`)
-		if o.by != nil && o.p == d.by && o.ended == 0 && bytes.Contains(d.data, of) && !bytes.Contains(data, of) {
+		if (o.by != nil || !o.p.partitioned) && o.p == d.by && o.ended == 0 && bytes.Contains(d.data, of) && !bytes.Contains(data, of) {
 			o.landed = d.w.now
 		}
 	}
 	d.last++
 	d.data, d.rev = bytes.Clone(data), d.last
-	if d.w.parts != nil && rev == "" {
+	if d.w.parts != nil && (rev == "" || !d.by.partitioned) {
 		d.w.parts.creating[d.by] = true
 	}
 	saved := strconv.Itoa(d.rev)
@@ -445,23 +445,22 @@ type secret struct {
 	user     string
 	c        *client
 	refresh  bool
-	began    int // tick at which the call began
+	began    int // of a refresh, tick at which its first Replace had ended
 	asked    int // tick; of a sign-in, when it began
 	answered int
-	done     int               // tick at which MSAL's caller was told that it succeeded; 0: not yet
-	known    bool              // as it was answered, the client was known to be a public one
-	unread   bool              // as unseen, until the client has looked once more
-	parent   *secret           // a refresh's, whose refresh token it was asked for with
-	excused  map[*signOut]bool // after which it may be stored
-	revived  bool              // stored although the user was signed out, as it may be
-	mixed    bool              // its context is also another call's
-	session  *secret           // the sign-in that it descends from
-	unsaved  bool              // of a sign-in: could not be stored at once
-	unseen   bool              // could not be stored, and nothing that is stored tells of it
-	landed   int               // tick at which it was first seen in the store; 0: never
-	seen     int               // of a sign-in: the same of anything that descends from it
-	untold   bool              // of a sign-in: its own process was not told that it was stored
-	withheld bool              // was not stored although the storage worked: an earlier sign-out is in doubt
+	done     int     // tick at which MSAL's caller was told that it succeeded; 0: not yet
+	known    bool    // as it was answered, the client was known to be a public one
+	unread   bool    // as unseen, until the client has looked once more
+	parent   *secret // a refresh's, whose refresh token it was asked for with
+	revived  bool    // stored although the user was signed out, as it may be
+	mixed    bool    // its context is also another call's
+	session  *secret // the sign-in that it descends from
+	unsaved  bool    // of a sign-in: could not be stored at once
+	unseen   bool    // could not be stored, and nothing that is stored tells of it
+	landed   int     // tick at which it was first seen in the store; 0: never
+	seen     int     // of a sign-in: the same of anything that descends from it
+	untold   bool    // of a sign-in: its own process was not told that it was stored
+	withheld bool    // was not stored although the storage worked: an earlier sign-out is in doubt
 }
 
 // A signOut is one that began at a tick and has ended at another.
@@ -697,7 +696,7 @@ func (p *process) signInHint(user string) string {
 func (w *world) works() bool { return !w.failSaves && !w.failLoads && !w.loseAnswers }
 
 func (w *world) mint(c *client, user string, refresh bool) *secret {
-	s := &secret{n: len(w.secrets), user: user, c: c, refresh: refresh, asked: w.now, excused: map[*signOut]bool{}}
+	s := &secret{n: len(w.secrets), user: user, c: c, refresh: refresh, asked: w.now}
 	w.secrets = append(w.secrets, s)
 	return s
 }
@@ -774,11 +773,16 @@ func (w *world) first(p *process, o op) step {
 		return step{name: p.name + " " + o.do + " " + o.user, writes: true, run: func() []step {
 			out := w.signingOut(&signOut{p: p, user: o.user, everywhere: true})
 			var err error
-			if p.partitioned {
+			switch {
+			case p.partitioned:
 				w.outside(func() { err = p.parts.SignOut(p.ctx, o.user) })
-			} else {
+			case o.do == "delete":
 				out.user = ""
 				w.outside(func() { err = p.cache.Delete(p.ctx) })
+			default:
+				w.outside(func() {
+					err = p.cache.SignOut(p.ctx, persistence.Account{HomeAccountID: o.user, Environment: online})
+				})
 			}
 			w.ended(out, err)
 			return nil
@@ -801,13 +805,13 @@ func (w *world) first(p *process, o op) step {
 		return next("R", func() []step { w.replace(c, p.signInHint("account")); return nil })
 	case "refresh":
 		return next("R(user)", func() []step {
-			c.began = w.now
 			if o.inTurn {
 				c.ctx, c.end = w.turn(c, o.user)
 			}
 			if w.replace(c, o.user) != nil {
 				return c.done()
 			}
+			c.began = w.now
 			s := next("ask", func() []step { return w.ask(c, next) })
 			s.soon = true // between the two, MSAL only lets its lock go
 			return []step{s}

@@ -285,6 +285,10 @@ func TestSignOutsStickBetweenSaveAndAnswer(t *testing.T) {
 			[]actor{here(signIn(alice), silent(alice)), here(op{do: "delete"}), events("saves fail", "all works")},
 			[]string{"P0 refresh alice: R(user)", "P reads ", "P0 refresh alice: ask", "P0 refresh alice: R(user)", "P reads ", "P0 refresh alice: E", "P delete ",
 				"? P deletes ", "? P has deleted ", "P saves "}},
+		{"signed out here while what could not be stored is saved beside another account", one, pendingOfOne, map[string][]string{bob: {online}},
+			[]actor{here(signIn(alice), silent(alice)), here(out), events("saves fail", "all works")},
+			[]string{"P0 refresh alice: R(user)", "P reads ", "P0 refresh alice: ask", "P0 refresh alice: R(user)", "P reads ", "P0 refresh alice: E", "P sign out here alice",
+				"P reads ", "P saves "}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -334,7 +334,7 @@ func randomScenario(rnd *rand.Rand) (*scenario, []turn) {
 	for range 3 + rnd.IntN(4) {
 		a := actor{in: rnd.IntN(2)}
 		for range 1 + rnd.IntN(3) {
-			do := pick("refresh", "refresh", "refresh", "hit", "list", "sign in", "sign in", out, out, "time goes by", "delete")
+			do := pick("refresh", "refresh", "refresh", "hit", "list", "sign in", "sign in", out, "sign out here", "time goes by", "delete")
 			if do == "delete" && partitioned || do == "list" && partitioned {
 				do = "refresh"
 			}
