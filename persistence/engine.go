@@ -363,7 +363,8 @@ func (e *engine) setAside(ctx context.Context, data []byte, rev string, why erro
 	return err == nil || errors.Is(err, ErrConflict)
 }
 
-// save is SaveIf for an in-memory cache.
+// save is SaveIf for an in-memory cache. It takes back what was pending and is of a
+// sign-out that this process has carried out meanwhile.
 func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
 	now, err := e.store.SaveIf(ctx, data, rev)
 	if err != nil || r.Pending() == nil {
@@ -380,7 +381,10 @@ func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) 
 		if parseErr != nil {
 			return now, nil // it names no accounts
 		}
-		rest, _ := d.Filter(func(_ string, entry *tokencache.Entry) bool { return !out.Has(entry.Account()) })
+		rest, removed := d.Filter(func(_ string, entry *tokencache.Entry) bool { return !out.Has(entry.Account()) })
+		if removed == 0 {
+			return now, nil
+		}
 		_, err = e.store.SaveIf(ctx, rest, now)
 	}
 	if err != nil && !errors.Is(err, ErrConflict) {
