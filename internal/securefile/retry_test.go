@@ -47,13 +47,13 @@ func TestFilesThatOthersKeepOpen(t *testing.T) {
 		open, deadline time.Duration // how long the file is open; of the context, 0 for none
 		err            error
 		ok             bool
-		most           time.Duration // that it may take
+		most           time.Duration // that it may take: a pause is random, up to half as long again
 	}{
 		"a scanner":                           {300 * time.Millisecond, 0, errSharing, true, 400 * time.Millisecond},
 		"a backup, of 3 s":                    {3 * time.Second, 10 * time.Second, errSharing, true, 3200 * time.Millisecond},
 		"longer than the context":             {3 * time.Second, time.Second, errSharing, false, time.Second},
 		"for ever":                            {time.Hour, 0, errSharing, false, sharedWait + maxPause*2},
-		"a deletion that is under way":        {20 * time.Millisecond, 0, errDenied, true, 50 * time.Millisecond},
+		"a deletion that is under way":        {20 * time.Millisecond, 0, errDenied, true, 20*time.Millisecond + 2*maxPause},
 		"an access list: not a second a call": {time.Hour, 0, errDenied, false, 200 * time.Millisecond},
 		"something else":                      {time.Hour, 0, errOther, false, 0},
 	} {
