@@ -83,8 +83,8 @@
 //   - The memory is given what could not be stored yet, and loses what is kept no
 //     longer and what this process has signed out, also by a Replace that cannot read.
 //   - A sign-in that the store could not be read for ([Replica.Blank]) has no base:
-//     nothing that is stored counts as removed by it, and nothing that it brings
-//     as signed out before. What it brings counts as held.
+//     nothing that is stored counts as removed by it, and it counts as later than any
+//     sign-out that the store shows. What it brings counts as held.
 //   - What was pending may be found stored, or signed out, while an Export is under
 //     way. A sign-in of that Export was not pending, and stands.
 //   - A sign-out between an Export's own Replace and its save is the merge's to
