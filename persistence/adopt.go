@@ -26,7 +26,8 @@ import (
 // What MSAL cannot take is left out, with a warning in the log that names it.
 //
 // Adopt fails with ErrCorrupt if read returns something else than an MSAL cache, and
-// also if what is stored here is damaged. Errors of read are returned as they are.
+// also if what is stored here is damaged. Only in the first case is the Op of its
+// [Error] "adopt". Errors of read are returned as they are.
 func (c *Cache) Adopt(ctx context.Context, read func(context.Context) ([]byte, error), remove func(context.Context) error) (stored bool, err error) {
 	data, err := read(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -90,7 +91,7 @@ func (c *Cache) adopt(ctx context.Context, of []byte, put func([]byte) ([]byte, 
 	case errors.Is(err, adopt.ErrReadBack):
 		err = c.fail("adopt", err, "Try again.")
 	case errors.Is(err, tokencache.ErrFormat):
-		err = c.fail("adopt", ErrCorrupt, "Keep the tokens in a cache that nothing else is stored in.")
+		err = c.fail("save", ErrCorrupt, "Keep the tokens in a cache that nothing else is stored in.")
 	case !errors.As(err, &own):
 		err = c.fail("adopt", err, "")
 	}

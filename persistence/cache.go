@@ -239,13 +239,14 @@ func (c *Cache) SignOut(ctx context.Context, account Account) error {
 	if of.HomeAccountID == "" || of.Environment == "" {
 		return c.fail("delete", errors.New("the account has no HomeAccountID or no Environment"), "Pass SignOut an account as Watch or MSAL's Accounts returns it.")
 	}
-	c.removals.add(replica.Removed{Accounts: []tokencache.Account{of}})
+	out := replica.Removed{Accounts: []tokencache.Account{of}}
+	c.removals.add(out)
 	return c.Update(ctx, func(current []byte) ([]byte, error) {
 		d, err := tokencache.Parse(tokencache.Trim(current))
 		if err != nil {
 			return nil, c.unmergeable(merge.ErrTheirs)
 		}
-		rest, removed := d.Filter(func(_ string, e *tokencache.Entry) bool { return e.Account().Identity() != of })
+		rest, removed := d.Filter(func(_ string, e *tokencache.Entry) bool { return !out.Has(e.Account()) })
 		if removed == 0 {
 			return nil, nil
 		}
@@ -257,14 +258,15 @@ func (c *Cache) SignOut(ctx context.Context, account Account) error {
 // package tokensource. [Entries] stay, and so do the tokens of applications
 // themselves, which are no account's. It succeeds if nobody is signed in.
 func (c *Cache) SignOutAll(ctx context.Context) error {
-	c.removals.add(replica.Removed{All: true})
+	out := replica.Removed{All: true}
+	c.removals.add(out)
 	return c.Update(ctx, func(current []byte) ([]byte, error) {
 		d, err := tokencache.Parse(current)
 		if err != nil {
 			return nil, c.unmergeable(merge.ErrTheirs)
 		}
 		rest, removed := d.Filter(func(section string, e *tokencache.Entry) bool {
-			return section != tokencache.OAuth2Token && e.Account().HomeAccountID == ""
+			return section != tokencache.OAuth2Token && !out.Has(e.Account())
 		})
 		if removed == 0 {
 			return nil, nil

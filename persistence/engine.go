@@ -67,12 +67,12 @@ type others interface {
 	removed() replica.Removed
 	// signedOut returns the sign-outs among them.
 	signedOut() replica.Removed
-	// signedOutNow returns whom this process has signed out since signedOutNow was asked
-	// last, if the store need not show that: created says that nothing was stored. It is
-	// asked after a save of what was pending. A sign-out that came just before may have
-	// found nothing to remove, so the save met no conflict. Then what was saved is taken
-	// back, and planned again without what was pending. A sign-in that was not is under
-	// way, and stands.
+	// signedOutNow returns the accounts that this process has signed out since the last
+	// call of signedOutNow, if the store may not show it. created says that the save found
+	// nothing stored. It is called after a save of what was pending: a sign-out just before
+	// may have found nothing to remove, so the save met no conflict. Then what was saved is
+	// taken back, and planned again without what was pending. A sign-in that was not
+	// pending is under way, and stands.
 	signedOutNow(created bool) replica.Removed
 
 	// alone waits until no other in-memory cache of this process stores what this one
@@ -363,8 +363,8 @@ func (e *engine) setAside(ctx context.Context, data []byte, rev string, why erro
 	return err == nil || errors.Is(err, ErrConflict)
 }
 
-// save is SaveIf for an in-memory cache. It takes back what was pending and is of a
-// sign-out that this process has carried out meanwhile.
+// save is SaveIf for an in-memory cache. If this process has signed an account out
+// meanwhile, save takes back what was pending of it.
 func (e *engine) save(ctx context.Context, r resident, data []byte, rev string) (string, error) {
 	now, err := e.store.SaveIf(ctx, data, rev)
 	if err != nil || r.Pending() == nil {

@@ -297,3 +297,38 @@ func TestCacheAdopt(t *testing.T) {
 		require.FileExists(t, o.path)
 	}
 }
+
+// A program may remove an origin that is damaged. So the error tells that from a cache
+// here that is, for which the origin is still needed.
+func TestAdoptTellsWhatIsDamaged(t *testing.T) {
+	const sound = `{"Account":{"a":{"home_account_id":"a","environment":"e"}}}`
+	for name, test := range map[string]struct {
+		origin, here string
+		op           string
+	}{
+		"the origin":                    {`{"Acc`, ``, "adopt"},
+		"the origin holds nothing":      {``, ``, "adopt"},
+		"what is stored here":           {sound, `{"Acc`, "save"},
+		"another program's section":     {sound, `{"TokenkeepAdopted":1}`, "save"},
+		"the origin, and what is here":  {`{"Acc`, `{"Acc`, "adopt"},
+		"control: nothing is damaged":   {sound, `{}`, ""},
+		"control: it is here in a part": {sound, sound, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, o := newCache(t), newOrigin(t, test.origin)
+			if test.here != "" {
+				require.NoError(t, c.Update(t.Context(), func([]byte) ([]byte, error) { return []byte(test.here), nil }))
+			}
+			_, err := c.Adopt(t.Context(), o.read, o.remove)
+			if test.op == "" {
+				require.NoError(t, err)
+				require.Equal(t, 1, o.removed)
+				return
+			}
+			var e *persistence.Error
+			require.ErrorAs(t, err, &e)
+			require.Equal(t, test.op, e.Op, "%v", err)
+			require.Zero(t, o.removed)
+		})
+	}
+}

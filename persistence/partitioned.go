@@ -359,8 +359,8 @@ func (o *othersOfUser) signedOut() replica.Removed {
 	return replica.Removed{All: o.since(&o.known)}
 }
 
-// signedOutNow returns nothing where something was stored: SignOut deletes it, and meets
-// the save or is met by it.
+// signedOutNow returns nothing where something was stored: SignOut deletes that, so
+// either the save meets a conflict, or what it has saved is deleted.
 func (o *othersOfUser) signedOutNow(created bool) replica.Removed {
 	return replica.Removed{All: o.since(&o.seen) && created}
 }

@@ -39,8 +39,8 @@ func briefly(t *testing.T) context.Context {
 	return ctx
 }
 
-// MSAL.NET opens its lock file for itself alone, and so that it is deleted when it is
-// closed. That is a lock which is held, and no error; when it is closed, there is none.
+// MSAL.NET opens its lock file for itself alone, and Windows deletes the file when it is
+// closed. While it is open the lock is held, and afterwards there is no lock.
 func TestLockOfMSALNET(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cache.json")
 	l, err := LockOf(t.Context(), path)

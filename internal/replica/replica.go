@@ -21,8 +21,8 @@ type Replica struct {
 	pending *version // what the memory holds and could not be stored; nil if there is nothing
 
 	wary  bool                 // what is stored may have what MSAL cannot take
-	dirty bool                 // the memory holds what it must not, or lacks what is pending: the next Replace gives it anew
-	out   Removed              // who was signed out by this process since the last Replace that could read
+	dirty bool                 // the memory holds what it must not, or lacks what is pending: the next Replace gives it everything again
+	out   Removed              // the accounts that this process has signed out since the last Replace that could read
 	stale bool                 // the last Replace could not read, so base may be older than a sign-out
 	back  []tokencache.Account // those that signed in while it was stale
 
@@ -212,8 +212,8 @@ func (r *Replica) Unread(now time.Time) (give []byte, again bool) {
 	return v.data, true
 }
 
-// forget takes those out of what the memory holds whom this process has signed out, and
-// who have not signed in since.
+// forget removes accounts from what the memory holds: those that this process has signed
+// out, unless they have signed in since.
 func (r *Replica) forget() {
 	out := r.out
 	r.out = Removed{}

@@ -377,8 +377,8 @@ func TestWhatWaitsDoesNotGrow(t *testing.T) {
 	require.Equal(t, 1, len(waiting.back))
 }
 
-// Where nothing can be read, a memory loses whom this process has signed out, and keeps
-// the others and who has signed in since.
+// Where nothing can be read, a memory loses the accounts that this process has signed
+// out. It keeps the others, and those that have signed in since.
 func TestSignedOutWithoutReading(t *testing.T) {
 	for _, all := range []bool{false, true} {
 		s := newSession(t)
@@ -407,7 +407,7 @@ func TestSignedOutWithoutReading(t *testing.T) {
 	}
 }
 
-// A sign-out of somebody whom the memory does not know costs it no Replace.
+// A sign-out of an account that the memory does not know does not make it load again.
 func TestSignedOutOfStrangers(t *testing.T) {
 	s := newSession(t)
 	s.elsewhere("bob", "rt")

@@ -67,8 +67,8 @@ func groupName(id string) string {
 // everyone is the security identifier of Everyone.
 const everyone = "S-1-1-0"
 
-// admitted returns the security identifiers of those whom the access list gives one of
-// the rights.
+// admitted returns the security identifiers to which the access list gives one of the
+// rights.
 func admitted(sd *windows.SECURITY_DESCRIPTOR, rights windows.ACCESS_MASK) (ids []string, err error) {
 	list, _, err := sd.DACL()
 	if err != nil {
@@ -100,8 +100,8 @@ const allowedOnCondition = 0x9
 
 // CheckPrivate returns an [Error] unless, by the file's access list, only the user, the
 // system and administrators can read or change it. Entries that deny are not weighed
-// against those that allow. The owner does not count: whoever made the file knows what
-// is in it.
+// against those that allow. The owner does not count: the person who made the
+// file knows what is in it.
 func CheckPrivate(path string) error {
 	sd, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
 	if err != nil {
@@ -118,8 +118,8 @@ func CheckPrivate(path string) error {
 		Advice: `Close it to others: cmd /c icacls "` + path + `" /inheritance:r /remove:g "*` + stranger + `" /grant:r "%USERNAME%:F" "*S-1-5-18:F" "*S-1-5-32-544:F"`}
 }
 
-// strangerIn returns the security identifier of somebody else whom the access list lets
-// read or change a file, or "".
+// strangerIn returns a security identifier of somebody else who may read or change the
+// file by its access list, or "".
 func strangerIn(sd *windows.SECURITY_DESCRIPTOR) (string, error) {
 	user, err := windows.GetCurrentProcessToken().GetTokenUser()
 	if err != nil {

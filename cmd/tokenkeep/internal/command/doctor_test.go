@@ -88,7 +88,7 @@ func TestCloseFile(t *testing.T) {
 	require.Regexp(t, ` /grant:r "(%USERNAME%|\*S-1-5-[0-9-]+):F" "\*S-1-5-18:F" "\*S-1-5-32-544:F"$`, c.closeFile("key", "F"))
 }
 
-// A file in the place of the folder is told as that, and is not to be closed.
+// Where the folder should be is a file: doctor says so, and prints no command that closes it.
 func TestDoctorWithoutAFolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(path, nil, 0o644))
