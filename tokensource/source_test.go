@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
+	"github.com/tokenkeep/tokenkeep/internal/signedout"
 	"github.com/tokenkeep/tokenkeep/internal/test/oauthserver"
 	"github.com/tokenkeep/tokenkeep/persistence"
 )
@@ -1231,6 +1232,39 @@ func TestWhatForgetsAnUnsavedSignIn(t *testing.T) {
 			}
 			require.NotEqual(t, token.RefreshToken, w.stored().text(refreshToken))
 		})
+	}
+}
+
+// A sign-in that fails to be saved while everybody is signed out is forgotten. The
+// control is one that fails without that.
+func TestSignOutAllDuringSave(t *testing.T) {
+	for _, signsOut := range []bool{true, false} {
+		w := newWorld(t, oauthserver.Options{})
+		s, signedOut := w.source(), make(chan error, 1)
+		w.onStore(func(op string, call func() error) error {
+			if op != "SaveIf" {
+				return call()
+			}
+			if signsOut {
+				before := signedout.Everybody(s.cache)
+				go func() { signedOut <- s.cache.SignOutAll(context.WithoutCancel(t.Context())) }()
+				for signedout.Everybody(s.cache) == before {
+					runtime.Gosched()
+				}
+			}
+			return errors.New("the disk is full")
+		})
+		require.ErrorContains(t, s.Save(t.Context(), w.newSignIn()), "full")
+		w.onStore(func(_ string, call func() error) error { return call() })
+		if !signsOut {
+			_, err := s.Token()
+			require.NoError(t, err)
+			continue
+		}
+		require.NoError(t, <-signedOut)
+		_, err := s.Token()
+		require.ErrorIs(t, err, ErrSignInRequired)
+		require.Nil(t, w.stored())
 	}
 }
 
